@@ -101,3 +101,15 @@ def test_a_user_without_any_home_is_told_what_to_give() -> None:
     assert done.returncode == 1
     assert "$HOME" in done.stderr
     assert "--state-dir" in done.stderr
+
+
+def test_a_state_directory_on_an_overlay_works(state: Path) -> None:
+    parts = ",".join(f"{name}dir={state.parent / name}" for name in ("lower", "upper", "work"))
+    # on a disk of its own: an overlay cannot have another overlay as its upper layer
+    mount = f"mount -t tmpfs -o mode=755 none {state.parent} && cd {state.parent} && mkdir -m 700 lower upper work state"
+    command = f"{NICETY} run --duration 0.3s --state-dir {state} && ls -A {state.parent}/upper"
+    done = within(f"{mount} && mount -t overlay overlay -o {parts} {state}", command)
+    if "unknown filesystem type" in done.stderr:
+        pytest.skip("this kernel has no overlay")
+    assert done.returncode == 0, done.stderr
+    assert {"decisions.db", "traces"} <= set(done.stdout.split())

@@ -305,6 +305,23 @@ def test_root_takes_no_model_of_another_user(models: Path, place: Path, which: s
         load_live(models, "demand")
 
 
+@ROOT
+@pytest.mark.parametrize("how", ["theirs", "open to all", "sticky"])
+def test_root_takes_no_model_from_below_a_folder_that_others_can_exchange(tmp_path: Path, how: str) -> None:
+    above = tmp_path / "above"
+    models = above / "between" / "models"
+    make(models)
+    if how == "theirs":
+        os.chown(above, 65534, 65534)
+    else:
+        above.chmod(0o777 if how == "open to all" else 0o1777)
+    if how == "sticky":
+        assert load_live(models, "demand") is not None, "nobody can rename what is not his in such a folder"
+        return
+    with pytest.raises(ArtifactError, match=f"others may exchange what is in {above}"):
+        load_live(models, "demand")
+
+
 @pytest.mark.parametrize("name", ["card.json", "model.npz"])
 def test_links_are_not_followed(models: Path, place: Path, name: str, tmp_path: Path) -> None:
     (place / name).rename(tmp_path / name)

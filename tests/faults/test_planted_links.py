@@ -13,7 +13,7 @@ import pytest
 
 from nicety.scheduler.config.paths import Paths
 from nicety.scheduler.config.sections import Config
-from nicety.scheduler.service.clock import SystemClock
+from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.service.recording import record
 
 PRECIOUS = b"root:precious\n"

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from nicety.models.records import ProcId
+from nicety.models.identity import ProcId
 from nicety.scheduler.read.evidence import look
 from nicety.scheduler.read.process import see
 from nicety.scheduler.service.answers.control_socket import ControlError, ask
@@ -28,12 +28,12 @@ from nicety.scheduler.store.decisions import DecisionReader
 MARK = "s3cret"
 """All secrets have it in them."""
 
-APP = "import time\nwhile True:\n    sum(range(60000)); time.sleep(0.002)\n"
+APP = "import time\nwhile True:\n    time.sleep(0.05)\n"
 
 CONFIG = """
 [daemon]
-interval = 0.1
-probe_interval = 0.05
+interval = 0.2
+probe_interval = 0.1
 [pools.jobs]
 kind = "command"
 command = ["{python}", "{app}", "--password=s3cret-of-a-worker"]
@@ -131,7 +131,7 @@ def test_no_secret_is_recorded_logged_or_shown(nicety: Command, app: subprocess.
     said.mkdir()
     try:
         troubles: dict[str, str] = {}
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not all(troubles.get(name) for name in ("ended", "celery")):
             assert time.monotonic() < deadline, (troubles, log.read_text())
             assert daemon.poll() is None, log.read_text()
@@ -140,7 +140,7 @@ def test_no_secret_is_recorded_logged_or_shown(nicety: Command, app: subprocess.
                 troubles = {pool["pool"]: pool["trouble"] for pool in ask(state / "control.sock", "status", full=True)["pools"]}
             except ControlError:
                 continue
-        for number, words in enumerate((["status"], ["status", "--json"], ["doctor"], ["doctor", "--json"], ["why", str(app.pid)])):
+        for number, words in enumerate((["status"], ["status", "--json"], ["doctor"], ["why", str(app.pid)])):
             done = nicety(*words, *where)
             (said / f"{number}-{words[0]}").write_text(done.out + done.err)
     finally:
