@@ -139,3 +139,16 @@ def test_sql_is_made_of_constants_only() -> None:
                     found |= {(name, ast.unparse(part))}
     assert {part for part in found if part[1] not in allowed} == set()
     assert found, "found nothing to check"
+
+
+def test_every_test_that_the_threat_model_names_exists() -> None:
+    named = re.findall(r"`([a-z_/]*)(test_\w+\.py)?(?:::(test_\w+))?`", (ROOT / "SECURITY.md").read_text())
+    found, file = 0, Path()
+    for folder, name, function in named:
+        if name:
+            file = ROOT / "tests" / folder / name
+            assert file.is_file(), file
+        if function:
+            assert f"def {function}(" in file.read_text(), (file, function)
+        found += bool(name)
+    assert found > 20, "found nothing to check"
