@@ -169,7 +169,7 @@ class Program(ABC):
 
     def strays(self, end: End) -> Iterator[str]:
         """Temporary files that are left."""
-        left = files_below(self.case, ("*.part", "*.tmp", "tmp/*"))
+        left = files_below(self.case, (".*.part", "*.tmp", "tmp/*"))
         allowed = files_below(self.case, self.leaves) if end.killed else []
         for name in left:
             if name not in allowed and not name.startswith("tmp/nicety-error-"):

@@ -24,8 +24,8 @@ from .program import NICETY, End, Program, lost_ticks
 EARLIER_TICKS = 20
 """Ticks that were recorded before `record` and `export` begin. Chosen: some pages of a database."""
 
-TRAINING_TICKS = 600
-"""Ticks that a model is learned from. Chosen: enough for it to be promoted, in a few seconds."""
+TRAINING_TICKS = 240
+"""Ticks that a model is learned from. Chosen: little more than the least that `train` takes (training/dataset.py)."""
 
 
 def recorded_before(folder: Path, ticks: int) -> Path:
@@ -162,4 +162,6 @@ class Train(Program):
             yield "half a report"
         if end.code == 0 and not page.exists():
             yield "exit code 0, and there is no report"
+        if end.code == 0 and (self.state / "training").exists():
+            yield "exit code 0, and what it takes to resume is still there"
         yield from lost_ticks(self.state, end)
