@@ -88,7 +88,7 @@ def run(program: Program, fault: Fault | None, calls: Calls | None) -> tuple[End
             env=environment,
             start_new_session=True,
         )
-        running = Running(strace)
+        running = Running(strace, log)
         program.drive(running)
         try:
             out, _ = strace.communicate(timeout=LIMIT)
@@ -101,7 +101,8 @@ def run(program: Program, fault: Fault | None, calls: Calls | None) -> tuple[End
     if "ptrace" in said.lower() and not log.read_text():
         raise SystemExit(f"strace may not trace here: {said.strip()[:200]}")
     where = "" if fault is None else hit(log, fault)
-    end = End(code, out, said, fault, where, fault is not None and calls is not None and calls.is_start(fault))
+    in_start = fault is not None and calls is not None and calls.is_start(fault)
+    end = End(code, out, said, fault, where, in_start, running.at_work)
     return end, list(program.complaints(end))
 
 
@@ -110,7 +111,7 @@ def profile(program: Program) -> Calls:
     end, complaints = run(program, None, None)
     if complaints:
         raise SystemExit(f"{program.name} without a fault: {complaints}\n{end.out}\n{end.err}")
-    return calls_in(program.case / "strace.log", program.state)
+    return calls_in(program.case / "strace.log", program.state, end.at_work)
 
 
 def campaign(program: Program, asked: argparse.Namespace) -> Course:
@@ -163,7 +164,7 @@ def main() -> None:
     parser.add_argument("--program", action="append", choices=list(PROGRAMS), help="only this one (default: all)")
     parser.add_argument("--fault", action="append", help='only this one, such as "kill fdatasync 3"')
     parser.add_argument("--sample", type=int, metavar="N", help="so many faults for each program")
-    parser.add_argument("--kills", type=int, metavar="N", help="so many kills at random calls after the start, under load")
+    parser.add_argument("--kills", type=int, metavar="N", help="so many kills at random calls while it is at work")
     parser.add_argument("--only", action="append", default=[], metavar="KIND", help='only "kill", "delay" or an errno, with --cap')
     parser.add_argument("--cap", type=int, default=1 << 30, metavar="N", help="at most so many of each kind at each call")
     parser.add_argument("--seconds", type=float, help="begin no new case of a program after this time")

@@ -236,8 +236,15 @@ class Daemon(Changing):
         return Load(self.folder)
 
     def command(self) -> list[str]:
-        """As the unit starts it."""
-        return [*NICETY, "run", "--act", "--config", str(self._config), "--state-dir", str(self.state)]
+        """As the unit starts it, but /proc/stat and the pressure stand still: where others load this machine, which it does not see
+        in its namespace, it would not act."""
+        hidden = 'mount --bind "$0" /proc/stat; mount --bind /dev/null /proc/pressure/cpu; exec "$@"'
+        started = ["unshare", "--mount", "sh", "-c", hidden, str(self._still)]
+        return [*started, *NICETY, "run", "--act", "--config", str(self._config), "--state-dir", str(self.state)]
+
+    @property
+    def _still(self) -> Path:
+        return self.case / "stat"
 
     @property
     def _config(self) -> Path:
@@ -246,6 +253,7 @@ class Daemon(Changing):
     def prepare(self) -> None:
         """Its configuration."""
         super().prepare()
+        self._still.write_bytes(Path("/proc/stat").read_bytes())
         self._config.write_text(Load.CONFIG)
         self._config.chmod(0o600)
 
@@ -253,6 +261,7 @@ class Daemon(Changing):
         """Let it act, interfere, and stop it."""
         until(lambda: running.over or changed(self.stage.before, self.stage.values()), ACTED_SECONDS, 0.03)
         if not running.over:
+            running.begins_to_work()
             self.stage.interfere()
             until(lambda: running.over, self.settings.linger, 0.03)
             running.send(signal.SIGTERM)

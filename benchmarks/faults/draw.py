@@ -98,10 +98,10 @@ def sample(calls: Calls, number: int, rng: random.Random) -> list[Fault]:
 
 
 def kills(calls: Calls, number: int, rng: random.Random) -> list[Fault]:
-    """So many kills at random calls after the start; each call of the run is as likely as any other."""
-    names = [call for call, count in sorted(calls.all.items()) if count > calls.start.get(call, 0)]
-    weights = [calls.all[call] - calls.start.get(call, 0) for call in names]
+    """So many kills at random calls of a program that is at work; each such call of the run is as likely as any other."""
+    names = [call for call, count in sorted(calls.all.items()) if count > calls.idle.get(call, 0)]
+    weights = [calls.all[call] - calls.idle.get(call, 0) for call in names]
     return [
-        Fault("kill", call, rng.randint(calls.start.get(call, 0) + 1, calls.all[call]))
+        Fault("kill", call, rng.randint(calls.idle.get(call, 0) + 1, calls.all[call]))
         for call in rng.choices(names, weights, k=number)
     ]

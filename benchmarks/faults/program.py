@@ -44,6 +44,7 @@ class End:
     fault: Fault | None
     hit: str  # the call that went wrong; "" if the run did not get that far
     in_start: bool  # whether it was one of the start
+    at_work: int = 0  # bytes of strace's log when it began its work; 0 if that is not known
 
     @property
     def killed(self) -> bool:
@@ -64,8 +65,13 @@ class End:
 class Running:
     """A program under strace."""
 
-    def __init__(self, strace: subprocess.Popen[str]) -> None:
-        self._strace = strace
+    def __init__(self, strace: subprocess.Popen[str], log: Path) -> None:
+        self._strace, self._log = strace, log
+        self.at_work = 0
+
+    def begins_to_work(self) -> None:
+        """Note that what it has done up to now was preparation."""
+        self.at_work = self._log.stat().st_size
 
     @property
     def over(self) -> bool:

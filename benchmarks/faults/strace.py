@@ -70,17 +70,25 @@ class Calls:
 
     all: Mapping[str, int]
     start: Mapping[str, int]  # before the program first named its state directory: the loader, Python, imports
+    idle: Mapping[str, int]  # before it was at work; as `start` if it is from there on
 
     def is_start(self, fault: Fault) -> bool:
         """Whether the call is one of the start, before the program has anything to lose."""
         return fault.number <= self.start.get(fault.call, 0)
 
 
-def calls_in(log: Path, state: Path) -> Calls:
-    """What a log without a fault has. Raises ValueError if `state` never occurs in it, since nothing was at work then."""
+def calls_in(log: Path, state: Path, at_work: int = 0) -> Calls:
+    """What a log without a fault has. `at_work`: bytes of it that were written when the program began its work.
+
+    Raises ValueError if `state` never occurs in it, since nothing was at work then.
+    """
     counts: dict[str, Counter[str]] = {}
     start: Mapping[str, int] | None = None
-    for line in log.read_text(errors="replace").splitlines():
+    idle: Mapping[str, int] = {}
+    position = 0
+    for raw in log.read_bytes().splitlines(keepends=True):
+        position += len(raw)
+        line = raw.decode(errors="replace")
         found = _CALL.match(line)
         if found is None:
             continue
@@ -89,12 +97,14 @@ def calls_in(log: Path, state: Path) -> Calls:
         if start is None and call != "execve" and str(state) in line:
             start = dict(mine)
         mine[call] += 1
+        if position <= at_work:
+            idle = dict(mine)
     if start is None:
         raise ValueError(f"{state} does not occur in {log}")
     most: Counter[str] = Counter()
     for each in counts.values():
         most |= each
-    return Calls(most, start)
+    return Calls(most, start, idle or start)
 
 
 def hit(log: Path, fault: Fault) -> str:

@@ -2,7 +2,7 @@
 
 At the boundary between Python and the kernel: `os`, `open`, what `act/knobs/slices.py` calls itself, and what SQLite calls.
 Python itself retries most calls after EINTR; here EINTR reaches the caller, which is harder. Reads of an open text
-file and fsync(2) are not among them: `tests/faults/test_nth_call.py` fails such calls with strace.
+file and fsync(2) are not among them: the campaign (docs/campaign.md) fails all calls with strace.
 """
 
 from __future__ import annotations

@@ -43,6 +43,12 @@ def test_calls_are_counted_in_each_thread_and_the_start_ends_where_the_state_is_
     assert not calls.is_start(Fault("kill", "fdatasync", 1))
 
 
+def test_what_was_logged_when_it_began_its_work_is_not_of_its_work(calls: Any, tmp_path: Path) -> None:
+    assert calls.idle == calls.start
+    begun = len("".join(LOG.splitlines(keepends=True)[:6]))
+    assert dict(strace.calls_in(tmp_path / "log", STATE, begun).idle) == {"execve": 1, "openat": 2, "read": 1, "fdatasync": 1}
+
+
 def test_a_log_of_a_program_that_never_began_is_refused(tmp_path: Path) -> None:
     (tmp_path / "log").write_text(LOG.splitlines()[0])
     with pytest.raises(ValueError, match="does not occur"):
@@ -89,14 +95,14 @@ def test_all_faults_of_a_run_are_every_kind_at_every_call(calls: Any) -> None:
 
 
 def test_a_cap_spreads_over_the_whole_run() -> None:
-    calls = strace.Calls({"read": 1000}, {})
+    calls = strace.Calls({"read": 1000}, {}, {})
     numbers = sorted(fault.number for fault in draw.every(calls, 10, random.Random(3), ["kill"]))
     assert len(numbers) == 10
     assert {later - earlier for earlier, later in pairwise(numbers)} <= {99, 100, 101}
 
 
 def test_a_sample_is_drawn_by_its_seed_mostly_from_calls_with_an_effect_and_rarely_from_the_start() -> None:
-    calls = strace.Calls({"read": 2000, "fdatasync": 3, "openat": 900}, {"read": 1990, "openat": 880})
+    calls = strace.Calls({"read": 2000, "fdatasync": 3, "openat": 900}, {"read": 1990, "openat": 880}, {})
     found = draw.sample(calls, 20, random.Random(5))
     assert found == draw.sample(calls, 20, random.Random(5))
     assert found != draw.sample(calls, 20, random.Random(6))
@@ -109,9 +115,9 @@ def test_a_sample_of_more_than_there_are_is_all_of_them(calls: Any) -> None:
     assert set(draw.sample(calls, 10_000, random.Random(1))) == set(draw.every(calls, 1000, random.Random(1)))
 
 
-def test_random_kills_come_after_the_start_and_each_call_is_as_likely() -> None:
-    calls = strace.Calls({"read": 910, "fdatasync": 100}, {"read": 10})
+def test_random_kills_come_while_it_is_at_work_and_each_call_is_as_likely() -> None:
+    calls = strace.Calls({"read": 910, "fdatasync": 100, "mkdir": 2}, {}, {"read": 10, "mkdir": 2})
     found = draw.kills(calls, 1000, random.Random(2))
     assert {fault.how for fault in found} == {"kill"}
-    assert all(not calls.is_start(fault) for fault in found)
+    assert all(fault.number > calls.idle.get(fault.call, 0) for fault in found)
     assert 60 < sum(fault.call == "fdatasync" for fault in found) < 140

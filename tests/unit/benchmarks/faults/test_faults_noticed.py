@@ -77,7 +77,7 @@ def test_no_reason_is_asked_for_before_it_has_begun_or_when_it_cannot_speak(expo
     assert list(export.complaints(made)) == []
 
 
-@pytest.mark.parametrize("name", ["tmp/x", "out/.samples.csv.01234567.part", "state/traces/x.part"])
+@pytest.mark.parametrize("name", ["tmp/x", "out/.samples.csv.01234567.part", "state/traces/.x.part"])
 def test_a_temporary_file_that_is_left_is_said(export: Any, name: str) -> None:
     (export.case / name).write_bytes(b"")
     assert list(export.complaints(end())) == [f"{name} is left"]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SAMPLE = {"acting": 16, "undo": 12, "record": 6, "export": 10, "train": 2, "daemon": 5}
+SAMPLE = {"acting": 12, "undo": 8, "record": 5, "export": 8, "train": 2, "daemon": 3}
 """Faults of each program. Chosen: together they take as long as the single tests that they replace."""
 
 needs_strace = pytest.mark.skipif(
@@ -48,9 +48,9 @@ def test_whatever_call_goes_wrong_all_is_as_it_must_be(tmp_path: Path, program: 
 @pytest.mark.root
 @needs_strace
 def test_kills_at_random_calls_of_the_acting_daemon_are_undone(tmp_path: Path) -> None:
-    row = campaign(tmp_path, "--program", "daemon", "--kills", "5")
+    row = campaign(tmp_path, "--program", "daemon", "--kills", "4")
     assert row["failures"] == []
-    assert row["reached"] >= 3
+    assert row["reached"] >= 2
     assert row["in_force"] >= 1, "it was killed before it did anything"
 
 
