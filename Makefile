@@ -30,16 +30,16 @@ test: lint
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-pure test-real
 
 test-pure: $(VENV)/installed
-	$(BIN)/pytest tests/unit tests/property tests/replay tests/golden tests/test_*.py
+	$(BIN)/pytest --junit-xml=build/junit-pure.xml tests/unit tests/property tests/replay tests/golden tests/test_*.py
 
 test-real: $(VENV)/installed
-	$(BIN)/pytest tests/contracts tests/faults tests/real
+	$(BIN)/pytest --junit-xml=build/junit-real.xml tests/contracts tests/faults tests/real
 
 # Topology and cgroup v2 in an emulated machine: docs/testing-in-a-vm.md. Takes minutes and is no part of `test`.
 test-vm: $(VENV)/installed
 	$(BIN)/python tests/vm/run.py
 
-# Which small faults in decide/, act/ and models/ the tests notice: docs/mutants.md. Takes most of an hour and is no part of `test`.
+# Which small faults in decide/, act/, hands/ and models/ the tests notice: docs/mutants.md. Takes most of an hour and is no part of `test`.
 $(VENV)/mutants-installed: $(VENV)/installed
 	$(BIN)/pip install --quiet -e '.[dev,mutants]'
 	touch $@

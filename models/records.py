@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import IntFlag, StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .identity import ProcId
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -26,13 +28,6 @@ HORIZONS: tuple[int, ...] = (1, 3, 6, 12, 30)
 
 WINDOW = 128
 """Ticks of history that features see (chosen)."""
-
-
-class ProcId(NamedTuple):
-    """A process: pid and start time in clock ticks since boot (field 22 of /proc/PID/stat). A bare pid is never an identity."""
-
-    pid: int
-    start_ticks: int
 
 
 class Class(StrEnum):

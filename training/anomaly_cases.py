@@ -15,7 +15,8 @@ import numpy as np
 
 from ..models.anomaly.evidence import CHANNELS, MIB
 from ..models.features import Floats
-from ..models.records import Anomaly, ProcId
+from ..models.identity import ProcId
+from ..models.records import Anomaly
 
 CHARACTERS = (
     "steady",

@@ -17,7 +17,8 @@ from ..models.anomaly.detectors import KINDS, WorkerRows, worker_rows
 from ..models.anomaly.evidence import CHANNELS
 from ..models.anomaly.model import BLOCK_SECONDS, PRIOR_SHAPE, AnomalyModel, RobustZ, Scorer, Tail, alpha, judge, prior
 from ..models.features import Floats, WorkerWindows
-from ..models.records import WINDOW, Anomaly, ProcId
+from ..models.identity import ProcId
+from ..models.records import WINDOW, Anomaly
 from ..scheduler.config.sections import Quarantine
 from .anomaly_cases import FAULTS, WorkerTick, faulty
 

@@ -22,7 +22,8 @@ from ..models.anomaly.evidence import CHANNELS
 from ..models.artifact import DataRange
 from ..models.behaviour import SEEN
 from ..models.forecast.demand import METRICS, MIN_TICKS
-from ..models.records import Class, ProcId
+from ..models.identity import ProcId
+from ..models.records import Class
 from .anomaly_cases import WorkerTick
 from .anomaly_fit import WorkerTraces
 from .behaviour_fit import MOST_ROWS, Sighted

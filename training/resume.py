@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..scheduler.store.files import StoreError, private_directory, replacing
+from ..scheduler.hands.safe_files import StoreError, private_directory
+from ..scheduler.store.files import replacing
 
 STALE_SECONDS = 7 * 86_400
 """Seconds after which an interrupted training that was not resumed is removed (chosen)."""

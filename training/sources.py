@@ -17,10 +17,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.records import SAMPLE, HostSample, Identity, Known, ProcId, Snapshot, Trait
+from ..models.identity import ProcId
+from ..models.records import SAMPLE, HostSample, Identity, Known, Snapshot, Trait
+from ..scheduler.hands.safe_files import StoreError
 from ..scheduler.read.text import printable
 from ..scheduler.store.export import COLUMNS
-from ..scheduler.store.files import StoreError
 from ..scheduler.store.traces import FILE_NAME, Lost, Recording, TraceSession, read_traces, sessions
 
 DEPTH = 4

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import json
 import signal
-import sqlite3
 import time
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from nicety.scheduler.act.undo import undo_from_ledger
-from nicety.scheduler.decision import Control, Restore, Set, Status
+from nicety.scheduler.decision import Restore, Set
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.ledger import NAME, LedgerError
+from nicety.scheduler.hands.places import Control
+from nicety.scheduler.hands.safe_files import StoreError
 from nicety.scheduler.interpreter import PYTHON
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
-from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.store.decisions import DecisionReader
-from nicety.scheduler.store.files import StoreError
-from nicety.scheduler.store.ledger import LedgerError
 from nicety.scheduler.testing.bench import Bench
+from nicety.scheduler.testing.ledger_file import rows
+from nicety.scheduler.testing.sentries import sentries_of
 
 from .program import NICETY, End, Program, Running, Settings, lost_ticks
 from .stage import Load, Puppets, Stage, changed, until
 
 ACTED_SECONDS = 20.0
 """Most seconds until a daemon has changed something. Chosen: many times what it takes, and then it does not act at all."""
+
+
+SENTRY_SECONDS = 10.0
+"""Most seconds until the sentries of a daemon have ended. Chosen: as above."""
 
 
 class Changing(Program):
@@ -89,16 +96,11 @@ class Changing(Program):
 
     def _open(self) -> Iterator[str]:
         """What the ledger still has, and what it takes for somebody else's or for ended."""
-        ledger = self.state / "ledger.db"
+        ledger = self.state / NAME
         if not ledger.exists():
             return
-        with closing(sqlite3.connect(ledger)) as connection:
-            try:
-                rows = connection.execute("select status, control, pid from entry").fetchall()
-            except sqlite3.OperationalError:  # killed between the making of the file and that of its tables
-                return
         hand = self.stage.hand
-        for status, control, pid in rows:
+        for status, control, pid in ((row.status, row.control, row.pid) for row in rows(ledger)):
             theirs = status == "foreign" and hand.endswith(str(control)) and (pid is None or hand.startswith(str(pid)))
             if status in ("intent", "done", "gone") or (status == "foreign" and not theirs):
                 yield f"the ledger has {status}: {control} of {pid}"
@@ -111,20 +113,21 @@ class Changing(Program):
 ACTOR = """
 import sys, time
 from pathlib import Path
-from nicety.models.records import ProcId
+from nicety.models.identity import ProcId
 from nicety.scheduler.act.actuate import Acting
-from nicety.scheduler.decision import Control, Decision, Restore, Set, Why
+from nicety.scheduler.decision import Decision, Restore, Set, Why
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
-from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.hands.knobs.control import LinuxKernel
 from nicety.scheduler.read.locks import LinuxLocks
-from nicety.scheduler.service.clock import SystemClock
-from nicety.scheduler.store.ledger import Ledger, StateLock
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.ledger import Ledger, StateLock
 state, groups, *numbers = sys.argv[1:]
 numbers = list(map(int, numbers))
 targets = [ProcId(*pair) for pair in zip(numbers[::2], numbers[1::2])]
 lock = StateLock(Path(state))
 kernel = LinuxKernel()
-ledger = Ledger(Path(state) / "ledger.db", kernel.boot_id())
+ledger = Ledger(Path(state) / "ledger.log", kernel.boot_id())
 acting = Acting(ledger, kernel, LinuxLocks(), {}, {}, SystemClock())
 why = Why("test", "because", {}, (), ())
 for turn in range(2):
@@ -276,7 +279,9 @@ class Daemon(Changing):
         return super().explained(end) or any(record["priority"] <= 4 for record in records)
 
     def wrong(self, end: End) -> Iterator[str]:
-        """Its decision log and traces too."""
+        """Its decision log and traces too. Where it was killed, its sentries end when they have put everything back."""
+        if not until(lambda: not sentries_of(self.state), SENTRY_SECONDS):
+            yield f"sentries are left: {sentries_of(self.state)}"
         yield from super().wrong(end)
         if (self.state / "decisions.db").exists():
             with suppress(StoreError), DecisionReader(self.state) as reader:  # a log that was just begun

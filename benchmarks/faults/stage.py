@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from nicety.models.records import ProcId
-from nicety.scheduler.read.cgroup import find
+from nicety.models.identity import ProcId
+from nicety.scheduler.hands.knobs.cgroup import find
 from nicety.scheduler.testing.puppet import Puppet, proc_id
 
 Values = dict[str, object]
@@ -99,8 +99,8 @@ class Puppets(Stage):
                 puppet.thread()
         self.ids = [puppet.id for puppet in self._puppets]
         mount = find(Path("/proc/self/mountinfo").read_text()).shares
-        if mount is not None and os.access(mount.point, os.W_OK) and (mount.point / "cpu.idle").exists():
-            self.groups = [mount.point / f"nicety-faults-{os.urandom(4).hex()}-{number}" for number in range(2)]
+        if mount is not None and os.access(mount.point, os.W_OK) and (Path(mount.point) / "cpu.idle").exists():
+            self.groups = [Path(mount.point) / f"nicety-faults-{os.urandom(4).hex()}-{number}" for number in range(2)]
             for group in self.groups:
                 group.mkdir()
         self.before = self.values()

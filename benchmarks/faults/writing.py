@@ -12,10 +12,10 @@ import numpy as np
 from nicety.models.artifact import ArtifactError, live_digest, load
 from nicety.scheduler.config.paths import Paths
 from nicety.scheduler.config.sections import Config
-from nicety.scheduler.service.clock import SystemClock
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.ledger import LedgerError
+from nicety.scheduler.hands.safe_files import StoreError
 from nicety.scheduler.service.recording import record
-from nicety.scheduler.store.files import StoreError
-from nicety.scheduler.store.ledger import LedgerError
 from nicety.scheduler.store.traces import read_traces
 
 from ..cost import training

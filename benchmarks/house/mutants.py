@@ -1,4 +1,4 @@
-"""Mutation score of decide/, act/ and models/: which small faults in the code do the tests notice?
+"""Mutation score of decide/, act/, hands/ and models/: which small faults in the code do the tests notice?
 
     python -m benchmarks.house.mutants [--number 300] [--seed 1] [--jobs 2] [--json FILE]
     python -m benchmarks.house.mutants --list
@@ -43,10 +43,18 @@ from .mutants_draw import Mutant, draw, places
 HERE = Path(__file__).parents[2]
 ACCEPTED = Path(__file__).with_suffix(".toml")
 
-TREES = {"decide": "scheduler/decide", "act": "scheduler/act", "models": "models"}
+TREES = {"decide": "scheduler/decide", "act": "scheduler/act", "hands": "scheduler/hands", "models": "models"}
 
 NEAR = (
-    *("tests/unit/models", "tests/unit/decide", "tests/unit/act", "tests/golden", "tests/property", "tests/unit/test_doctests.py"),
+    *(
+        "tests/unit/models",
+        "tests/unit/decide",
+        "tests/unit/act",
+        "tests/unit/hands",
+        "tests/golden",
+        "tests/property",
+        "tests/unit/test_doctests.py",
+    ),
 )
 """Tests that are always run."""
 

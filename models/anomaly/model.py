@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..features import Floats, Singles
-from ..records import Anomaly, ProcId, Score
+from ..identity import ProcId
+from ..records import Anomaly, Score
 from .detectors import KINDS, WorkerRows, worker_rows
 from .evidence import NEAR, Found
 from .lifecycle import POOL_KINDS, Noticed

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from ..config.paths import Loaded, Paths
     from ..config.sections import Config
     from ..decision import Outcome
-    from ..ports import Clock, PoolAdapter
+    from ..hands.kernel import Clock
+    from ..ports import PoolAdapter
 
 
 @command("doctor", "nicety doctor")
@@ -230,9 +231,9 @@ def _print_undone(outcomes: Sequence[Outcome], as_json: bool) -> None:
     """Print what was put back. Leave with FAILURE or FINDINGS if not all was."""
     import msgspec
 
-    from ..decision import Status
     from ..explain.decision_page import outcome_table
     from ..explain.layout import columns
+    from ..hands.faults import Status
 
     if as_json:
         print_json(msgspec.to_builtins(outcomes))

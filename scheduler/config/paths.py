@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..hands.ledger import NAME
 from .sections import Config, ConfigError, parse
 
 SOCKET_PATH_LIMIT = 107
@@ -47,7 +48,7 @@ class Paths:
     @property
     def ledger(self) -> Path:
         """The ledger of original values."""
-        return self.root / "ledger.db"
+        return self.root / NAME
 
     @property
     def models(self) -> Path:

@@ -13,27 +13,14 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from ...models.records import Class, ProcId
+from ...models.identity import ProcId
+from ...models.records import Class
 from ..cgroup_paths import ROOT, ancestors
 from ..config.sections import Config
-from ..decision import (
-    Control,
-    Decision,
-    Digest,
-    Flag,
-    Group,
-    Member,
-    Pool,
-    Recycle,
-    Refusal,
-    ResizePool,
-    Restore,
-    Set,
-    Status,
-    Tick,
-    encode,
-)
-from ..fences import Limits
+from ..decision import Decision, Digest, Flag, Group, Member, Pool, Recycle, Refusal, ResizePool, Restore, Set, Tick, encode
+from ..hands.faults import Status
+from ..hands.fences import Limits
+from ..hands.places import Control
 from ..places import ProcessPlace, SessionPlace, cgroup_of, process_of
 from .policies.policy import Memory, Result, knob
 from .policies.priority.mechanisms import Descent

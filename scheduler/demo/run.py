@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from ..config.paths import Paths
-from ..decision import Flag, ResizePool, Status
+from ..decision import Flag, ResizePool
 from ..explain.decision_page import page
 from ..explain.layout import columns, table
+from ..hands.faults import Status
 from ..interpreter import PYTHON
 from ..store.decisions import DecisionReader
 from .workload import SERVICE_WORKERS, DemoError, Feeder, Values, Workload, running

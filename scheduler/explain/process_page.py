@@ -16,8 +16,9 @@ from ..config.sections import Config
 from ..decide.policies.priority.contention import BUSY
 from ..decide.policies.priority.supply import WAIT_FLOOR, helpers, lacks
 from ..decide.policies.quarantine.words import WHAT
-from ..decision import Control, Flag, Group, Set, Tick, cpu_list
-from ..fences import Limits, limits_in_words
+from ..decision import Flag, Group, Set, Tick
+from ..hands.fences import Limits, limits_in_words
+from ..hands.places import Control, cpu_list
 from ..observe.rivals import touches
 from ..places import cgroup_of, process_of
 from ..words import figure, moment, size, span

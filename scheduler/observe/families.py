@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...models.features import Floats
-from ...models.records import Identity, Known, ProcId, SampleTable, Trait
+from ...models.identity import ProcId
+from ...models.records import Identity, Known, SampleTable, Trait
 from .grouping import Grouping
 
 _SHELLS = frozenset({"ash", "bash", "csh", "dash", "fish", "ksh", "mksh", "sh", "tcsh", "zsh"})

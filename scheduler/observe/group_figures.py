@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ...models.records import Behaviour, Class, Identity, ProcId, Snapshot
+from ...models.identity import ProcId
+from ...models.records import Behaviour, Class, Identity, Snapshot
 from ..cgroup_paths import ancestors
 from ..decision import Group, Member
 from .measure import Measured

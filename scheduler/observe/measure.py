@@ -13,14 +13,8 @@ from ...models.anomaly.evidence import CHANNELS
 from ...models.anomaly.lifecycle import CHILD_FAULTS, USER_HZ, Lifecycle, Noticed
 from ...models.behaviour import BEHAVIOUR_CHANNELS, SETTLED_SECONDS, YOUNG_SECONDS
 from ...models.features import Floats, Rates, rates
-from ...models.records import (
-    WINDOW,
-    Class,
-    Known,
-    ProcId,
-    Snapshot,
-    Trait,
-)
+from ...models.identity import ProcId
+from ...models.records import WINDOW, Class, Known, Snapshot, Trait
 from ..config.sections import Config
 from .families import Families
 from .grouping import Grouping

@@ -17,7 +17,8 @@ from ...models.anomaly.self_history import SelfHistory
 from ...models.behaviour import BehaviourModel, Behaviours
 from ...models.features import Windows, WorkerWindows
 from ...models.forecast.demand import Network
-from ...models.records import Behaviour, Class, Deadlock, PoolSample, ProcId, Score, Snapshot
+from ...models.identity import ProcId
+from ...models.records import Behaviour, Class, Deadlock, PoolSample, Score, Snapshot
 from ..config.sections import Config
 from ..decision import Abilities, Feedback, Member, Outcome, Tick
 from .antagonists import Antagonists

@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..fences import outside
+from ..hands.fences import outside
 from .text import printable
 
 _COMM = 15  # TASK_COMM_LEN less its final zero

@@ -7,8 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...models.records import Identity, ProcId
-from ..faults import is_gone
+from ...models.identity import ProcId
+from ...models.records import Identity
+from ..hands.faults import is_gone
 from .identity import cgroup_and_unit, program
 from .text import printable
 

@@ -8,26 +8,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..act.knobs.fence import Offer, Version, offers
-from ..changes import Entry
 from ..config.paths import Loaded, PathError, Paths, load_config, state_paths
 from ..config.sections import Config, ConfigError
-from ..decision import Control
+from ..hands.changes import Entry
+from ..hands.clock import SystemClock
+from ..hands.kernel import Clock
+from ..hands.knobs.cgroup import find
+from ..hands.knobs.fence import Offer, Version, offers
+from ..hands.ledger import Ledger, LedgerError, StateLock, left_behind
+from ..hands.places import Control
+from ..hands.safe_files import StoreError, private_directory
 from ..observe.rivals import RIVALS, reaches_others, rival
 from ..observe.unmatched import unmatched
 from ..pools.sensing.pidfile import STARTED, named
 from ..pools.sensing.signals import ProcessHandle
-from ..ports import Clock
-from ..read.cgroup import find
 from ..read.facts import Finding, findings, probe
 from ..read.host import MachineError
 from ..read.process import see_all
 from ..read.text import printable
-from ..store.files import StoreError, private_directory
-from ..store.ledger import Ledger, LedgerError, StateLock, left_behind
 from ..words import span
 from .answers.control_socket import ControlError, NoDaemonError, ask
-from .clock import SystemClock
 
 KERNEL_CONTROLS = tuple(control for control in Control if control is not Control.POOL_SIZE)
 """Controls that a rival may touch too. The size of a pool is not one: it belongs to the pool's master."""

@@ -10,12 +10,12 @@ import msgspec
 
 from ..config.paths import Paths
 from ..config.sections import Config
+from ..hands.kernel import Clock
+from ..hands.ledger import StateLock
 from ..pools.build import build
-from ..ports import Clock
 from ..read.facts import probe
 from ..read.proc import ProcSource
 from ..store.files import size_with_companions
-from ..store.ledger import StateLock
 from ..store.traces import TraceWriter
 from ..words import size, span
 

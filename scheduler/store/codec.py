@@ -26,7 +26,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ...models.records import SAMPLE, HostSample, Identity, PoolSample, ProcId, Quota, SampleTable, Snapshot, WorkerSample
+from ...models.identity import ProcId
+from ...models.records import SAMPLE, HostSample, Identity, PoolSample, Quota, SampleTable, Snapshot, WorkerSample
 
 MAX_ROWS = 1 << 21
 """Maximum rows of a table; more is damage. Linux allows 2^22 tasks (pid_max in proc(5)). Chosen: half of that, so that a reader

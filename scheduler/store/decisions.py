@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from ...models.records import Score
+from ..hands.safe_files import StoreError, private_directory
 from .database import (
     ERRORS,
     PAGE,
@@ -47,7 +48,7 @@ from .database import (
     used_bytes,
     walk,
 )
-from .files import StoreError, private_directory, set_aside
+from .files import set_aside
 
 if TYPE_CHECKING:
     from ..decision import Action, Decision, Effect, Outcome, Refusal, Session, Tick, Verdict

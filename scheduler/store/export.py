@@ -16,8 +16,9 @@ from typing import Any, BinaryIO, Literal, Protocol
 
 import msgspec
 
+from ..hands.safe_files import StoreError
 from .decisions import DecisionReader, LoggedDecision
-from .files import StoreError, replacing
+from .files import replacing
 
 Format = Literal["csv", "jsonl", "parquet"]
 
@@ -185,7 +186,8 @@ def export_decisions(
 
 def _samples(session: str, boot_id: str, snapshot: Any) -> dict[str, list[Any]]:
     """The columns of one snapshot."""
-    from ...models.records import Identity, Known, ProcId, Trait
+    from ...models.identity import ProcId
+    from ...models.records import Identity, Known, Trait
 
     table = snapshot.table
     n = len(table)

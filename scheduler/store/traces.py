@@ -34,6 +34,7 @@ from pathlib import Path
 import msgspec
 
 from ...models.records import PoolSample, Snapshot
+from ..hands.safe_files import StoreError, UnsafeError, private_directory
 from .codec import CodecError, decode, decode_pools, encode
 from .database import (
     ERRORS,
@@ -51,7 +52,7 @@ from .database import (
     used_bytes,
     walk,
 )
-from .files import StoreError, UnsafeError, private_directory, remove_with_companions, size_with_companions
+from .files import remove_with_companions, size_with_companions
 
 APPLICATION = 0x6E637472  # "nctr" in PRAGMA application_id: by which `file` and any reader can recognize the files
 SCHEMA = 7

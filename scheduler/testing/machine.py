@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 
 from ...models.features import uncontended
-from ...models.records import HORIZONS, QUANTILES, Anomaly, Class, Forecast, ProcId, Score
+from ...models.identity import ProcId
+from ...models.records import HORIZONS, QUANTILES, Anomaly, Class, Forecast, Score
 from ..decision import (
-    Control,
     Decision,
     Digest,
     Flag,
@@ -30,12 +30,13 @@ from ..decision import (
     ResizePool,
     Restore,
     Set,
-    Status,
     Tick,
     Verdict,
     Worker,
 )
-from ..fences import Limits
+from ..hands.faults import Status
+from ..hands.fences import Limits
+from ..hands.places import Control
 from ..places import CgroupPlace, ProcessPlace, SessionPlace
 from .clock import FakeClock
 from .ticks import GIB

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ...models.records import HORIZONS, QUANTILES, Class, Forecast, ProcId
+from ...models.identity import ProcId
+from ...models.records import HORIZONS, QUANTILES, Class, Forecast
 from ..decision import Group, Machine, Member, Outcome, Pool, Tick, Worker
 
 GIB = 1 << 30

@@ -22,10 +22,10 @@ from nicety.scheduler.config.paths import Loaded, Paths
 from nicety.scheduler.config.sections import Models, parse
 from nicety.scheduler.daemon import Daemon
 from nicety.scheduler.explain.logstream import INFO, NOTICE, WARNING
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.ledger import StateLock
 from nicety.scheduler.observe.observer import Observer
-from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.service.retraining import GRACE_NS, TRAINING, News, Retraining
-from nicety.scheduler.store.ledger import StateLock
 from nicety.training import cli as training
 
 HOUR = 3_600_000_000_000

@@ -12,16 +12,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from nicety.models.records import Class, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import Class
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Priority as Section
 from nicety.scheduler.decide.policies.policy import Result
 from nicety.scheduler.decide.policies.priority.memory import PriorityMemory
 from nicety.scheduler.decide.policies.priority.priority import Priority
-from nicety.scheduler.decision import Control, Decision, Group, Member, Restore, Set, Status, Tick
-from nicety.scheduler.fences import name_for
+from nicety.scheduler.decision import Decision, Group, Member, Restore, Set, Tick
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.fences import name_for
+from nicety.scheduler.hands.knobs.cgroup import find
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import ProcessPlace, process_of
-from nicety.scheduler.read.cgroup import find
 from nicety.scheduler.testing.bench import Bench
 from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.puppet import Puppet, proc_id
@@ -48,7 +51,7 @@ def cgroup() -> Iterator[Path]:
     mount = find(Path("/proc/self/mountinfo").read_text()).shares
     if mount is None:
         pytest.skip("this machine has no cgroup v1 cpu hierarchy")
-    made = mount.point / f"nicety-swarm-{os.getpid()}"
+    made = Path(mount.point) / f"nicety-swarm-{os.getpid()}"
     made.mkdir()
     try:
         yield made

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ....models.records import PoolSample, ProcId, WorkerSample
+from ....models.identity import ProcId
+from ....models.records import PoolSample, WorkerSample
 from ...config.sections import PoolConfig
-from ...decision import Status
-from ...ports import Clock
+from ...hands.faults import Status
+from ...hands.kernel import Clock
 from ..sensing.busy import Activity, Doing
 from ..sensing.signals import identify
 from ..sensing.tally import PoolTally

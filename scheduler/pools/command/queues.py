@@ -19,7 +19,7 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from ...config.sections import Queue
-from ...ports import Clock
+from ...hands.kernel import Clock
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ from typing import Any
 from ...act.scoped import Scoped, as_record, unable, words
 from ...decision import Outcome, Scope
 from ...explain.logstream import NOTICE, WARNING
+from ...hands.kernel import Clock, Kernel
+from ...hands.ledger import LedgerError
 from ...observe.measure import group_names
-from ...ports import Clock, Kernel
 from ...read.proc import ProcSource
 from ...scope import OBSERVE, act_on, acts, left, resolve
-from ...store.ledger import LedgerError
 from ..latest import Latest
 from ..notify import Notifier
 from ..readings import Readings

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ...config.paths import SOCKET_PATH_LIMIT
-from ...ports import Clock
+from ...hands.kernel import Clock
 
 REQUEST_LIMIT = 4096
 """Maximum bytes of a request. Chosen: a verb and a few arguments take under 200."""

@@ -16,7 +16,8 @@ import pytest
 
 from nicety.models.records import PoolSample
 from nicety.scheduler.config.sections import ConfigError, PoolConfig, parse
-from nicety.scheduler.decision import Status
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.pools.build import build
 from nicety.scheduler.pools.celery.adapter import GROWN_NS, LATE_NS, CeleryPool
 from nicety.scheduler.pools.celery.link import ANSWER_NS, BOOTSTRAP, START_NS, AgentLink
@@ -24,7 +25,6 @@ from nicety.scheduler.pools.celery.main import PoolProcess, environment, interpr
 from nicety.scheduler.pools.sensing.busy import Doing
 from nicety.scheduler.pools.sensing.hands_off import HANDS_OFF_NS
 from nicety.scheduler.pools.sensing.pidfile import named
-from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.testing.clock import FakeClock, ShiftedClock
 from nicety.scheduler.testing.driver import PoolDriver
 

@@ -18,7 +18,8 @@ import nicety.training.dataset
 import nicety.training.gather
 from nicety.models.artifact import load_live
 from nicety.models.forecast.demand import Network
-from nicety.models.records import SAMPLE, HostSample, Identity, Known, PoolSample, ProcId, Snapshot, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, HostSample, Identity, Known, PoolSample, Snapshot, WorkerSample
 from nicety.scheduler.store.traces import TraceWriter
 from nicety.training.cli import app
 from nicety.training.dataset import LEAST_TICKS

@@ -18,7 +18,6 @@ from nicety.scheduler.decide import guard as guard_module
 from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decide.policies.registry import Memories, policies
 from nicety.scheduler.decision import (
-    Control,
     Effect,
     Flag,
     Outcome,
@@ -27,12 +26,13 @@ from nicety.scheduler.decision import (
     ResizePool,
     Restore,
     Set,
-    Status,
     Tick,
     Topology,
     Verdict,
     encode,
 )
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.machine import FakeHogs, FakeMachine, FakeService, FakeWorkers
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_pool, a_tick

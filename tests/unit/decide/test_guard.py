@@ -7,28 +7,16 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from nicety.models.records import Class, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import Class
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Guard as Section
 from nicety.scheduler.config.sections import Quarantine as QuarantineSection
 from nicety.scheduler.decide.guard import Guard, GuardMemory
 from nicety.scheduler.decide.policies.policy import Result
-from nicety.scheduler.decision import (
-    Action,
-    Control,
-    Decision,
-    Flag,
-    Group,
-    Member,
-    Pool,
-    Recycle,
-    ResizePool,
-    Restore,
-    Set,
-    Status,
-    Tick,
-    Why,
-)
+from nicety.scheduler.decision import Action, Decision, Flag, Group, Member, Pool, Recycle, ResizePool, Restore, Set, Tick, Why
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
 

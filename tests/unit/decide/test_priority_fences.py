@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from nicety.models.records import Class, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import Class
 from nicety.scheduler.config.sections import Config, PoolConfig
 from nicety.scheduler.config.sections import Priority as Section
 from nicety.scheduler.decide.engine import Engine
@@ -17,8 +18,10 @@ from nicety.scheduler.decide.policies.priority.held import Held
 from nicety.scheduler.decide.policies.priority.memory import PriorityMemory
 from nicety.scheduler.decide.policies.priority.priority import Priority
 from nicety.scheduler.decide.policies.priority.swarms import MIXED_SECONDS, SWARM_SECONDS
-from nicety.scheduler.decision import Control, Decision, Effect, Group, Machine, Member, Restore, Set, Status, Tick
+from nicety.scheduler.decision import Decision, Effect, Group, Machine, Member, Restore, Set, Tick
 from nicety.scheduler.explain.gathered import describe
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, process_of
 from nicety.scheduler.testing.machine import FakeHogs, FakeMachine, FakeService
 from nicety.scheduler.testing.policies import admitted

@@ -9,7 +9,8 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from nicety.models.records import Class, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import Class
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Guard as GuardSection
 from nicety.scheduler.config.sections import Priority as Section
@@ -17,7 +18,9 @@ from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decide.policies.policy import Result
 from nicety.scheduler.decide.policies.priority.memory import PriorityMemory
 from nicety.scheduler.decide.policies.priority.priority import Priority
-from nicety.scheduler.decision import Control, Decision, Group, Machine, Member, Outcome, Restore, Set, Status, Tick, Verdict
+from nicety.scheduler.decision import Decision, Group, Machine, Member, Outcome, Restore, Set, Tick, Verdict
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import process_of
 from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_tick

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from nicety.models.records import Class, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import Class
 from nicety.scheduler.decide.policies.priority.supply import apart, foreseen_use, helpers, lacks, others, throttled, unseen
 from nicety.scheduler.decision import Group, Member
 from nicety.scheduler.testing.ticks import a_group, a_machine

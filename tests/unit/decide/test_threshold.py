@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from nicety.models.anomaly.detectors import LEAST
-from nicety.models.records import Anomaly, ProcId, Score
+from nicety.models.identity import ProcId
+from nicety.models.records import Anomaly, Score
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Quarantine as Section
 from nicety.scheduler.decide.policies.quarantine.quarantine import Quarantine, QuarantineMemory

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from nicety.models.behaviour import BEHAVIOUR_FEATURES
-from nicety.models.records import Anomaly, Behaviour, Class, Identity, ProcId, Ruled, Score, Spared
+from nicety.models.identity import ProcId
+from nicety.models.records import Anomaly, Behaviour, Class, Identity, Ruled, Score, Spared
 from nicety.scheduler.config.sections import Config, to_builtins
 from nicety.scheduler.decision import (
     Abilities,
     Action,
-    Control,
     Decision,
     Effect,
     Flag,
@@ -27,7 +27,6 @@ from nicety.scheduler.decision import (
     Restore,
     Session,
     Set,
-    Status,
     Tick,
     Verdict,
     Why,
@@ -36,6 +35,8 @@ from nicety.scheduler.explain.account import Account, account, changes, locate
 from nicety.scheduler.explain.class_words import PHRASES, class_of, evidence
 from nicety.scheduler.explain.decision_page import ExplainError
 from nicety.scheduler.explain.process_page import as_record, process_page, reasons
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.read.process import Seen
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nicety.models.records import SAMPLE, Identity, Known, ProcId, Trait
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, Identity, Known, Trait
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.observe.families import Families, nameless
 from nicety.scheduler.observe.grouping import Grouping

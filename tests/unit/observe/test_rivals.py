@@ -17,7 +17,8 @@ import pytest
 
 from nicety.models.records import Identity
 from nicety.scheduler.config.sections import Config
-from nicety.scheduler.decision import Abilities, Control
+from nicety.scheduler.decision import Abilities
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.observe.observer import Observer
 from nicety.scheduler.observe.rivals import COMM_LETTERS, RIVALS, reaches_others, rival, running, touches, who_touches
 from nicety.scheduler.read.proc import ProcSource

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nicety.models.records import SAMPLE, Known, PoolSample, ProcId, Snapshot, Trait, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, Known, PoolSample, Snapshot, Trait, WorkerSample
 from nicety.scheduler.read.host import USER_HZ, HostReader, MachineError
 from nicety.scheduler.read.identity import cgroup_and_unit, program
 from nicety.scheduler.read.proc import ProcSource

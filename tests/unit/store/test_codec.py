@@ -10,7 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, ProcId, Quota, SampleTable, Snapshot, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, Quota, SampleTable, Snapshot, WorkerSample
 from nicety.scheduler.store.codec import CodecError, decode, encode
 from nicety.scheduler.store.traces import SCHEMA
 

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nicety.models.records import SAMPLE, HostSample, Identity, ProcId, Snapshot, Trait
-from nicety.scheduler.decision import Abilities, Decision, Effect, Outcome, Refusal, ResizePool, Session, Status, Verdict, Why
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, HostSample, Identity, Snapshot, Trait
+from nicety.scheduler.decision import Abilities, Decision, Effect, Outcome, Refusal, ResizePool, Session, Verdict, Why
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.safe_files import StoreError
 from nicety.scheduler.store.decisions import DecisionLog
 from nicety.scheduler.store.export import COLUMNS, Format, export, export_decisions
-from nicety.scheduler.store.files import StoreError
 from nicety.scheduler.store.traces import TraceError, TraceWriter
 from nicety.scheduler.testing.ticks import a_tick
 

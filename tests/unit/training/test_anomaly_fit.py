@@ -9,7 +9,8 @@ from nicety.models.anomaly.detectors import KINDS
 from nicety.models.anomaly.evidence import CHANNELS
 from nicety.models.anomaly.model import LINE, AnomalyModel, alpha, prior
 from nicety.models.checks import check_scorer
-from nicety.models.records import Anomaly, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import Anomaly
 from nicety.training.anomaly_cases import CHARACTERS, FAULTS, WorkerTick, faulty, healthy_pool, together
 from nicety.training.anomaly_fit import AnomalyFit, WorkerTraces, fit_anomaly, fit_tail
 

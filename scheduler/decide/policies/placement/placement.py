@@ -15,9 +15,11 @@ from statistics import fmean
 
 import msgspec
 
-from .....models.records import Class, ProcId
+from .....models.identity import ProcId
+from .....models.records import Class
 from ....config.sections import Config
-from ....decision import Control, Decision, Group, Note, Restore, Set, Tick, Topology, Why, cpu_list
+from ....decision import Decision, Group, Note, Restore, Set, Tick, Topology, Why
+from ....hands.places import Control, cpu_list
 from ....places import ProcessPlace
 from ....scope import policy
 from ..policy import Aim, Figures, Gone, Impact, Memory, Metric, Outlook, Proposal, Result, Standing, figures, horizon_for

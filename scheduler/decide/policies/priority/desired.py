@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from .....models.records import Class
 from ....config.sections import Config
-from ....decision import Control, Group, Member, Tick
-from ....fences import Limits
+from ....decision import Group, Member, Tick
+from ....hands.fences import Limits
+from ....hands.places import Control
 from ....observe.rivals import touches
 from ....places import CgroupPlace, ProcessPlace, SessionPlace
 from .cases import Case

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from ....decision import PLACES, Control, Member, Restore, check_place
-from ....fences import Limits
+from ....decision import DECIDED, Member, Restore
+from ....hands.fences import Limits
+from ....hands.places import Control, check_place
 from ....places import DecisionPlace, ProcessPlace, SessionPlace
 from ..policy import Memory, knob_on
 
@@ -25,7 +26,7 @@ class Held(Memory):
     inside: bool = False  # FENCE: the process was in a fence already, and has none of its own
 
     def __post_init__(self) -> None:
-        check_place(self.control, self.on, PLACES[self.control].decision)
+        check_place(self.control, self.on, DECIDED[self.control])
 
     @property
     def key(self) -> str:

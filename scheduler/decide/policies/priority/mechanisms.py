@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from itertools import pairwise
 
-from .....models.records import ProcId
+from .....models.identity import ProcId
 from ....cgroup_paths import ROOT, ancestors
-from ....decision import Control, Machine, Member
+from ....decision import Machine, Member
+from ....hands.places import Control
 
 Place = tuple[str, int]
 """Where a process stands: (path in the cpu hierarchy, session)."""

@@ -24,9 +24,12 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from .....models.records import Class, ProcId
+from .....models.identity import ProcId
+from .....models.records import Class
 from ....config.sections import Config
-from ....decision import Control, Decision, Group, Note, Restore, Set, Status, Tick
+from ....decision import Decision, Group, Note, Restore, Set, Tick
+from ....hands.faults import Status
+from ....hands.places import Control
 from ....places import ProcessPlace, SessionPlace
 from ....scope import policy
 from ..policy import Aim, Gone, Impact, Metric, Proposal, Result, Standing, knob

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ....config.sections import Config
-from ....decision import Control, Group, Tick, Why
+from ....decision import Group, Tick, Why
+from ....hands.places import Control
 from ....observe.rivals import touches, who_touches
 from ....places import CgroupPlace
 from ..policy import figures

@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping, Set
 
 import msgspec
 
-from .....models.records import ProcId
-from ....decision import Control, Group, Member, Tick
+from .....models.identity import ProcId
+from ....decision import Group, Member, Tick
+from ....hands.places import Control
 from ..policy import Memory
 from .held import Held, demotions, key_of
 from .mechanisms import Descent
