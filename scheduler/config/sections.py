@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta, field
 
 from ...models.records import QUANTILES, Class
+from ..redaction import redacted_command, redacted_url
 from ..scope import ScopeError, resolve
 from .positions import dotted, fault, lines, nearest
 
@@ -414,13 +415,19 @@ def parse(text: str, where: str = "configuration") -> Config:
 
 
 def to_builtins(config: Config) -> dict[str, Any]:
-    """Plain dicts, for the session header of the decision log."""
+    """Plain dicts, for the session header of the decision log: without passwords, and of commands only the program. No decision
+    depends on either."""
     result: dict[str, Any] = msgspec.to_builtins(config)
+    for pool in result["pools"].values():
+        pool["broker"], pool["command"] = redacted_url(pool["broker"]), redacted_command(pool["command"])
+        if pool["queue"] is not None:
+            queue = pool["queue"]
+            queue["redis_list"], queue["command"] = redacted_url(queue["redis_list"]), redacted_command(queue["command"])
     return result
 
 
 def from_builtins(data: dict[str, Any]) -> Config:
-    """The inverse of `to_builtins`."""
+    """The configuration of a session header."""
     return msgspec.convert(data, Config)
 
 
