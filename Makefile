@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-pure test-real test-vm mutants requirements sbom lint clean
+.PHONY: demo test test-pure test-real test-vm mutants campaign requirements sbom lint clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +46,10 @@ $(VENV)/mutants-installed: $(VENV)/installed
 
 mutants: $(VENV)/mutants-installed
 	$(BIN)/python -m benchmarks.house.mutants $(MUTANTS)
+
+# System calls that are killed at, fail or take long, in every program: docs/campaign.md. Takes hours; `test` has a sample of it.
+campaign: $(VENV)/installed
+	$(BIN)/python -m benchmarks.faults.campaign $(CAMPAIGN)
 
 # What a service is installed from, pinned with hashes (docs/install.md), for Python 3.11 on Linux. Needs a network.
 $(VENV)/supply-installed: pyproject.toml

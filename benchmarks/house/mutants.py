@@ -37,6 +37,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from ..claims import Claims
+from ..isolated import isolated
 from .mutants_draw import Mutant, draw, places
 
 HERE = Path(__file__).parents[2]
@@ -188,16 +189,6 @@ class Near:
             if test.id in contexts or (shared and test.id.startswith(shared)) or (at_import and file in test.imports)
         ]
         return sorted(found, key=lambda test: (file not in test.imports, test.seconds, test.id))
-
-
-def isolated() -> list[str]:
-    """The command in front of another one that gives it a process namespace of its own, in which a shell reaps orphans.
-
-    When this process dies, all in the namespace die with it.
-    """
-    user = [] if os.geteuid() == 0 else ["--user", "--map-current-user"]
-    end = ["setpriv", "--pdeathsig", "KILL"]
-    return [*end, "unshare", *user, "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", '"$@"; exit $?', "sh"]
 
 
 def measure(work: Path, copies: list[Copy], code: str) -> Near:
