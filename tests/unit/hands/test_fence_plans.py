@@ -145,7 +145,8 @@ def test_where_systemd_runs_the_unit_of_a_cgroup_it_must_have_delegated_it(tmp_p
     assert isinstance(tree.plan(SLOW), str), "no systemd runs here"
     (tmp_path / "none").mkdir()
     assert tree.refusal(SLOW) == (
-        "it cannot be fenced in: systemd runs web.service and has not delegated its cgroup: set Delegate=cpu memory pids in the unit"
+        "it cannot be fenced in: systemd runs web.service and has not delegated its cgroup: "
+        "set Delegate=cpu memory pids in the unit"
     )
     marked = {(str(tree.above), "user.delegate"): b"1"}
     monkeypatch.setattr(os, "getxattr", lambda path, name: marked.get((str(path), name), b"0"))
