@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-pure test-real test-vm mutants lint clean
+.PHONY: demo test test-pure test-real test-vm mutants fuzz lint clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +46,15 @@ $(VENV)/mutants-installed: $(VENV)/installed
 
 mutants: $(VENV)/mutants-installed
 	$(BIN)/python -m benchmarks.house.mutants $(MUTANTS)
+
+# A million damaged and hostile inputs for every reader of bytes: docs/fuzzing.md. Takes an hour or more and is no part of `test`.
+$(VENV)/fuzz-installed: $(VENV)/installed
+	$(BIN)/pip install --quiet -e '.[dev,fuzz]'
+	touch $@
+
+CASES ?= 1000000
+fuzz: $(VENV)/fuzz-installed
+	$(BIN)/python -m benchmarks.fuzz.run --cases $(CASES) $(FUZZ)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

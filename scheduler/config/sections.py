@@ -24,11 +24,12 @@ from .positions import dotted, fault, lines, nearest
 
 
 class ConfigError(ValueError):
-    """The configuration cannot be used; `problems` has one line for each cause."""
+    """The configuration cannot be used; `problems` has one line for each cause: what the file has of line ends and control
+    characters is escaped."""
 
     def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
-        super().__init__("\n".join(problems))
+        self.problems = ["".join(char if char.isprintable() else repr(char)[1:-1] for char in problem) for problem in problems]
+        super().__init__("\n".join(self.problems))
 
 
 def _key(field: str) -> str:
