@@ -38,13 +38,13 @@ def main() -> None:
     arguments = parser.parse_args()
     target = named(arguments.target)
     corpus, words, done = arguments.work / "corpus", arguments.work / "words", 0
-    words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words))
+    words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words or (b"\0",)))  # it refuses an empty dictionary
     with Bounded(target.prepare(arguments.place)) as bounded:
         told = time.monotonic()
 
         def progress() -> None:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-            print(json.dumps({"cases": done, "peak_bytes": peak}), flush=True)
+            print(json.dumps({"cases": done, "peak_bytes": peak, "cpu_seconds": time.process_time()}), flush=True)
 
         def one(data: bytes) -> None:
             nonlocal done, told

@@ -46,6 +46,7 @@ class Result:
 
     name: str
     cases: int = 0
+    cpu_seconds: float = 0.0  # start included
     seconds: float = 0.0
     edges: int = 0  # edges of nicety's code that were reached
     features: int = 0  # edges with how often a case passed them, and what was compared
@@ -64,14 +65,14 @@ class Result:
 
     def line(self) -> str:
         """For the table."""
-        speed = self.cases / self.seconds if self.seconds else 0.0
+        speed = self.cases / self.cpu_seconds if self.cpu_seconds else 0.0
         return (
-            f"{self.name:20} {self.cases:9,} {speed:8,.0f}/s {self.edges:7,} {self.features:9,} {self.paths:7,} "
-            f"{self.peak_bytes >> 20:6} MB {len(self.faults):6}"
+            f"{self.name:20} {self.cases:9,} {speed:8,.0f}/s {self.seconds:7,.0f} s {self.edges:7,} {self.features:9,} "
+            f"{self.paths:7,} {self.peak_bytes >> 20:6} MB {len(self.faults):6}"
         )
 
 
-HEAD = f"{'target':20} {'cases':>9} {'speed':>10} {'edges':>7} {'features':>9} {'paths':>7} {'peak':>9} {'faults':>6}"
+HEAD = f"{'target':20} {'cases':>9} {'of CPU':>10} {'time':>9} {'edges':>7} {'features':>9} {'paths':>7} {'peak':>9} {'faults':>6}"
 
 
 def fuzz(target: Target, cases: int, seed: int, work: Path) -> Result:
@@ -101,7 +102,7 @@ def _child(result: Result, cases: int, seed: int, work: Path) -> int:
         left.unlink()
     command = [sys.executable, "-m", "benchmarks.fuzz.child", "--target", result.name, "--cases", str(cases)]
     command += ["--seed", str(seed), "--work", str(work)]
-    before, shown = result.cases, time.monotonic()
+    before, spent, shown = result.cases, result.cpu_seconds, time.monotonic()
     with (work / "log").open("w+") as log, workplace() as place:
         command += ["--place", str(place)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT) as child:
@@ -109,7 +110,7 @@ def _child(result: Result, cases: int, seed: int, work: Path) -> int:
             for line in child.stdout:
                 said: dict[str, Any] = json.loads(line)
                 if "cases" in said:
-                    result.cases = before + said["cases"]
+                    result.cases, result.cpu_seconds = before + said["cases"], spent + said["cpu_seconds"]
                     result.peak_bytes = max(result.peak_bytes, said["peak_bytes"])
                 else:
                     result.add(Fault(said["kind"], said["where"], said["text"], base64.b64decode(said["case"])))

@@ -25,7 +25,6 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -897,14 +896,13 @@ class DecisionReader:
         texts = (id_, session, policy, action, target, pids, status, decision, refusal or "")
         if not all(isinstance(text, str) for text in texts) or not (isinstance(seq, int) and isinstance(wall, int)):
             raise TypeError("a column has a wrong type")
-        for text, kind in (
-            (decision, Decision),
-            (refusal, Refusal),
-            *zip(outcomes, repeat(Outcome)),
-            *zip(effects, repeat(Effect)),
-        ):
-            if text is not None:
-                msgspec.json.decode(text, type=kind)
+        msgspec.json.decode(decision, type=Decision)
+        if refusal is not None:
+            msgspec.json.decode(refusal, type=Refusal)
+        for text in outcomes:
+            msgspec.json.decode(text, type=Outcome)
+        for text in effects:
+            msgspec.json.decode(text, type=Effect)
         intact = crc == _row_crc(tuple(values), decision, refusal)
         about = msgspec.json.decode(pids, type=tuple[int, ...])
         return LoggedDecision(

@@ -454,7 +454,9 @@ def _keyframe_before(db: sqlite3.Connection, end: int) -> int | None:
         row = db.execute("SELECT id FROM ticks WHERE id < ? AND recording IS NOT NULL ORDER BY id DESC LIMIT 1", (end,)).fetchone()
     except ERRORS:
         return None
-    return row[0] if row is not None and isinstance(row[0], int) else None
+    if row is None or not isinstance(row[0], int) or row[0] >= end:  # a damaged index may lead anywhere, and back again
+        return None
+    return row[0]
 
 
 def _pools_from(db: sqlite3.Connection, key: int, end: int) -> list[PoolsTick]:
