@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from nicety.models.records import SAMPLE, HostSample, ProcId, Snapshot
+from nicety.models.records import SAMPLE, HostSample, ProcId, Quota, Snapshot
 from nicety.scheduler.config.sections import ConfigError, parse
 from nicety.scheduler.decision import Abilities, Decision, Outcome, ResizePool, Session, Status, Verdict, Why
 from nicety.scheduler.service.answers.control_socket import ControlError, ask
@@ -138,7 +138,7 @@ def test_a_record_of_some_kilobytes_takes_neither_a_second_nor_half_a_gigabyte(b
 def a_snapshot(processes: int, *, names: str = "") -> Snapshot:
     table = np.zeros(processes, dtype=SAMPLE)
     table["pid"] = np.arange(1, processes + 1)
-    return Snapshot(1, 10**18, 3, table, {}, HostSample((1,), 1, 1, None), (), ((codec.Quota(names, 1),) if names else ()))
+    return Snapshot(1, 10**18, 3, table, {}, HostSample((1,), 1, 1, None), (), ((Quota(names, 1),) if names else ()))
 
 
 @pytest.mark.parametrize("most", ["MAX_ROWS", "MAX_REST"])
@@ -180,8 +180,8 @@ def test_a_damaged_index_does_not_lead_round_in_a_circle(tmp_path: Path) -> None
     with closing(sqlite3.connect(path)) as db:
         (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'ticks'").fetchone()
     with path.open("r+b") as file:
-        file.seek((page - 1) * 4096 + 11)  # where the second row is
-        file.write(b"\1")
+        file.seek((page - 1) * 4096 + 10)  # where the second row is
+        file.write(b"\0")
     with bounds.Bounded(lambda _: deque(newest_pools(path), 0), memory=None) as bounded:
         assert bounded.run(b"") is None
 

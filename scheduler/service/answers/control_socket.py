@@ -261,14 +261,15 @@ def ask(path: Path, verb: str, timeout_seconds: float = CLIENT_SECONDS, **argume
 def _understood(line: bytes, path: Path) -> dict[str, Any]:
     """The answer in a line, without "ok". Raises ControlError for a refusal, and for a line that no daemon sends."""
     try:
-        answer = json.loads(line)
+        answer: Any = json.loads(line)
     except (ValueError, RecursionError):
         answer = None
-    match answer:
-        case {"ok": True, **rest}:
-            return rest
-        case {"ok": False, "error": str(error)}:
-            raise ControlError(error or "refused without a reason")
+    if isinstance(answer, dict):
+        done, error = answer.pop("ok", None), answer.get("error")
+        if done is True:
+            return answer
+        if done is False and isinstance(error, str) and error:
+            raise ControlError(error)
     raise ControlError(f"what listens at {path} does not answer as a nicety of this version does; give the daemon's --state-dir")
 
 
