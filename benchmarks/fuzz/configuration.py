@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -34,6 +36,7 @@ def _text_seeds() -> Sequence[bytes]:
         b'[pools."a b"]\nkind = "command"\ncommand = [\n "x",\n "y"]\n',
         b"[priority]\nnice = 3\nnice = 4\n",
         b'[groups."new\\nline"]\nprogram = "x"\n',
+        b"x = " + b"[" * 3000,
         b"x" + b".a" * 2000 + b" = 1\n",
         b"[daemon]\nact_on = [\n" + b'"",\n' * 1900 + b"]\nx = 1\n",
     )
@@ -68,38 +71,57 @@ _NAME = st.sampled_from(("a", "b", "web", "priority", "a.b")) | st.text(max_size
 _JUNK = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.lists(st.integers(), max_size=2)
 
 
+RIGHT = 15
+"""For each value of any kind at least so many have the key's type. Chosen: so that some whole configurations are valid."""
+
+
 def _values(hint: Any) -> st.SearchStrategy[Any]:
     """Values of a key: mostly of its type and near its limits."""
-    limits: list[float] = []
-    while get_origin(hint) is Annotated:
+    if get_origin(hint) is Annotated:
         hint, *metas = get_args(hint)
-        limits += [limit for meta in metas for limit in (meta.gt, meta.ge, meta.lt, meta.le) if limit is not None]
+        limits = [limit for meta in metas for limit in (meta.gt, meta.ge, meta.lt, meta.le) if limit is not None]
+    else:
+        limits = []
     if get_origin(hint) is dict:
         return st.dictionaries(_NAME, _section(get_args(hint)[1]), max_size=3)
-    options: list[st.SearchStrategy[Any]] = [_JUNK]
+    options: list[st.SearchStrategy[Any]] = []
     for kind in (hint, *get_args(hint)):
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
             return _section(kind)
         if isinstance(kind, str):
             options.append(st.just(kind))  # a Literal
+        elif get_origin(kind) is Annotated:
+            options.append(_values(kind))
         elif kind is bool:
             options.append(st.booleans())
         elif kind in (int, float):
             near = [limit + step for limit in limits or [0] for step in (-1, 0, 1)]
-            options.append(st.sampled_from([kind(value) for value in near]))
+            options.append(st.sampled_from([*map(kind, near), *((math.nan, math.inf) if kind is float else ())]))
         elif isinstance(kind, type) and issubclass(kind, str):
             options.append(st.sampled_from([*getattr(kind, "__members__", {}).values(), "", "/x", "$X", "redis://h/0/q", "\0"]))
     if get_origin(hint) is list:
         options.append(st.lists(_NAME, max_size=3))
-    return st.one_of(*reversed(options))
+    return _one_of(*options * (RIGHT // len(options) + 1), _JUNK)
 
 
 def _section(cls: type[msgspec.Struct]) -> st.SearchStrategy[dict[str, Any]]:
-    """Tables of a section: any of its keys, now and then an unknown one."""
+    """Tables of a section: any of its keys, often with their defaults, now and then an unknown one."""
     hints = get_type_hints(cls, include_extras=True)
-    keys = {field.encode_name: _values(hints[field.name]) for field in msgspec.structs.fields(cls)}
-    known = st.fixed_dictionaries({}, optional=keys)
-    return st.tuples(known, st.dictionaries(_NAME, _JUNK, max_size=1)).map(lambda both: {**both[1], **both[0]})
+    keys = {}
+    for field in msgspec.structs.fields(cls):
+        values = _values(hints[field.name])
+        usual = field.default not in (msgspec.NODEFAULT, None)
+        keys[field.encode_name] = _one_of(*[st.just(field.default)] * RIGHT, values) if usual else values
+    required = {field.encode_name: keys.pop(field.encode_name) for field in msgspec.structs.fields(cls) if field.required}
+    known = st.fixed_dictionaries(required, optional=keys)
+    return st.tuples(known, _one_of(*[st.just({})] * RIGHT, st.dictionaries(_NAME, _JUNK, max_size=1))).map(
+        lambda both: {**both[1], **both[0]}
+    )
+
+
+def _one_of(*strategies: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """A value of one of these; unlike `st.one_of`, one that is given often is used often."""
+    return st.sampled_from(strategies).flatmap(lambda chosen: chosen)
 
 
 def toml(value: Any) -> str:
@@ -147,9 +169,8 @@ def of_bytes(check: Any) -> Case:
 
 
 def random_bytes() -> Sequence[bytes]:
-    """Seeds from which Hypothesis can draw some values."""
-    various = [bytes((n * k * k + k) % 256 for k in range(400)) for n in (3, 7, 11)]
-    return [b"", b"\0" * 256, bytes(range(256)) * 2, b"\1\0" * 200, *various]
+    """Seeds from which Hypothesis can draw values, the same each time."""
+    return [b"", b"\0" * 256, *(random.Random(seed).randbytes(200 * seed) for seed in range(1, 16))]
 
 
 TEXT = Target("config text", _text_seeds, _prepare_text, _WORDS, longest=8192)

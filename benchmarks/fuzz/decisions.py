@@ -219,5 +219,10 @@ def _words() -> Iterator[bytes]:
     yield from (f'"{name}":'.encode() for name in ("id", "action", "why", "figures", "groups", "members", "scores", "decision"))
 
 
-FILE = Target("decision file", lambda: DAMAGE, _prepare_file, (b"ticks", b"decisions", b"1-0.0", b"00000001", b"\x78\x01"))
+def _file_seeds() -> Sequence[bytes]:
+    edits = Edits(_template())
+    return [*DAMAGE, *(edits.of(text, b"#") for text in (b"pool web", b"because", b"too soon", b"it is applied", b"ep_poll"))]
+
+
+FILE = Target("decision file", _file_seeds, _prepare_file, (b"ticks", b"decisions", b"1-0.0", b"00000001", b"\x78\x01"))
 RECORDS = Target("decision records", _record_seeds, _prepare_records, tuple(_words()))

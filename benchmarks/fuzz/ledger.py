@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,23 +42,31 @@ def _entry(knob: Knob, new: int = 10) -> Entry:
 NEW = _entry(Knob(Control.NICE, ThreadPlace(ProcId(9, 9), ThreadId(9, 9))))
 
 
-def _template() -> tuple[bytes, bytes, set[Entry]]:
-    """The file and the write-ahead log of a ledger in use, and every state that its entries ever had."""
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """A ledger as it lies on the disk."""
+
+    in_use: tuple[bytes, bytes]  # the file and its write-ahead log, which has all rows
+    closed: tuple[bytes, bytes]  # all rows are in the file
+    known: frozenset[Entry]  # every state that its entries ever had
+
+
+def _template() -> _Template:
     with workplace() as place:
-        path = place / "ledger.db"
+        path, log = place / "ledger.db", place / "ledger.db-wal"
         ledger = Ledger(path, BOOT)
-        known = set()
+        known = set[Entry]()
         for knob in _KNOBS:
             (number,) = ledger.intend([_entry(knob)])
             known.update(ledger.outstanding())
             ledger.settle({number: EntryStatus.FOREIGN if knob.control is Control.FENCE else EntryStatus.DONE})
             known.update(ledger.outstanding())
-        result = path.read_bytes(), path.with_name("ledger.db-wal").read_bytes(), known
+        in_use = path.read_bytes(), log.read_bytes()
         ledger.close()
-    return result
+        return _Template(in_use, (path.read_bytes(), b""), frozenset(known))
 
 
-def _examine(place: Path, known: set[Entry] | None) -> None:
+def _examine(place: Path, known: Set[Entry] | None) -> None:
     """Open, read, write and reopen a ledger. `known`: entries that it may have; None: any."""
     path = place / "ledger.db"
     try:
@@ -85,7 +94,7 @@ def _examine(place: Path, known: set[Entry] | None) -> None:
 
 def _forged(strange: Sequence[Entry]) -> bool:
     """Whether an engine that watches comparisons has found a checksum of rows of its own: the file has one that is not ours."""
-    genuine = {_columns(entry)[-1] for entry in _template()[2]}
+    genuine = {_columns(entry)[-1] for entry in _template().known}
     return all(_columns(entry)[-1] not in genuine for entry in strange)
 
 
@@ -95,17 +104,24 @@ def _clean(place: Path) -> None:
         path.unlink()
 
 
+def _file_seeds() -> Sequence[bytes]:
+    edits = Edits(_template().closed[0])
+    changed = [b"\0" + edits.of(text, b"#") for text in (b"group hogs", b"nice", b"affinity", b"done", BOOT.encode())]
+    return [*(bytes([which]) + damage for which in (0, 1) for damage in DAMAGE), *changed]
+
+
 def _prepare_file(place: Path) -> Case:
-    file, log, known = _template()
-    edits = Edits(file + log)
+    template = _template()
+    states = [(file, Edits(file + log)) for file, log in (template.closed, template.in_use)]
 
     def run(case: bytes) -> None:
         _clean(place)
-        data = edits(case)
+        file, edits = states[case[0] % 2 if case else 0]
+        data = edits(case[1:])
         write(place / "ledger.db", data[: len(file)])
         if data[len(file) :]:
             write(place / "ledger.db-wal", data[len(file) :])
-        _examine(place, known)
+        _examine(place, template.known)
 
     return run
 
@@ -151,5 +167,5 @@ def _prepare_rows(place: Path) -> Case:
     return of_bytes(check)
 
 
-FILE = Target("ledger file", lambda: DAMAGE, _prepare_file, (b"intent", b"done", b"foreign", b"entry", b"meta", BOOT.encode()))
+FILE = Target("ledger file", _file_seeds, _prepare_file, (b"intent", b"done", b"foreign", b"entry", b"meta", BOOT.encode()))
 ROWS = Target("ledger rows", random_bytes, _prepare_rows)

@@ -19,7 +19,9 @@ NOW, WALL = 10**12, 1_760_011_200 * 10**9
 
 def _seeds() -> Sequence[bytes]:
     feedback = [Feedback("1-2.0", "web", "leak", 1.5, WALL), Feedback("1-3.0", "web", "spin", 2.5, WALL)]
-    pauses = [Kept("web", "hogs", "starved", 60.0, WALL + 10**9)]
+    pauses = [
+        Kept("web", "hogs", "starved", seconds, WALL + ns) for seconds, ns in ((60.0, 10**9), (1.0, 10**18), (0.0, -(10**18)))
+    ]
     return [*map(msgspec.json.encode, (feedback, pauses)), b"", b"[", b"null", b"[" * 3000, b"[]", b"\xff"]
 
 

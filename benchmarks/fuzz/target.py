@@ -70,6 +70,10 @@ class Edits:
         self._page = page
         self._places = [place for place, byte in enumerate(whole) if byte]
 
+    def of(self, found: bytes, change: bytes) -> bytes:
+        """A case that overwrites the beginning of the first `found` in the file. No byte of `change` and `found` may be 0."""
+        return overwrite(self._places.index(self._whole.index(found)), change)
+
     def __call__(self, case: bytes) -> bytes:
         """The file after these edits."""
         if case[:1] == bytes([WHOLE]):

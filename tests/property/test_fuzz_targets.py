@@ -73,6 +73,7 @@ def test_edits_overwrite_cut_and_copy_where_a_file_is_not_empty() -> None:
     assert edits(b"") == b"\0\0ab\0cdef"
     assert edits(target.overwrite(2, b"XY")) == b"\0\0ab\0XYef"
     assert edits(target.overwrite(6, b"X")) == b"\0\0Xb\0cdef", "places begin again after the last"
+    assert edits(edits.of(b"cd", b"X")) == b"\0\0ab\0Xdef"
     assert edits(b"\0\0\1" + bytes([1 << 6])) == b"\0\0a"
     assert edits(b"\0\0\2" + bytes([2 << 6])) == b"\0cde\0cdef"
     assert edits(bytes([target.WHOLE]) + b"xyz") == b"xyz"
