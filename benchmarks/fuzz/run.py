@@ -56,12 +56,16 @@ class Result:
     faults: dict[tuple[str, str], Fault] = field(default_factory=dict)
     met: int = 0  # cases that showed a fault
 
-    def add(self, fault: Fault) -> None:
-        """Keep the shortest case of each fault."""
+    def add(self, fault: Fault, work: Path) -> None:
+        """Keep the shortest case of each fault, on disk at once: a run takes an hour and may be stopped."""
         self.met += 1
         known = self.faults.get((fault.kind, fault.where))
         if known is None or len(fault.case) < len(known.case):
             self.faults[fault.kind, fault.where] = fault
+            path = kept(fault, work)
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(fault.case)
+            path.with_suffix(".txt").write_text(fault.text)
 
     def line(self) -> str:
         """For the table."""
@@ -89,7 +93,7 @@ def fuzz(target: Target, cases: int, seed: int, work: Path) -> Result:
         fruitless = fruitless + 1 if result.cases == before else 0
         seed += 1
         if code != 0 and (result.cases < cases or list(work.glob("last-*"))):
-            result.add(_crash(work, code))
+            result.add(_crash(work, code), work)
     result.seconds = time.monotonic() - started
     files = [path.stat().st_size for path in corpus.iterdir()]
     result.paths, result.corpus_bytes = len(files), sum(files)
@@ -113,7 +117,7 @@ def _child(result: Result, cases: int, seed: int, work: Path) -> int:
                     result.cases, result.cpu_seconds = before + said["cases"], spent + said["cpu_seconds"]
                     result.peak_bytes = max(result.peak_bytes, said["peak_bytes"])
                 else:
-                    result.add(Fault(said["kind"], said["where"], said["text"], base64.b64decode(said["case"])))
+                    result.add(Fault(said["kind"], said["where"], said["text"], base64.b64decode(said["case"])), work)
                 if time.monotonic() - shown >= 10.0:
                     shown = time.monotonic()
                     print(f"{result.name}: {result.cases:,} cases, {len(result.faults)} faults", file=sys.stderr, flush=True)
@@ -139,16 +143,17 @@ def again(target: Target, case: bytes) -> int:
     return 0 if fault is None else 1
 
 
-def keep(results: Iterable[Result], work: Path) -> list[dict[str, Any]]:
-    """Write the case and the traceback of each fault; what is reported of them."""
+def kept(fault: Fault, work: Path) -> Path:
+    """Where the case of a fault is kept; its traceback is beside it."""
+    return work / "faults" / sha256(f"{fault.kind} {fault.where}".encode()).hexdigest()[:8]
+
+
+def report(results: Iterable[tuple[Result, Path]]) -> list[dict[str, Any]]:
+    """Print the faults of each target and its directory; what is reported of them."""
     rows = []
-    for result in results:
+    for result, work in results:
         for fault in result.faults.values():
-            path = work / "faults" / f"{result.name.replace(' ', '-')}-{sha256(fault.where.encode()).hexdigest()[:8]}"
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(fault.case)
-            path.with_suffix(".txt").write_text(fault.text)
-            print(f"FAULT {result.name}: {fault.kind}: {fault.where}\n      {len(fault.case)} bytes: {path}")
+            print(f"FAULT {result.name}: {fault.kind}: {fault.where}\n      {len(fault.case)} bytes: {kept(fault, work)}")
             rows.append({"target": result.name, "kind": fault.kind, "where": fault.where, "case": fault.case.hex()})
     return rows
 
@@ -170,13 +175,13 @@ def main() -> int:
         return 2
     work = arguments.work or Path(tempfile.mkdtemp(prefix="nicety-fuzz-"))
     shares = sum(target.share for target in targets)
-    results = []
+    results, places = [], [work / target.name.replace(" ", "-") for target in targets]
     print(HEAD, flush=True)
-    for target in targets:
+    for target, place in zip(targets, places, strict=True):
         number = max(1, round(arguments.cases * target.share / shares))
-        results.append(fuzz(target, number, arguments.seed, work / target.name.replace(" ", "-")))
+        results.append(fuzz(target, number, arguments.seed, place))
         print(results[-1].line(), flush=True)
-    faults = keep(results, work)
+    faults = report(zip(results, places, strict=True))
     claims = Claims()
     claims.at_least("cases", sum(result.cases for result in results), 0.99 * arguments.cases)
     for kind, claim in (

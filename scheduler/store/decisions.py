@@ -696,7 +696,7 @@ class DecisionReader:
         try:
             rows = self._db.execute("SELECT record FROM evidence WHERE decision = ? ORDER BY n", (decision,)).fetchall()
             return tuple(msgspec.json.decode(record, type=Evidence) for (record,) in rows)
-        except (*ERRORS, *_UNDECODABLE) as error:
+        except (*ERRORS, *_UNDECODABLE, TypeError) as error:
             raise self._broken(error) from None
 
     def scores(self, session: str, first: int, last: int) -> Iterator[Score]:

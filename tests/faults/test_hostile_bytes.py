@@ -243,6 +243,17 @@ def test_damaged_sessions_and_ticks_are_reported_and_no_error_of_another_kind(lo
         assert latest.seq == 0
 
 
+@pytest.mark.parametrize("record", [None, "{", "{}", "[" * 2000])
+def test_a_damaged_snapshot_of_a_process_is_an_error_of_the_log(log: Path, record: str | None) -> None:
+    with closing(sqlite3.connect(log, isolation_level=None)) as db:  # damage does not know of NOT NULL
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute("UPDATE sqlite_master SET sql = replace(sql, 'record TEXT NOT NULL', 'record TEXT') WHERE name = 'evidence'")
+    with closing(sqlite3.connect(log, isolation_level=None)) as db:
+        db.execute("INSERT INTO evidence(tick, decision, record) VALUES (1, '1-0.0', ?)", (record,))
+    with DecisionReader(log) as reader, pytest.raises(StoreError, match="cannot be read there"):
+        reader.evidence("1-0.0")
+
+
 def test_a_log_whose_ticks_all_have_impossible_numbers_has_no_latest_one(log: Path) -> None:
     with closing(sqlite3.connect(log, isolation_level=None)) as db:
         db.execute("UPDATE ticks SET id = -5 - id")
