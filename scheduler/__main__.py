@@ -5,14 +5,23 @@ from __future__ import annotations
 import os
 import sys
 
+_MORE = 64  # exit code of an undo for which the whole command line is needed
+
+
+def _undo() -> int:
+    from .hands.command import undo
+
+    code = undo(sys.argv[2:], os.environ, os.geteuid())
+    return _MORE if code is None else code
+
 
 def main() -> None:
     """Entry point of `nicety` and of `python -m nicety.scheduler`."""
     if sys.argv[1:2] == ["undo"]:
-        from .hands.command import undo
+        from .hands.urgent import urgently  # and nothing else before it is in a hurry
 
-        code = undo(sys.argv[2:], os.environ, os.geteuid())
-        if code is not None:
+        code = urgently(_undo)
+        if code != _MORE:
             sys.exit(code)
     from .cli import main as whole
 

@@ -13,7 +13,6 @@ from .faults import Status
 from .ledger import LedgerError, StateBusyError, StateLock, left_behind, open_changes
 from .places import PoolPlace
 from .undoing import Undone, undo_directory
-from .urgent import urgently
 
 OK, FAILURE, FINDINGS = 0, 1, 3
 """Exit codes, as of all commands."""
@@ -36,7 +35,7 @@ def undo(arguments: Sequence[str], environment: Mapping[str, str], uid: int) -> 
         with StateLock(state_dir, patience=PATIENCE):
             if _needs_adapters(state_dir):
                 return None
-            return urgently(lambda: _undo(state_dir, as_json))
+            return _undo(state_dir, as_json)
     except StateBusyError:
         return None  # a daemon is there: it is asked
     except LedgerError as error:

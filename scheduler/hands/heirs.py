@@ -27,8 +27,13 @@ class Family:
     def __init__(self, kin: Collection[Kin]) -> None:
         self._by_pid = {each.id.pid: each for each in kin}
         self._children: dict[int, list[Kin]] = defaultdict(list)
+        self._orphans_by_session: dict[int, list[Kin]] = defaultdict(list)
+        self._orphans_by_group: dict[int, list[Kin]] = defaultdict(list)
         for each in kin:
             self._children[each.parent].append(each)
+            if self._orphaned(each):
+                self._orphans_by_session[each.session].append(each)
+                self._orphans_by_group[each.group].append(each)
 
     def of(self, process: ProcId | None) -> Kin | None:
         """The entry of this process in the scan; None if it no longer exists."""
@@ -44,15 +49,16 @@ class Family:
         groups = {entry.group for entry in chain if self._is_of_then(entry.group, process, since)}
         found: dict[ProcId, None] = {}
         parent = self.of(process)
-        stack = [each for each in self._by_pid.values() if each.session in sessions or each.group in groups]
-        stack = [each for each in stack if each.id != process and self._orphaned(each)]
+        stack = [each for number in sessions for each in self._orphans_by_session.get(number or 0, ())]
+        stack += [each for number in groups for each in self._orphans_by_group.get(number or 0, ())]
+        stack = [each for each in stack if each.id != process]
         if parent is not None:
-            stack.extend(self._children[parent.id.pid])
+            stack.extend(self._children.get(parent.id.pid, ()))
         while stack:
             each = stack.pop()
             if each.id.start_ticks >= since and each.id not in found:
                 found[each.id] = None
-                stack.extend(self._children[each.id.pid])
+                stack.extend(self._children.get(each.id.pid, ()))
         return tuple(sorted(found))
 
     def _is_of_then(self, number: int | None, process: ProcId, since: int) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 
 _HIGHEST = -20
@@ -44,6 +45,7 @@ def urgently(work: Callable[[], int]) -> int:
             os.setsid()
             hurry()
             code = work()
+            sys.stdout.flush()
         finally:
             os._exit(code)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

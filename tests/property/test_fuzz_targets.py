@@ -14,16 +14,16 @@ plain: Any = importlib.import_module("benchmarks.fuzz.plain")
 registry: Any = importlib.import_module("benchmarks.fuzz.registry")
 target: Any = importlib.import_module("benchmarks.fuzz.target")
 
-CASES = 135
+CASES = 125
 """Cases of a target: 2,000 in all, in some seconds."""
 
 
-LEDGER_ROWS = pytest.mark.xfail(strict=True, reason="a row of unknown control whose checksum holds is a ValueError, not damage")
+DEEP_LINES = pytest.mark.xfail(strict=True, reason="a line of the ledger that nests without end is a RecursionError, not damage")
 
 
 @pytest.mark.parametrize(
     "reader",
-    [pytest.param(each, id=each.name, marks=LEDGER_ROWS if each.name == "ledger rows" else ()) for each in registry.TARGETS],
+    [pytest.param(each, id=each.name, marks=DEEP_LINES if each.name == "ledger lines" else ()) for each in registry.TARGETS],
 )
 def test_damaged_and_hostile_bytes_are_refused_as_documented(reader: Any) -> None:
     faults = plain.run(reader, CASES, 1)

@@ -225,10 +225,12 @@ def test_the_sentry_needs_the_standard_library_only_and_is_small(actor: Actor) -
 def test_an_undo_takes_little_memory(actor: Actor, victims: list[ProcId]) -> None:
     kill_with_sentries(actor.pid, actor.state)
     actor.process.wait()
-    undo = ["-I", "-S", "-c", UNDO, str(Path(__file__).parents[2] / "src"), "undo", "--state-dir", str(actor.state)]
+    undo = ["-I", "-S", "-c", UNDO, str(Path(__file__).parents[2] / "src"), "undo", "--state-dir", str(actor.state), "--json"]
     done = subprocess.run([sys.executable, *undo], capture_output=True, text=True, env={}, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert values(victims) == BACK
-    user, system, peak = map(float, done.stdout.splitlines()[-1].split())
+    printed, _, usage = done.stdout.rstrip().rpartition("\n")
+    assert [outcome["status"] for outcome in json.loads(printed)] == ["applied"] * 4, "also into a pipe"
+    user, system, peak = map(float, usage.split())
     assert peak < 14_000, "kB: 11,500 were measured"
     assert user + system < 0.5, "s: 0.03 was measured"
