@@ -9,7 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from nicety.models.records import Anomaly, Class, ProcId, Score
+from nicety.models.identity import ProcId
+from nicety.models.records import Anomaly, Class, Score
 from nicety.scheduler.decision import (
     Abilities,
     Control,
@@ -27,11 +28,11 @@ from nicety.scheduler.decision import (
     Why,
     encode,
 )
+from nicety.scheduler.hands.safe_files import StoreError
 from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.read.evidence import Evidence
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader, LoggedDecision, _crc, _digest, _row_crc
 from nicety.scheduler.store.export import export_decisions
-from nicety.scheduler.store.files import StoreError
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_member, a_pool, a_tick
 
 from .target import DAMAGE, BrokenError, Case, Edits, Target, workplace, write

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 
 from nicety.scheduler.decision import Feedback
+from nicety.scheduler.hands.safe_files import StoreError
 from nicety.scheduler.store.feedback import FeedbackStore
-from nicety.scheduler.store.files import StoreError
 from nicety.scheduler.store.pauses import LONGEST_NS, Kept, Pauses
 
 from .target import BrokenError, Case, Target, write

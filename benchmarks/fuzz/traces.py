@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, ProcId, Quota, Snapshot, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, Quota, Snapshot, WorkerSample
 from nicety.scheduler.store.codec import encode
 from nicety.scheduler.store.export import export
 from nicety.scheduler.store.traces import TraceError, TraceRead, TraceWriter, _crc, newest_pools, read_traces, sessions

@@ -19,15 +19,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from nicety.models.records import SAMPLE, HostSample, ProcId, Quota, Snapshot
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, HostSample, Quota, Snapshot
 from nicety.scheduler.config.sections import ConfigError, parse
-from nicety.scheduler.decision import Abilities, Decision, Outcome, ResizePool, Session, Status, Verdict, Why
+from nicety.scheduler.decision import Abilities, Decision, Outcome, ResizePool, Session, Verdict, Why
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.safe_files import StoreError
 from nicety.scheduler.service.answers.control_socket import ControlError, ask
 from nicety.scheduler.store import codec, decisions
 from nicety.scheduler.store.codec import CodecError, decode, encode
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader
 from nicety.scheduler.store.export import export_decisions
-from nicety.scheduler.store.files import StoreError
 from nicety.scheduler.store.traces import TraceWriter, newest_pools
 from nicety.scheduler.testing.ticks import a_tick
 
