@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-pure test-real test-vm mutants campaign requirements sbom lint clean
+.PHONY: demo test test-pure test-real test-vm mutants campaign fuzz requirements sbom lint clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -70,6 +70,15 @@ sbom: $(VENV)/supply-installed
 	mkdir -p $(dir $(SBOM))
 	$(BIN)/cyclonedx-py requirements requirements/training.txt --pyproject pyproject.toml --output-reproducible \
 		--output-format JSON --output-file $(SBOM)
+
+# A million damaged and hostile inputs for every reader of bytes: docs/fuzzing.md. Takes an hour or more and is no part of `test`.
+$(VENV)/fuzz-installed: $(VENV)/installed
+	$(BIN)/pip install --quiet -e '.[dev,fuzz]'
+	touch $@
+
+CASES ?= 1000000
+fuzz: $(VENV)/fuzz-installed
+	$(BIN)/python -m benchmarks.fuzz.run --cases $(CASES) $(FUZZ)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
