@@ -21,6 +21,9 @@ def main() -> None:
         from .hands.urgent import urgently  # and nothing else before it is in a hurry
 
         code = urgently(_undo)
+        if code < 0:
+            print(f"nicety: the process that undid was killed by signal {-code}; run `nicety undo` again", file=sys.stderr)
+            code = 1
         if code != _MORE:
             sys.exit(code)
     from .cli import main as whole

@@ -21,7 +21,7 @@ import msgspec
 from .. import __version__
 from .act.scoped import Scoped
 from .act.sentries import Sentries
-from .act.undo import undo_from_ledger
+from .act.undo import SENTRY_SECONDS, undo_from_ledger
 from .config.paths import Loaded, Paths
 from .config.sections import Config
 from .decide.engine import first_memory
@@ -59,9 +59,6 @@ from .service.settings import Settings
 from .service.signals import Signals
 from .service.steps import Fault, Steps
 from .store.pauses import Pauses
-
-SENTRY_SECONDS = 5.0
-"""Seconds to wait at the start while the sentry of a dead daemon puts its changes back (chosen: it takes less than one)."""
 
 ATTEND_NS = 20_000_000
 """ns within a tick after which relief, socket and watchdog are served. Chosen: most ticks are shorter, and a client does not notice

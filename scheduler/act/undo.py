@@ -23,6 +23,9 @@ from ..ports import PoolAdapter
 from .looks import outcome
 from .pools_back import PATIENCE, PoolsBack
 
+SENTRY_SECONDS = 5.0
+"""Seconds to wait while a sentry puts changes back (chosen: it takes less than one)."""
+
 
 def undo(ledger: Ledger, restorer: Restorer, pools: PoolsBack, kept: Collection[Subject] = ()) -> tuple[Outcome, ...]:
     """Restore everything open in the ledger except `kept`, newest first; one outcome for each thing that was changed.
@@ -52,7 +55,7 @@ def undo_from_ledger(
     """
     if not left_behind(state_dir):
         return ()
-    held = StateLock(state_dir) if lock is None else lock
+    held = StateLock(state_dir, SENTRY_SECONDS) if lock is None else lock
     adapters: Mapping[str, PoolAdapter] = {}
     try:
         kernel = LinuxKernel(proc_root)

@@ -146,6 +146,10 @@ def leave_with(error: Exception) -> NoReturn:
         where = f"{error.filename}: " if error.filename else ""
         say(f"nicety: {escaped(where)}{error.strerror or error}; check the path, its permissions and the disk")
         raise typer.Exit(FAILURE)
+    if isinstance(error, ImportError | MemoryError):  # the machine's fault: a disk, memory or descriptors that ran out
+        cause = escaped(str(error) or "out of memory")
+        say(f"nicety: cannot load what it needs: {cause}; check free memory, open files (ulimit -n) and the installation")
+        raise typer.Exit(FAILURE)
     import tempfile
     import traceback
 

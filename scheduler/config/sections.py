@@ -12,6 +12,7 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -19,16 +20,18 @@ import msgspec
 from msgspec import Meta, field
 
 from ...models.records import QUANTILES, Class
+from ..redaction import redacted_command, redacted_url
 from ..scope import ScopeError, resolve
 from .positions import dotted, fault, lines, nearest
 
 
 class ConfigError(ValueError):
-    """The configuration cannot be used; `problems` has one line for each cause."""
+    """The configuration cannot be used; `problems` has one line for each cause: what the file has of line ends and control
+    characters is escaped."""
 
     def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
-        super().__init__("\n".join(problems))
+        self.problems = ["".join(char if char.isprintable() else repr(char)[1:-1] for char in problem) for problem in problems]
+        super().__init__("\n".join(self.problems))
 
 
 def _key(field: str) -> str:
@@ -493,13 +496,19 @@ def _meant(entry: str) -> str:
 
 
 def to_builtins(config: Config) -> dict[str, Any]:
-    """Plain dicts, for the session header of the decision log."""
+    """Plain dicts, for the session header of the decision log: without passwords, and of commands only the program. No decision
+    depends on either."""
     result: dict[str, Any] = msgspec.to_builtins(config)
+    for pool in result["pools"].values():
+        pool["broker"], pool["command"] = redacted_url(pool["broker"]), redacted_command(pool["command"])
+        if pool["queue"] is not None:
+            queue = pool["queue"]
+            queue["redis_list"], queue["command"] = redacted_url(queue["redis_list"]), redacted_command(queue["command"])
     return result
 
 
 def from_builtins(data: dict[str, Any]) -> Config:
-    """The inverse of `to_builtins`."""
+    """The configuration of a session header."""
     return msgspec.convert(data, Config)
 
 
@@ -560,7 +569,7 @@ def _check(
 
 def _instead(cls: type[msgspec.Struct], key: str) -> str:
     """What a person may write for a key, or what holds without it."""
-    info = next(each for each in msgspec.structs.fields(cls) if each.encode_name == key)
+    info = _fields(cls)[key]
     choices = _choices(info.type)
     if choices:
         return "one of " + ", ".join(f'"{choice}"' for choice in choices)
@@ -594,8 +603,13 @@ def _in_words(message: str) -> str:
 
 
 def _required(cls: type[msgspec.Struct], name: str) -> bool:
-    info = next(f for f in msgspec.structs.fields(cls) if f.encode_name == name)
-    return info.required
+    return _fields(cls)[name].required
+
+
+@cache
+def _fields(cls: type[msgspec.Struct]) -> Mapping[str, msgspec.structs.FieldInfo]:
+    """The fields of a section by their keys. Found once: each time takes as long as reading a small file."""
+    return {field.encode_name: field for field in msgspec.structs.fields(cls)}
 
 
 def _table_of(hint: Any) -> tuple[type[msgspec.Struct] | None, bool]:

@@ -64,7 +64,7 @@ def parts_of(key: str) -> tuple[Part, ...]:
     """The parts of the fence with this key. Raises ValueError for anything else."""
     try:
         return tuple(map(_part, json.loads(key)))
-    except TypeError:
+    except (TypeError, RecursionError):
         raise ValueError(f"{key!r} is not the key of a fence") from None
 
 

@@ -12,10 +12,8 @@ import stat
 import zlib
 from contextlib import closing
 
-from ...models.identity import ProcId
 from .changes import OPEN, Entry, EntryStatus
-from .lines import knob_of, value_of
-from .places import Control, ThreadId
+from .lines import entry_of
 from .safe_files import check, is_there
 
 _COLUMNS = (
@@ -62,11 +60,7 @@ def _entry(connection: sqlite3.Connection, number: int) -> Entry | None:
         *fields, crc = row
         if crc != zlib.crc32(json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()):
             return None
-        id_, boot_id, decision, target, wall, control, pid, start_ticks, tid, tid_start_ticks, key, *rest = fields
-        session, group, since, first, old, new, status = rest
-        thread = None if tid is None else ThreadId(tid, tid_start_ticks)
-        knob = knob_of(Control(control), None if pid is None else ProcId(pid, start_ticks), thread, key)
-        before, old, new = (value_of(json.loads(text)) for text in (first, old, new))
-        return Entry(id_, boot_id, decision, target, wall, knob, session, group, since, before, old, new, EntryStatus(status))
-    except (sqlite3.Error, ValueError, TypeError):
+        *rest, first, old, new, status = fields
+        return entry_of([*rest, *(json.loads(text) for text in (first, old, new)), status])
+    except (sqlite3.Error, ValueError, TypeError, RecursionError):
         return None

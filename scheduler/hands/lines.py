@@ -59,7 +59,7 @@ def record_of(line: bytes) -> list[object] | None:
         if line[8:9] != b" " or int(line[:8], 16) != zlib.crc32(line[9:]):
             return None
         record = json.loads(line[9:])
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, list) and record else None
 

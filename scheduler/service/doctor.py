@@ -165,13 +165,28 @@ def _configuration(loaded: Loaded) -> Finding:
 
 
 def _state(paths: Paths) -> Finding:
+    name, fix = "state directory", "or choose another with --state-dir"
     if not os.path.lexists(paths.root):
-        return Finding("state directory", True, f"{paths.root}: not there yet, created when first needed", "")
+        above = next(path for path in paths.root.parents if os.path.lexists(path))
+        lost = _unwritable(above)
+        if lost:
+            return Finding(name, False, f"{paths.root} cannot be created: {lost}", f"create it, {fix}")
+        return Finding(name, True, f"{paths.root}: not there yet, created when first needed", "")
     try:
         private_directory(paths.root)
     except StoreError as error:
-        return Finding("state directory", False, str(error), "or choose another with --state-dir")
-    return Finding("state directory", True, str(paths.root), "")
+        return Finding(name, False, str(error), fix)
+    lost = _unwritable(paths.root)
+    return Finding(name, not lost, lost or str(paths.root), f"make it writable, {fix}" if lost else "")
+
+
+def _unwritable(directory: Path) -> str:
+    """Why nothing can be written in a directory, "" if it can be."""
+    if os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+        return ""
+    if os.statvfs(directory).f_flag & os.ST_RDONLY:
+        return f"{directory} is on a read-only file system"
+    return f"this user may not write {directory}"
 
 
 def _daemon(paths: Paths) -> Finding:

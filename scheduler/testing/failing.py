@@ -2,7 +2,7 @@
 
 At the boundary between Python and the kernel: `os`, `open`, and what `hands/knobs/slices.py` calls itself. Python itself retries
 most calls after EINTR; here EINTR reaches the caller, which is harder. Reads of an open text file are not among them:
-`tests/faults/test_nth_call.py` fails such calls with strace.
+the campaign (docs/campaign.md) fails all calls with strace.
 """
 
 from __future__ import annotations

@@ -199,30 +199,6 @@ def test_kill_nine_at_random_moments_and_one_value_changed_by_hand_meanwhile(sta
     assert seen_changed >= 4, "the actor was killed before it did anything"
 
 
-POINTS = [
-    *(("fdatasync", number) for number in (1, 2, 3, 4, 5, 6)),
-    *(("setpriority", number) for number in (1, 2, 6, 7)),
-    *(("sched_setaffinity", number) for number in (1, 3, 7)),
-    *(("sched_setscheduler", number) for number in (1, 4)),
-    *(("sched_setattr", number) for number in (1, 3, 7)),
-]
-
-
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace, which kills at a named system call, is not installed")
-@pytest.mark.parametrize(("call", "number"), POINTS)
-def test_kill_nine_at_a_named_system_call(stage: Stage, call: str, number: int) -> None:
-    strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}"]
-    actor = subprocess.run([*strace, *stage.command(4)], capture_output=True, text=True, timeout=60, check=False)
-    if "ptrace" in actor.stderr or "PTRACE" in actor.stderr:
-        pytest.skip(f"strace may not trace here: {actor.stderr.strip()[:100]}")
-    assert "done" not in actor.stdout, "it was not killed"
-    changed = stage.values()
-    stage.undo()
-    assert stage.values() == stage.before
-    if call != "fdatasync" and number > 1:
-        assert changed != stage.before, "it was killed before it did anything"
-
-
 def test_what_a_dead_daemon_left_is_put_back_once_and_not_onto_another_boot(stage: Stage) -> None:
     actor = subprocess.run(stage.command(3), capture_output=True, text=True, timeout=60, check=True)
     assert actor.stdout.splitlines()[-1] == "done", actor.stdout

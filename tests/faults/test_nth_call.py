@@ -10,8 +10,6 @@ import gc
 import os
 import resource
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -317,61 +315,3 @@ def test_an_undo_without_descriptors_says_that_it_knows_nothing(world: World) ->
         assert [entry.new for entry in blind.outstanding()] == [1, 1], "it was read as soon as that was possible"
     undo_from_ledger(state, FakeClock(), proc_root=world.proc)
     assert os.getpriority(os.PRIO_PROCESS, world.id.pid) == 0
-
-
-# --- the same calls, failed by the kernel ---------------------------------------------------------------------------------------
-
-ACTOR = """
-import sys
-from pathlib import Path
-from nicety.models.identity import ProcId
-from nicety.scheduler.act.actuate import Acting
-from nicety.scheduler.decision import Decision, Set, Why
-from nicety.scheduler.hands.places import Control
-from nicety.scheduler.places import ProcessPlace, SessionPlace
-from nicety.scheduler.hands.knobs.control import LinuxKernel
-from nicety.scheduler.read.locks import LinuxLocks
-from nicety.scheduler.hands.ledger import Ledger, LedgerError
-from nicety.scheduler.testing.clock import FakeClock
-state, proc, pid, start = sys.argv[1:]
-process = ProcId(int(pid), int(start))
-kernel = LinuxKernel(Path(proc))
-ledger = Ledger(Path(state) / "ledger.log", kernel.boot_id())
-acting = Acting(ledger, kernel, LinuxLocks(), {}, {}, FakeClock())
-print("ready", flush=True)
-on, session = ProcessPlace(process), SessionPlace(process.pid, process)
-actions = Set(Control.NICE, on, 1), Set(Control.AUTOGROUP, session, 1), Set(Control.AFFINITY, on, (0,))
-acting.apply([Decision(f"s-0.{n}", "p", "t", action, Why("test", "because", {}, (), ())) for n, action in enumerate(actions)])
-acting.settle()
-undone = acting.undo()
-ledger.close()
-print("well" if {outcome.status for outcome in undone} <= {"applied", "unchanged"} else "not well", flush=True)
-"""
-
-SAMPLE = [
-    *(("fdatasync", code, number) for code in ("EIO", "ENOSPC") for number in (1, 2, 4)),
-    *(("pwrite64", code, number) for code in ("ENOSPC", "EIO") for number in (2, 9)),
-    *(("setpriority", code, number) for code in ("EACCES", "EINTR") for number in (1, 3)),
-    *(("sched_setaffinity", code, number) for code in ("ENOMEM", "EINTR") for number in (1, 3)),
-    ("getpriority", "EIO", 4),
-    ("getpriority", "EIO", 9),
-]
-
-
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace, which fails a named system call, is not installed")
-@pytest.mark.parametrize(("call", "code", "number"), SAMPLE)
-def test_a_call_that_the_kernel_itself_fails_is_told_as_truly(world: World, call: str, code: str, number: int) -> None:
-    original, state = world.values(), world.folder / "state"
-    state.mkdir()
-    strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:error={code}:when={number}"]
-    command = [sys.executable, "-c", ACTOR, str(state), str(world.proc), str(world.id.pid), str(world.id.start_ticks)]
-    actor = subprocess.run([*strace, *command], capture_output=True, text=True, timeout=60, check=False)
-    if "ptrace" in actor.stderr.lower():
-        pytest.skip(f"strace may not trace here: {actor.stderr.strip()[:100]}")
-    assert actor.returncode == 0, actor.stderr
-    _, end = actor.stdout.splitlines()
-    changed = world.values() != original
-    assert not (changed and end == "well"), "undo said that all is well"
-    undo_from_ledger(state, FakeClock(), proc_root=world.proc)
-    assert world.values() == original
-    assert not {row.status for row in rows(state / NAME)} & {"foreign", "gone", "intent", "done"}

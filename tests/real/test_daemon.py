@@ -1,10 +1,9 @@
-"""The daemon with real parts: models that do not fit, ticks that fail, no rights, kill -9 at random moments."""
+"""The daemon with real parts: models that do not fit, ticks that fail, no rights."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from nicety.scheduler.replay import replay
 from nicety.scheduler.service.answers.control_socket import ControlError, ask
 from nicety.scheduler.store.decisions import DecisionReader
 from nicety.scheduler.store.traces import TraceWriter
-from nicety.scheduler.testing.sentries import kill_with_sentries, sentries_of
+from nicety.scheduler.testing.sentries import sentries_of
 from nicety.scheduler.testing.web import APPLICATION, free_port
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only CAP_SYS_NICE can lower a nice again")
@@ -145,25 +144,6 @@ def kernel_values(pids: list[int]) -> dict[str, Any]:
                 Path(f"/proc/{pid}/cgroup").read_text(),
             )
     return found
-
-
-@pytest.mark.root
-@needs_root
-def test_kill_nine_of_the_acting_daemon_at_random_moments_is_undone(tmp_path: Path, contention: list[int]) -> None:
-    before = kernel_values(contention)
-    chance, changed = random.Random(7), 0
-    for _ in range(10):
-        daemon = run(tmp_path, "run", "--act", config=ACTING)
-        until(lambda: status(tmp_path / "state"))
-        time.sleep(chance.uniform(0.1, 1.5))  # the moment of death is the subject
-        kill_with_sentries(daemon.pid, tmp_path / "state")
-        daemon.communicate()
-        changed += kernel_values(contention) != before
-        undo = run(tmp_path, "undo", config=ACTING, stdout=subprocess.PIPE)
-        out, talk = undo.communicate(timeout=30)
-        assert undo.returncode == 0, out + talk
-        assert kernel_values(contention) == before
-    assert changed >= 1, "the daemon was killed before it did anything"
 
 
 @pytest.mark.root

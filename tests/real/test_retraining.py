@@ -180,7 +180,7 @@ def test_it_is_told_where_to_learn_and_what_it_may_take_and_has_one_thread(trial
     limits = ["--time-budget", "800s", "--memory", str(800 << 20)]
     assert arguments == ["train", "--json", "--state-dir", str(trial.place), *limits]
     assert threads == "1"
-    assert (sys.executable, "-P", "-m", "nicety.training") == TRAINING
+    assert (sys.executable, "-P", "-s", "-m", "nicety.training") == TRAINING
     command = typer.main.get_command(training.app)
     assert isinstance(command, TyperGroup)
     taken = command.commands["train"].make_context("train", arguments[1:]).params

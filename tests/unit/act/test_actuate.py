@@ -1356,3 +1356,11 @@ def test_a_write_that_failed_half_way_stays_open(bench: Bench) -> None:
     bench.kernel.write = write  # type: ignore[method-assign]
     assert open_rows(bench) == 1, "the fence is there"
     assert [outcome.status for outcome in bench.actuator.undo()] == [Status.APPLIED]
+
+
+def test_a_pool_in_the_ledger_does_not_keep_the_periodic_check_from_the_values_after_it(bench: Bench) -> None:
+    bench.add_pool(size=2)
+    first, last = bench.kernel.start(), bench.kernel.start()
+    bench.apply(set_nice(first, 5), ResizePool("web", 4), set_nice(last, 5))
+    bench.kernel.poke(bench.kernel.knob(Control.NICE, first.pid), 3)
+    assert [(outcome.status, outcome.decision) for outcome in bench.actuator.settle()] == [(Status.FOREIGN, "s-0.1")]

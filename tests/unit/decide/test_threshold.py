@@ -55,6 +55,11 @@ def test_what_does_not_last_does_not_count_nor_does_what_matters() -> None:
     assert after(200, (0.9, 10), reported=True).counts[0] == 0
 
 
+def test_the_least_size_counts_by_itself_and_what_is_smaller_does_not() -> None:
+    assert after(200, (LEAST, 10)).counts[:2] == [1, 0]
+    assert not any(after(200, (0.99 * LEAST, 10)).counts)
+
+
 def test_what_is_not_over_counts_too() -> None:
     memory = after(200, (0.9, 1000))
     assert memory.counts[0] == 0

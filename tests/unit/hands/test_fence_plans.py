@@ -138,3 +138,16 @@ def test_only_a_hierarchy_that_is_ours_to_write_offers_limits(tmp_path: Path, mo
         Offer("pids", version, trouble),
         Offer("memory", None, "no cgroup hierarchy has the memory controller"),
     )
+
+
+def test_where_systemd_runs_the_unit_of_a_cgroup_it_must_have_delegated_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = Tree(tmp_path, "/system.slice/web.service")
+    assert isinstance(tree.plan(SLOW), str), "no systemd runs here"
+    (tmp_path / "none").mkdir()
+    assert tree.refusal(SLOW) == (
+        "it cannot be fenced in: systemd runs web.service and has not delegated its cgroup: "
+        "set Delegate=cpu memory pids in the unit"
+    )
+    marked = {(str(tree.above), "user.delegate"): b"1"}
+    monkeypatch.setattr(os, "getxattr", lambda path, name: marked.get((str(path), name), b"0"))
+    assert isinstance(tree.plan(SLOW), str)

@@ -99,3 +99,14 @@ def test_after_a_reboot_it_has_nothing_to_undo(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / NAME, "another-boot")) as ledger:
         assert ledger.outstanding() == ()
         assert "rebooted since: 2 changes" in ledger.notes[0].text
+
+
+def test_a_row_of_impossible_types_is_told_and_takes_nothing_else_with_it(tmp_path: Path) -> None:
+    deep = (*NICE[:14], "[" * 3000, *NICE[15:])
+    text_for_group = (2, *NICE[1:12], "not a number", *NICE[13:])
+    write(tmp_path, deep, text_for_group, (3, *MASK[1:]))
+    with closing(Ledger(tmp_path / NAME, BOOT)) as ledger:
+        assert [entry.decision for entry in ledger.outstanding()] == ["s-1.1"]
+        assert [note.lost for note in ledger.notes] == [True]
+    with closing(Ledger(tmp_path / NAME, BOOT)) as again:
+        assert again.notes == (), "nothing was taken over that cannot be read"
