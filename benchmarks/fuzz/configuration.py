@@ -61,7 +61,8 @@ def _check(path: Path) -> None:
         if not error.problems or not all(problem and problem.isprintable() for problem in error.problems):
             raise BrokenError(f"not a line for each problem: {error.problems}") from None
         return
-    if from_builtins(to_builtins(config)) != config:
+    kept = to_builtins(config)  # without what may be a password
+    if to_builtins(from_builtins(kept)) != kept:
         raise BrokenError("the configuration does not come back from the decision log")
 
 

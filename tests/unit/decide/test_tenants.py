@@ -299,9 +299,10 @@ def test_nobody_is_confined_for_another_user(owner: int, confined: bool) -> None
 
 
 def test_a_demotion_ends_when_a_process_of_another_user_joins_the_one_who_waits() -> None:
-    world, other = World(), service(ALICE, name="other", pid=50, wait=0.0)
-    assert changed(world.step(service(ALICE), hogs(ALICE), other)) == DEMOTED
-    joined = [world.step(service(ALICE, BOB), hogs(ALICE), other) for _ in range(2)]
+    world, four = World(), a_machine(cpus=4, busy=3.0)
+    rest = hogs(ALICE, demand=1.6), service(ALICE, name="other", pid=50, wait=0.0)  # all fit: nothing is foreseen
+    assert changed(world.step(service(ALICE), *rest, machine=four)) == DEMOTED
+    joined = [world.step(service(ALICE, BOB), *rest, machine=four) for _ in range(2)]
     assert [each.target for decisions in joined for each in decisions if isinstance(each.action, Restore)] == [
         "group hogs session 20"
     ]

@@ -174,9 +174,9 @@ def test_one_users_traces_move_no_limit_of_another() -> None:
     scores = np.linspace(0, 100, 1000)
     moved = 0
     for kind in KINDS:
-        alike, other = (model.tails(INTERVAL, "1000")[1][kind].p(scores) for model in (mine, theirs))
-        assert np.array_equal(alike, other), kind
-        moved += not np.array_equal(other, theirs.tails(INTERVAL, "1001")[1][kind].p(scores))
+        before, after = (model.tails(INTERVAL, "1000")[1][kind].p(scores) for model in (mine, theirs))
+        assert np.array_equal(before, after), kind
+        moved += not np.array_equal(after, theirs.tails(INTERVAL, "1001")[1][kind].p(scores))
     assert moved > 1, "the shaped traces are worth something"
 
 
