@@ -30,10 +30,10 @@ test: lint
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-pure test-real
 
 test-pure: $(VENV)/installed
-	$(BIN)/pytest --junit-xml=build/junit-pure.xml tests/unit tests/property tests/replay tests/golden tests/test_*.py
+	$(BIN)/pytest --junit-xml=build/junit-pure.xml tests/unit tests/property tests/replay tests/golden tests/faults tests/test_*.py
 
 test-real: $(VENV)/installed
-	$(BIN)/pytest --junit-xml=build/junit-real.xml tests/contracts tests/faults tests/real
+	$(BIN)/pytest --junit-xml=build/junit-real.xml tests/contracts tests/real
 
 # Topology and cgroup v2 in an emulated machine: docs/testing-in-a-vm.md. Takes minutes and is no part of `test`.
 test-vm: $(VENV)/installed
