@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-pure test-real test-vm mutants lint clean
+.PHONY: demo test test-pure test-real test-vm mutants campaign fuzz requirements sbom lint clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -30,22 +30,55 @@ test: lint
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-pure test-real
 
 test-pure: $(VENV)/installed
-	$(BIN)/pytest tests/unit tests/property tests/replay tests/golden tests/test_*.py
+	$(BIN)/pytest --junit-xml=build/junit-pure.xml tests/unit tests/property tests/replay tests/golden tests/faults tests/test_*.py
 
 test-real: $(VENV)/installed
-	$(BIN)/pytest tests/contracts tests/faults tests/real
+	$(BIN)/pytest --junit-xml=build/junit-real.xml tests/contracts tests/real
 
 # Topology and cgroup v2 in an emulated machine: docs/testing-in-a-vm.md. Takes minutes and is no part of `test`.
 test-vm: $(VENV)/installed
 	$(BIN)/python tests/vm/run.py
 
-# Which small faults in decide/, act/ and models/ the tests notice: docs/mutants.md. Takes most of an hour and is no part of `test`.
+# Which small faults in decide/, act/, hands/ and models/ the tests notice: docs/mutants.md. Takes most of an hour and is no part of `test`.
 $(VENV)/mutants-installed: $(VENV)/installed
 	$(BIN)/pip install --quiet -e '.[dev,mutants]'
 	touch $@
 
 mutants: $(VENV)/mutants-installed
 	$(BIN)/python -m benchmarks.house.mutants $(MUTANTS)
+
+# System calls that are killed at, fail or take long, in every program: docs/campaign.md. Takes hours; `test` has a sample of it.
+campaign: $(VENV)/installed
+	$(BIN)/python -m benchmarks.faults.campaign $(CAMPAIGN)
+
+# What a service is installed from, pinned with hashes (docs/install.md), for Python 3.11 on Linux. Needs a network.
+$(VENV)/supply-installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -e '.[supply]'
+	touch $@
+
+LOCK = $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 --python-platform linux \
+	--no-emit-index-url --custom-compile-command 'make requirements' pyproject.toml
+
+requirements: $(VENV)/supply-installed
+	$(LOCK) --extra train --output-file requirements/training.txt
+	$(LOCK) --constraint requirements/training.txt --output-file requirements/service.txt
+
+# The pinned packages as CycloneDX.
+SBOM ?= build/sbom.json
+sbom: $(VENV)/supply-installed
+	mkdir -p $(dir $(SBOM))
+	$(BIN)/cyclonedx-py requirements requirements/training.txt --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file $(SBOM)
+
+# A million damaged and hostile inputs for every reader of bytes: docs/fuzzing.md. Takes an hour or more and is no part of `test`.
+$(VENV)/fuzz-installed: $(VENV)/installed
+	$(BIN)/pip install --quiet -e '.[dev,fuzz]'
+	touch $@
+
+CASES ?= 1000000
+fuzz: $(VENV)/fuzz-installed
+	$(BIN)/python -m benchmarks.fuzz.run --cases $(CASES) $(FUZZ)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -230,6 +230,7 @@ def live_digest(directory: Path, kind: str) -> str | None:
     path = directory / kind / "live"
     try:
         _check(os.lstat(directory), directory, stat.S_ISDIR)
+        _check_above(directory)
         _check(os.lstat(directory / kind), directory / kind, stat.S_ISDIR)
         text = _read(path, 256)
     except FileNotFoundError:
@@ -255,6 +256,7 @@ def load(directory: Path, kind: str, digest: str | None = None) -> Artifact:
     try:
         for folder in (directory, directory / kind, place):
             _check(os.lstat(folder), folder, stat.S_ISDIR)
+        _check_above(directory)
         text = _read(place / "card.json", MAX_CARD_BYTES)
         if hashlib.sha256(text).hexdigest() != digest:
             raise ArtifactError(f"{place / 'card.json'} is damaged: its checksum is not {digest[:8]}…; run: nicety train")
@@ -494,6 +496,19 @@ def _check(found: os.stat_result, path: Path, right: Callable[[int], bool]) -> N
         raise ArtifactError(f"others may write to {path} (mode {stat.S_IMODE(found.st_mode):o}); run: chmod go-w {path}")
 
 
+def _check_above(directory: Path) -> None:
+    """As root, raise ArtifactError if another user could put another folder in the place of one further up. In a folder with the
+    sticky bit, such as /tmp, nobody can. The package itself is judged as its code is, see `_check`."""
+    if os.geteuid() != 0 or directory.is_relative_to(SHIPPED):
+        return
+    for folder in Path(os.path.realpath(directory)).parents:
+        found = folder.stat()
+        if found.st_uid != 0 or (found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX):
+            raise ArtifactError(
+                f"others may exchange what is in {folder}, so root takes no model from {directory}; move it elsewhere"
+            )
+
+
 def _read(path: Path, most: int) -> bytes:
     """The bytes of a file that passes `_check` and has at most `most` bytes. Raises OSError, ArtifactError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -534,6 +549,8 @@ def _set_live(directory: Path, kind: str, digest: str | None, past: Sequence[str
     live, folder = directory / kind / "live", directory / kind
     lines = "".join(f"{each or 'none'}\n" for each in past).encode()
     try:
+        for each in (directory, folder):
+            _check(os.lstat(each), each, stat.S_ISDIR)
         if history_first:
             _write(folder / "history", lines)
         if digest is not None:

@@ -15,7 +15,8 @@ from .features import told
 from .forecast.baseline import Floats, Forecasts, Ints
 from .forecast.demand import MIN_TICKS, DemandModel, answer, fallback, forecasts, rows
 from .forecast.experts import Experts
-from .records import HORIZONS, QUANTILES, WINDOW, Class, ProcId
+from .identity import ProcId
+from .records import HORIZONS, QUANTILES, WINDOW, Class
 
 
 class CheckError(AssertionError):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import IntFlag, StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .identity import ProcId
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -26,13 +28,6 @@ HORIZONS: tuple[int, ...] = (1, 3, 6, 12, 30)
 
 WINDOW = 128
 """Ticks of history that features see (chosen)."""
-
-
-class ProcId(NamedTuple):
-    """A process: pid and start time in clock ticks since boot (field 22 of /proc/PID/stat). A bare pid is never an identity."""
-
-    pid: int
-    start_ticks: int
 
 
 class Class(StrEnum):
@@ -116,9 +111,15 @@ class Identity:
     program: str  # base name of the executable; for an interpreter "python3 worker.py" or "python3 -m module"
     cgroup: str  # path in the cpu hierarchy (v1 cpu controller, else v2), "/" for the root
     unit: str  # systemd unit or container of the cgroup path, "" if none
-    uid: int
+    uid: int  # effective: whose rights it has
     port: int = 0  # lowest TCP port on which it listens; 0: none, or not known
     cpus: tuple[int, ...] = ()  # CPUs that its first thread may use, in rising order; (): all that are online, or not known
+    real_uid: int | None = None  # who started it, where that is not `uid`: a set-uid program's user; None: the same
+
+    @property
+    def owner(self) -> int:
+        """The user whom it counts as, the real one. The rights of a set-uid program are no reason to prefer who started it."""
+        return self.uid if self.real_uid is None else self.real_uid
 
 
 @dataclass(frozen=True, slots=True)

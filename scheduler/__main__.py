@@ -1,6 +1,35 @@
-"""`python -m nicety.scheduler`: the `nicety` program."""
+"""The `nicety` program. Undo is tried with the standard library alone first: it must work when nothing else does."""
 
-from .cli import main
+from __future__ import annotations
+
+import os
+import sys
+
+_MORE = 64  # exit code of an undo for which the whole command line is needed
+
+
+def _undo() -> int:
+    from .hands.command import undo
+
+    code = undo(sys.argv[2:], os.environ, os.geteuid())
+    return _MORE if code is None else code
+
+
+def main() -> None:
+    """Entry point of `nicety` and of `python -m nicety.scheduler`."""
+    if sys.argv[1:2] == ["undo"]:
+        from .hands.urgent import urgently  # and nothing else before it is in a hurry
+
+        code = urgently(_undo)
+        if code < 0:
+            print(f"nicety: the process that undid was killed by signal {-code}; run `nicety undo` again", file=sys.stderr)
+            code = 1
+        if code != _MORE:
+            sys.exit(code)
+    from .cli import main as whole
+
+    whole()
+
 
 if __name__ == "__main__":
     main()

@@ -19,15 +19,20 @@ from functools import partial
 import msgspec
 
 from .. import __version__
-from .act.knobs.control import LinuxKernel
 from .act.scoped import Scoped
-from .act.undo import undo_from_ledger
+from .act.sentries import Sentries
+from .act.undo import SENTRY_SECONDS, undo_from_ledger
 from .config.paths import Loaded, Paths
 from .config.sections import Config
 from .decide.engine import first_memory
 from .explain.logstream import ERROR, NOTICE, WARNING
+from .hands.clock import SystemClock
+from .hands.kernel import Clock
+from .hands.knobs.control import LinuxKernel
+from .hands.ledger import StateLock
+from .hands.safe_files import private_directory
 from .pools.build import build
-from .ports import Clock, PoolAdapter
+from .ports import PoolAdapter
 from .read.facts import probe
 from .read.locks import LinuxLocks
 from .read.proc import ProcSource
@@ -38,7 +43,6 @@ from .service.answers.pause import Pause
 from .service.answers.reloading import Reloading
 from .service.answers.requests import READS_ONLY, Requests
 from .service.answers.status import StatusAnswer
-from .service.clock import SystemClock
 from .service.harm import AGAIN_NS, NOT_BEFORE_THE_NEXT_TICK, HarmWatch
 from .service.incident_evidence import looks
 from .service.last_known import KnownDeadlocks, KnownFeedback
@@ -54,8 +58,6 @@ from .service.sessions import Sessions
 from .service.settings import Settings
 from .service.signals import Signals
 from .service.steps import Fault, Steps
-from .store.files import private_directory
-from .store.ledger import StateLock
 from .store.pauses import Pauses
 
 ATTEND_NS = 20_000_000
@@ -80,7 +82,7 @@ def run(
     cannot start; nothing has been changed then.
     """
     private_directory(paths.root)
-    with StateLock(paths.root) as lock:
+    with StateLock(paths.root, SENTRY_SECONDS) as lock:
         daemon = Daemon(loaded, paths, lock, SystemClock(), act, things, act_seconds)
         try:
             code = daemon.run(duration)
@@ -119,6 +121,7 @@ class Daemon:
         self._names = Names(settings, self._pools, self._latest, clock)
         facts, kernel = probe(), LinuxKernel()
         self._actuator = Scoped(paths.ledger, kernel, LinuxLocks(), self._pools.adapters, self._pools.samples, clock)
+        self._sentries = Sentries(paths.root)
         self._actuator.act_on(self._names.first_scope(act, things, act_seconds))
         self._source = ProcSource(slow_every=settings.config.daemon.slow_every)
         self._deadlocks = KnownDeadlocks(LinuxWaits(), settings)
@@ -139,7 +142,18 @@ class Daemon:
             paths.root, settings, pools, actuator, sessions, acting_on, budget, retraining, notifier, clock, reports
         )
         status = StatusAnswer(
-            sessions, acting_on, actuator, latest, self._pause, budget, self._own_place, retraining, steps, clock, started
+            sessions,
+            acting_on,
+            actuator,
+            self._sentries,
+            latest,
+            self._pause,
+            budget,
+            self._own_place,
+            retraining,
+            steps,
+            clock,
+            started,
         )
         requests = Requests(self._pause, reloading, actuator, sessions, acting_on, self._names, clock, reports)
         handlers = {"status": status.answer, **requests.handlers()}
@@ -182,6 +196,7 @@ class Daemon:
                 return 0
             steps.run("own place", lambda: self._own_place.make_way(self._latest.services))
             steps.run("scope", partial(self._acting_on.end_grants, at))
+            steps.run("sentries", partial(self._keep_sentries, at))
             if steps.stages(self._tick(at), self._between.attend):
                 steps.run("troubles", self._report_troubles)
             steps.run("budget", lambda: keep_to_budget(self._budget, self._clock, self._reports))
@@ -229,6 +244,13 @@ class Daemon:
         latest.tick, latest.services = tick, services_at_work(tick.groups)
         latest.ticks += 1
 
+    def _keep_sentries(self, at: int) -> None:
+        """Have sentries before anything is changed, unless changes are meant to stay when the daemon ends."""
+        if not self._settings.config.daemon.undo_on_exit:
+            self._sentries.dismiss()
+        elif self._actuator.has_acted:
+            self._sentries.keep(at)
+
     def _next(self, due: int) -> int:
         """When the tick after that of `due` is due, monotonic ns. Ticks that cannot be on time are skipped, not made up for."""
         step = round(self._settings.config.daemon.interval * 1e9)
@@ -265,6 +287,7 @@ class Daemon:
                 "decision log": sessions.log.last_error,
                 "demand model": sessions.observer.trouble,
                 "ledger": self._actuator.trouble,
+                "sentries": self._sentries.trouble,
                 "deadlocks": self._deadlocks.watch.trouble,
                 "feedback": self._feedback.trouble,
                 "pauses": self._pauses.trouble,
@@ -299,6 +322,7 @@ class Daemon:
                 run(f"closing {what}", files.close)
         for what, rest in (("ledger", self._actuator), ("source", self._source), ("deadlocks", self._deadlocks.watch)):
             run(f"closing {what}", rest.close)
+        run("dismissing the sentries", self._sentries.dismiss)
         self._reports.close()
         return self._steps.end_tick() == 0
 

@@ -5,24 +5,15 @@ A Tick holds everything that the policies may look at, so `engine.step` can be r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from ..models.records import Behaviour, Class, Deadlock, Forecast, ProcId, Score
-from .places import (
-    AutogroupPlace,
-    CgroupPlace,
-    DecisionPlace,
-    FencePlace,
-    Place,
-    PoolPlace,
-    ProcessPlace,
-    SessionPlace,
-    ThreadPlace,
-)
+from ..models.identity import ProcId
+from ..models.records import Behaviour, Class, Deadlock, Forecast, Score
+from .hands.faults import Status
+from .hands.places import Control, PoolPlace, check_place
+from .places import CgroupPlace, DecisionPlace, ProcessPlace, SessionPlace
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=lambda field: field.rstrip("_")):
@@ -41,6 +32,15 @@ class Member(Record, frozen=True, array_like=True):
     nice: int
     parent: int = 0  # pid; 0: not known
     cpus: tuple[int, ...] = ()  # CPUs that it may use; (): all, or not known
+    owner: int | None = None  # real user id; None: not known, as that of a user whom a user namespace does not map
+
+
+class Shared(Record, frozen=True, array_like=True):
+    """A session or cgroup with processes of several users, or a process with descendants of others: a change of it takes all
+    along."""
+
+    on: DecisionPlace
+    owners: tuple[int | None, ...]  # of those that `[tenants]` does not let be demoted for anybody, in rising order
 
 
 class Group(Record, frozen=True):
@@ -58,6 +58,8 @@ class Group(Record, frozen=True):
     behaviour: Behaviour | None = None  # None: the class is configured, or nothing is known yet
     brief: float = 0.0  # part of `cpu`: cores used by children that started and ended between two ticks
     throttled: float = 0.0  # share of the tick, over its CPUs, for which the quota of its own cgroup stopped it, 0..1
+    yields: bool = False  # `[tenants]` lets each of its processes be demoted for anybody
+    favoured: bool = False  # `[tenants]` lets each of its processes be helped at anybody's expense
 
 
 class Worker(Record, frozen=True):
@@ -145,21 +147,6 @@ class Topology(Record, frozen=True):
     nodes: tuple[tuple[int, ...], ...] = ()  # NUMA nodes that have CPUs
 
 
-def cpu_list(cpus: Iterable[int]) -> str:
-    """CPU numbers as the kernel writes them.
-
-    >>> cpu_list((0, 1, 2, 5))
-    '0-2,5'
-    """
-    runs: list[list[int]] = []
-    for cpu in sorted(cpus):
-        if runs and cpu == runs[-1][-1] + 1:
-            runs[-1].append(cpu)
-        else:
-            runs.append([cpu])
-    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-
-
 class Abilities(Record, frozen=True):
     """What this machine and our rights allow, determined once at start."""
 
@@ -183,22 +170,6 @@ class Machine(Record, frozen=True):
     rivals: tuple[str, ...] = ()  # running programs that also tune processes (`scheduler/observe/rivals.py`), sorted
     steal: float = 0.0  # cores that the hypervisor gave to other guests
     unseen: float = 0.0  # cores used by processes that nicety cannot see, in other containers or on the host; smoothed
-
-
-class Status(StrEnum):
-    """How an applied decision ended."""
-
-    APPLIED = "applied"  # read back and equal to what was wanted
-    OBSERVED = "observed"  # observe mode: nothing was written
-    UNCHANGED = "unchanged"  # already had the wanted value
-    PARTIAL = "partial"  # some threads or processes were gone or refused; detail says which
-    VANISHED = "vanished"  # the target was gone
-    REFUSED = "refused"  # the kernel or the pool refused: EPERM, limits
-    FOREIGN = "foreign"  # somebody else changed the value meanwhile: left alone from now on
-    FAILED = "failed"  # anything else; detail names the error
-    BLOCKED = "blocked"  # nicety lacked a writable ledger, descriptors or memory. Says nothing about the target
-    LATER = "later"  # the kernel was busy: the next try may succeed. Says nothing about the target
-    RELIEVED = "relieved"  # restored at once by the actuator: it starved, or another process waited for a lock that it holds
 
 
 class Antagonist(Record, frozen=True, array_like=True):
@@ -265,56 +236,19 @@ class Tick(Record, frozen=True):
     starved_workers: tuple[StarvedWorker, ...] = ()  # of workers that are scored as starved, sorted by id
     feedback: tuple[Feedback, ...] = ()  # in force, sorted by id
     sheltered: tuple[Member, ...] = ()  # configured programs (guard.protect), with session and cgroup, sorted by id
+    shared: tuple[Shared, ...] = ()  # where batch groups stand beside processes of other users
 
 
 # --- what was decided ---------------------------------------------------------------------------------------------------------
 
 
-class Control(StrEnum):
-    """A knob of the kernel that the actuator can turn. Comments give the value's type."""
-
-    NICE = "nice"  # int -20..19, every thread of a process
-    AFFINITY = "affinity"  # list of CPU numbers, every thread of a process
-    POLICY = "policy"  # int SCHED_OTHER 0, SCHED_BATCH 3, SCHED_IDLE 5, every thread
-    AUTOGROUP = "autogroup"  # int nice -20..19 of the session's autogroup, written through any member
-    CPU_SHARES = "cpu.shares"  # int 2..262144, cgroup v1
-    CPU_WEIGHT = "cpu.weight"  # int 1..10000, cgroup v2
-    CPU_IDLE = "cpu.idle"  # int 0 or 1, both versions of cgroups
-    SLICE = "slice"  # int ns 100_000..100_000_000 that a thread runs before it is asked to yield; 0: the kernel's default
-    FENCE = "fence"  # four ints, `fences.Limits`: a cgroup below the process's own, for the process and its children
-    POOL_SIZE = "pool.size"  # int, a pool's size: only in the ledger; decided by ResizePool
-
-
-class Kinds(NamedTuple):
-    """The kinds of place that a control has."""
-
-    decision: type[Place]  # that a decision names
-    subject: type[Place]  # that is changed and restored as one
-    knob: type[Place]  # that holds one value
-
-
-_OF_THREADS = Kinds(ProcessPlace, ProcessPlace, ThreadPlace)
-_OF_CGROUPS = Kinds(CgroupPlace, CgroupPlace, CgroupPlace)
-
-PLACES = {
-    Control.NICE: _OF_THREADS,
-    Control.AFFINITY: _OF_THREADS,
-    Control.POLICY: _OF_THREADS,
-    Control.SLICE: _OF_THREADS,
-    Control.AUTOGROUP: Kinds(SessionPlace, AutogroupPlace, AutogroupPlace),
-    Control.CPU_SHARES: _OF_CGROUPS,
-    Control.CPU_WEIGHT: _OF_CGROUPS,
-    Control.CPU_IDLE: _OF_CGROUPS,
-    Control.FENCE: Kinds(ProcessPlace, FencePlace, FencePlace),
-    Control.POOL_SIZE: Kinds(PoolPlace, PoolPlace, PoolPlace),
+DECIDED: dict[Control, type[object]] = {
+    **dict.fromkeys((Control.NICE, Control.AFFINITY, Control.POLICY, Control.SLICE, Control.FENCE), ProcessPlace),
+    Control.AUTOGROUP: SessionPlace,
+    **dict.fromkeys((Control.CPU_SHARES, Control.CPU_WEIGHT, Control.CPU_IDLE), CgroupPlace),
+    Control.POOL_SIZE: PoolPlace,  # which no decision has: ResizePool decides it
 }
-"""The kinds of place of each control; records with other kinds are refused."""
-
-
-def check_place(control: Control, place: Place, kind: type[Place]) -> None:
-    """Raise ValueError if the place is not of this kind, one of those in `PLACES`."""
-    if not isinstance(place, kind):
-        raise ValueError(f"{control} needs a {kind.__name__}, not a {type(place).__name__}")
+"""The kind of place that a decision names, by control; records with other kinds are refused."""
 
 
 class Set(Record, frozen=True, tag="set"):
@@ -326,7 +260,7 @@ class Set(Record, frozen=True, tag="set"):
     expected: int | tuple[int, ...] | None = None  # its value before our changes: another one is somebody's choice; None: any
 
     def __post_init__(self) -> None:
-        check_place(self.control, self.on, PLACES[self.control].decision)
+        check_place(self.control, self.on, DECIDED[self.control])
 
 
 class Restore(Record, frozen=True, tag="restore"):
@@ -336,7 +270,7 @@ class Restore(Record, frozen=True, tag="restore"):
     on: DecisionPlace
 
     def __post_init__(self) -> None:
-        check_place(self.control, self.on, PLACES[self.control].decision)
+        check_place(self.control, self.on, DECIDED[self.control])
 
 
 class ResizePool(Record, frozen=True, tag="resize"):

@@ -5,17 +5,14 @@ Pure: only types. Contract suites in `tests/contracts` run on fake and real alik
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-import msgspec
-
 from ..models.anomaly.waitgraph import WaitSnapshot
-from ..models.records import PoolSample, ProcId, Snapshot
-from .decision import PLACES, Control, Decision, Group, Outcome, Status, check_place
-from .fences import Limits
-from .places import KnobPlace, ThreadId
+from ..models.identity import ProcId
+from ..models.records import PoolSample, Snapshot
+from .decision import Decision, Group, Outcome
+from .hands.faults import Status, Trouble
 
 
 class Source(Protocol):
@@ -89,138 +86,6 @@ class PoolAdapter(Protocol):
 
     def close(self) -> None:
         """Release the pool: a pool that nicety started is drained and stopped, a foreign one is left as it is."""
-        ...
-
-
-class Clock(Protocol):
-    """Time as an object: `daemon.py` gets the real one, tests a fake that jumps."""
-
-    def monotonic(self) -> int:
-        """ns since an arbitrary start; never steps back."""
-        ...
-
-    def wall(self) -> int:
-        """ns since 1970"""
-        ...
-
-    def sleep_until(self, at: int) -> None:
-        """Return when `monotonic()` has reached `at`, or earlier on a signal."""
-        ...
-
-
-Value = int | tuple[int, ...]
-"""A control's value: for AFFINITY a sorted tuple of CPU numbers, else an int."""
-
-
-def number(value: Value) -> int:
-    """The value of a control that has numbers. Raises TypeError for CPU numbers."""
-    if isinstance(value, int):
-        return value
-    raise TypeError(f"{value} is a list of CPUs, not a number")
-
-
-class Knob(msgspec.Struct, frozen=True):
-    """One place in the kernel that holds one value of a control. Raises ValueError for a control of another kind of place."""
-
-    control: Control
-    on: KnobPlace
-
-    def __post_init__(self) -> None:
-        check_place(self.control, self.on, PLACES[self.control].knob)
-
-
-class Kin(NamedTuple):
-    """Where a process stands among the others."""
-
-    id: ProcId
-    parent: int  # pid
-    session: int
-    group: int  # process group
-
-
-class Trouble(NamedTuple):
-    """Why the kernel did not do what was asked: VANISHED, REFUSED, FOREIGN (not the expected value), BLOCKED, LATER or FAILED.
-
-    Only VANISHED says that the target is gone: `faults.py`.
-    """
-
-    status: Status
-    text: str  # cause and, if there is one, the fix
-
-
-class Scan(NamedTuple):
-    """All processes at one time."""
-
-    kin: tuple[Kin, ...]  # sorted by pid
-    unread: Trouble | None  # why a present process could not be read: then one that is not in `kin` need not be gone
-
-
-class Kernel(Protocol):
-    """The knobs of the kernel. Never raises for a target: what is wrong with it is a `Trouble`."""
-
-    def boot_id(self) -> str:
-        """The id of this boot: nothing that was set in another boot still exists."""
-        ...
-
-    def uptime_ticks(self) -> int:
-        """The present time in clock ticks since boot, like `start_ticks`."""
-        ...
-
-    def itself(self) -> ProcId:
-        """The calling process."""
-        ...
-
-    def forbidden(self, control: Control) -> str:
-        """Why a change of this control could not be restored with our rights; "" if it could."""
-        ...
-
-    def kin(self, known: Container[int] = ()) -> Scan:
-        """All processes that we may see, except those with these pids."""
-        ...
-
-    def kin_of(self, process: ProcId) -> Kin | Trouble:
-        """Where this process stands among the others."""
-        ...
-
-    def threads(self, process: ProcId) -> tuple[ThreadId, ...] | Trouble:
-        """Living threads, sorted; at least one."""
-        ...
-
-    def user_time(self, process: ProcId, thread: ThreadId) -> int | Trouble | None:
-        """CPU time in user mode so far, ns, of a thread that runs, wants to run or cannot be interrupted: it may be inside fork(2).
-        None: it sleeps or is gone; Trouble: unknown."""
-        ...
-
-    def autogroup(self, process: ProcId) -> str | Trouble:
-        """The key of the autogroup that the process is in."""
-        ...
-
-    def fence(self, process: ProcId, limits: Limits) -> str | Trouble:
-        """The key of a fence that could be made for this process now, see `fences.Part`. Changes nothing. The
-        trouble is UNCHANGED if the limits are only a weight and the process is in a fence already."""
-        ...
-
-    def read(self, knob: Knob) -> Value | Trouble:
-        """The present value."""
-        ...
-
-    def write(self, knob: Knob, expected: Value, value: Value) -> Trouble | None:
-        """Set `value` if the thread is still the same and still has the value `expected`, as `read` returned it. None: it was set;
-        only `read` shows whether it stayed."""
-        ...
-
-    def visible(self, knob: Knob, value: Value) -> Value | Trouble:
-        """What `read` gives after `value` was set: a cpuset hides CPUs of an affinity, and may have changed since. Never
-        VANISHED."""
-        ...
-
-    def lasting(self, knob: Knob, value: Value) -> Value | Trouble:
-        """What to write later to restore `value` for good. An affinity to all CPUs that the cpuset has now becomes all possible
-        CPUs: else the thread would not follow when its cpuset grows again. Never VANISHED."""
-        ...
-
-    def reserve(self) -> AbstractContextManager[None]:
-        """Frees the descriptors reserved for undo inside the `with` block: restores then work even if all others are in use."""
         ...
 
 

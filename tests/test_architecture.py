@@ -41,7 +41,8 @@ PURE = [
     *(f"models/{name}.py" for name in ("records", "features", "behaviour", "checks", "scaling")),
     *(str(path.relative_to(ROOT)) for room in ("models/forecast", "models/anomaly") for path in sorted((ROOT / room).glob("*.py"))),
     *(str(path.relative_to(ROOT)) for room in PURE_ROOMS for path in sorted((ROOT / "scheduler" / room).rglob("*.py"))),
-    *(f"scheduler/{name}.py" for name in ("decision", "places", "changes", "ports", "fences", "faults", "scope", "cgroup_paths")),
+    *(f"scheduler/{name}.py" for name in ("decision", "places", "ports", "scope", "cgroup_paths")),
+    *(f"scheduler/hands/{name}.py" for name in ("places", "changes", "faults", "fences", "kernel", "lines", "tally")),
     *("scheduler/config/sections.py", "scheduler/act/starvation.py", "scheduler/explain/gathered.py", "scheduler/store/codec.py"),
     *(f"scheduler/service/{name}.py" for name in ("steps", "own/ladder", "own/budget")),
     *(f"scheduler/simulation/{name}.py" for name in ("arrivals", "queueing", "peers", "ours", "oracle")),
@@ -182,7 +183,7 @@ def test_pure_modules_know_no_clock_file_process_or_chance(name: str) -> None:
 
 def test_the_time_is_read_in_one_place_of_the_runtime() -> None:
     readers = {"monotonic", "monotonic_ns", "time", "time_ns", "perf_counter"}
-    allowed = {"scheduler/service/clock.py", "scheduler/cli/looking_back.py", "scheduler/cli/trying.py"}
+    allowed = {"scheduler/hands/clock.py", "scheduler/cli/looking_back.py", "scheduler/cli/trying.py"}
     allowed |= {
         f"scheduler/executor/{name}.py" for name in ("crew", "dispatch", "loop", "sizing", "staffing", "tasks", "worker")
     }  # in a user's program
@@ -195,6 +196,17 @@ def test_the_time_is_read_in_one_place_of_the_runtime() -> None:
         if str(path.relative_to(ROOT)) not in allowed
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_hands_load_the_standard_library_only() -> None:
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import nicety.scheduler.hands.sentry, nicety.scheduler.hands.command"
+    code += "; print(*sorted({name.split('.')[0] for name in sys.modules} - sys.stdlib_module_names), 'typing' in sys.modules)"
+    run = [sys.executable, "-I", "-S", "-c", code, str(ROOT / "src")]
+    assert subprocess.run(run, capture_output=True, text=True, check=True).stdout.split() == ["__main__", "nicety", "False"]
+    known = structure.modules(ROOT)
+    below = {target for name in known if structure.room_of(name) == "hands" for target in structure.reached(name, known)}
+    others = {target for target in below if structure.room_of(target) != "hands"}
+    assert others <= {"models", "models.identity", "models.lean"}
 
 
 def test_the_daemon_loads_nothing_of_the_training_stack() -> None:

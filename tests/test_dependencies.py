@@ -27,7 +27,7 @@ NOT_OURS = {"scheduler/pools/celery/agent.py": {"celery"}}
 PROGRAMS = {"gunicorn"}
 """Dependencies that are started, not imported."""
 
-NOT_SHIPPED = {"dev", "mutants"}
+NOT_SHIPPED = {"dev", "mutants", "supply", "fuzz"}
 """Extras for working on nicety."""
 
 

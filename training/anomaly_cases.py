@@ -15,7 +15,9 @@ import numpy as np
 
 from ..models.anomaly.evidence import CHANNELS, MIB
 from ..models.features import Floats
-from ..models.records import Anomaly, ProcId
+from ..models.identity import ProcId
+from ..models.records import Anomaly
+from .quotas import SYSTEM
 
 CHARACTERS = (
     "steady",
@@ -57,6 +59,11 @@ class WorkerTick:
     keys: Sequence[ProcId]
     pools: Sequence[str]  # [len(keys)]
     values: Floats  # [len(keys), len(CHANNELS)]
+    owners: Sequence[str] = ()  # [len(keys)] as `tenancy.owner_name`; (): all are the system's
+
+    def owner(self, worker: int) -> str:
+        """The owner of the worker at this place."""
+        return self.owners[worker] if self.owners else SYSTEM
 
 
 def healthy_pool(
@@ -91,6 +98,7 @@ def together(pools: Sequence[Sequence[WorkerTick]]) -> list[WorkerTick]:
             [key for part in parts for key in part.keys],
             [pool for part in parts for pool in part.pools],
             np.concatenate([part.values for part in parts]),
+            [part.owner(at) for part in parts for at in range(len(part.keys))],
         )
         for parts in zip(*pools, strict=True)
     ]

@@ -2,6 +2,7 @@
 
 The scores are the runtime's own (`models.anomaly.detectors.worker_rows` over `models.features.WorkerWindows`), replayed tick by
 tick. The model learns only how high healthy workers score: for each kind the highest scores of worker-blocks, and a tail beyond.
+Each user's workers are calibrated on that user's alone, so nobody's traces move the limits of another.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from ..models.anomaly.detectors import KINDS, WorkerRows, worker_rows
 from ..models.anomaly.evidence import CHANNELS
 from ..models.anomaly.model import BLOCK_SECONDS, PRIOR_SHAPE, AnomalyModel, RobustZ, Scorer, Tail, alpha, judge, prior
 from ..models.features import Floats, WorkerWindows
-from ..models.records import WINDOW, Anomaly, ProcId
+from ..models.identity import ProcId
+from ..models.records import WINDOW, Anomaly
 from ..scheduler.config.sections import Quarantine
 from .anomaly_cases import FAULTS, WorkerTick, faulty
+from .quotas import SYSTEM
 
 CALIBRATED_SHARE = 0.6
 """Share of each session, from its start, that calibrates; the rest checks (chosen)."""
@@ -98,18 +101,20 @@ def fit_anomaly(workers: WorkerTraces, interval: float) -> AnomalyFit:
         raise ValueError("the traces hold no workers of pools; record with the pools configured, then train again")
     stride = _stride(sessions, interval)
     cuts = [max(int(len(session) * CALIBRATED_SHARE), 1) for session in sessions]
-    blocks: dict[Anomaly, list[tuple[tuple[int, ProcId], int, float]]] = {kind: [] for kind in KINDS}
+    owners = sorted({SYSTEM} | {tick.owner(at) for session in sessions for tick in session for at in range(len(tick.keys))})
+    blocks: dict[tuple[str, Anomaly], list[tuple[tuple[int, ProcId], int, float]]] = {}
     for number, (session, cut) in enumerate(zip(sessions, cuts, strict=True)):
+        whose = {worker: tick.owner(at) for tick in session[:cut] for at, worker in enumerate(tick.keys)}
         for kind, highs in _blocks(session[:cut], interval, stride).items():
-            blocks[kind] += [((number, worker), block, highest) for worker, block, highest in highs]
-    tails = {kind: fit_tail(_healthy(blocks[kind], prior(kind)), kind) for kind in KINDS}
+            for worker, block, highest in highs:
+                blocks.setdefault((whose[worker], kind), []).append(((number, worker), block, highest))
+    tails = {
+        (owner, kind): fit_tail(_healthy(blocks.get((owner, kind), []), prior(kind)), kind) for owner in owners for kind in KINDS
+    }
     arrays = {
-        name: array
-        for kind, tail in tails.items()
-        for name, array in (
-            (f"{kind}_seen", tail.seen),
-            (f"{kind}_tail", np.array([tail.threshold, tail.rate, tail.shape, tail.scale])),
-        )
+        f"{kind}_{name}{f'_{owner}' if owner else ''}": array
+        for (owner, kind), tail in tails.items()
+        for name, array in (("seen", tail.seen), ("tail", np.array([tail.threshold, tail.rate, tail.shape, tail.scale])))
     }
     model = AnomalyModel.from_arrays(arrays, "candidate", interval)
     scorers: tuple[Scorer, Scorer] = (model, RobustZ())
@@ -121,7 +126,8 @@ def fit_anomaly(workers: WorkerTraces, interval: float) -> AnomalyFit:
     trials = _trials(sessions, cuts, interval)
     delays = _delays(trials, interval, stride, scorers)
     outcomes = {kind: [found for trial, found in zip(trials, delays, strict=True) if trial.kind is kind] for kind in FAULTS}
-    rows = tuple(_row(kind, len(tails[kind].seen), outcomes.get(kind, []), [counts[kind] for counts in alarms]) for kind in KINDS)
+    seen = {kind: sum(len(tails[owner, kind].seen) for owner in owners) for kind in KINDS}
+    rows = tuple(_row(kind, seen[kind], outcomes.get(kind, []), [counts[kind] for counts in alarms]) for kind in KINDS)
     found, base_found = sum(row.found for row in rows), sum(row.baseline_found for row in rows)
     false, base_false = sum(row.false_alarms for row in rows), sum(row.baseline_false_alarms for row in rows)
     beats = false <= base_false and found >= base_found and bool(trials)
@@ -226,7 +232,7 @@ def _healthy(blocks: Sequence[tuple[tuple[int, ProcId], int, float]], baseline: 
 def _accused(tick: WorkerTick, rows: WorkerRows, interval: float, scorer: Scorer) -> dict[ProcId, Anomaly]:
     """Workers below the line, with their kind, at the default rate of false alarms."""
     line = alpha(Quarantine().false_alarms_per_day)
-    scores = judge(scorer, tick.keys, tick.pools, rows, interval)
+    scores = judge(scorer, tick.keys, tick.pools, rows, interval, owners=tick.owners)
     return {found.id: found.kind for found in scores if found.p < line}
 
 
@@ -301,7 +307,8 @@ def _break(
     ticks = []
     for tick in session[max(onset - WINDOW, 0) : stop]:
         members = [i for i, name in enumerate(tick.pools) if name == pool]
-        ticks.append(WorkerTick([tick.keys[i] for i in members], [pool] * len(members), np.asarray(tick.values)[members].copy()))
+        keys, owners = [tick.keys[i] for i in members], [tick.owner(i) for i in members]
+        ticks.append(WorkerTick(keys, [pool] * len(members), np.asarray(tick.values)[members].copy(), owners))
     before, after = ticks[: onset - stop], ticks[onset - stop :]
     own = [tick.keys.index(worker) for tick in after]
     broken = faulty(kind, np.array([tick.values[i] for tick, i in zip(after, own, strict=True)]), interval)
@@ -328,6 +335,7 @@ def _delays(trials: Sequence[_Trial], interval: float, stride: int, scorers: Seq
             [_apart(key, lane) for lane, part in there for key in part.keys],
             [f"trial {lane}" for lane, part in there for _ in part.keys],
             np.concatenate([part.values for _, part in there]),
+            [part.owner(at) for _, part in there for at in range(len(part.keys))],
         )
         for there in (_present(lanes, number) for number in range(onset + length))
     ]

@@ -28,8 +28,9 @@ from ..models.artifact import FEATURES, ArtifactError, Card, load
 from ..scheduler.config.paths import Loaded, PathError, Paths, load_config, state_paths
 from ..scheduler.config.sections import ConfigError
 from ..scheduler.explain.layout import columns
+from ..scheduler.hands.safe_files import StoreError
 from ..scheduler.read.text import escape_unencodable, printable
-from ..scheduler.store.files import StoreError, replacing
+from ..scheduler.store.files import replacing
 from .dataset import Dataset, DatasetError
 from .gather import gather
 from .kinds import Made, ModelKind, kept, packed, train_kind

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,17 +19,19 @@ from ..models.artifact import DataRange
 from ..models.forecast.demand import MIN_TICKS
 from ..models.records import HORIZONS, WINDOW, Snapshot
 from ..scheduler.config.sections import Config
-from ..scheduler.observe.measure import Measurer
+from ..scheduler.observe.measure import Measured, Measurer
 from ..scheduler.observe.observer import BUSY_CORES
+from ..scheduler.observe.tenancy import owner_name
 from ..scheduler.store.traces import Recording
 from .anomaly_cases import WorkerTick
 from .anomaly_fit import WorkerTraces
 from .behaviour_fit import Sighted, Sightings
+from .quotas import SYSTEM, places, quota_of
 from .stream import SeriesRun
 
 MAX_VALUES = 40_000_000
-"""Values of demand series kept, 160 MB; beyond it the oldest series are dropped. A day at 1 Hz of 40 groups has 7 million
-(chosen)."""
+"""Values of demand series kept, 160 MB; beyond it the oldest series of the owner with most are dropped. A day at 1 Hz of 40 groups
+has 7 million (chosen)."""
 
 MAX_WORKER_TICKS = 2_000_000
 """Worker-ticks kept, about 420 MB at 209 bytes; beyond it the oldest sessions are dropped. A day at 1 Hz of 20 workers has 1.7
@@ -115,8 +117,10 @@ def build(
         pools = {pool.pool for pool in snapshot.pools}
         classed = {name: class_ for name in measured.groups if (class_ := measurer.pinned(name)) is not None}
         sightings.add(builder.ticks, measured.groups, measured.behaviour, classed)
-        builder.add(snapshot.wall / 1e9, measured.series, {name for name in measured.groups if name in pools or name in classed})
-        workers.add(WorkerTick(measured.worker_keys, measured.worker_pools, measured.workers))
+        wanted = {name for name in measured.groups if name in pools or name in classed}
+        builder.add(snapshot.wall / 1e9, measured.series, wanted, _owners(measured, snapshot, config))
+        whose = [owner_name(snapshot.identities[key], config.tenants) for key in measured.worker_keys]
+        workers.add(WorkerTick(measured.worker_keys, measured.worker_pools, measured.workers, whose))
     skipped = [
         f"{count} ticks of {every:g} s: the configuration has daemon.interval = {interval:g}"
         for every, count in sorted(others.items())
@@ -140,13 +144,17 @@ def build(
 
 def origins(runs: Sequence[SeriesRun], span: Span, most: int, seed: int) -> list[NDArray[np.int64]]:
     """At most `most` origins of the span, as places in each run, drawn evenly from all series and ticks in it; all if there are no
-    more. An origin has seen `MIN_TICKS` ticks of its series, and the longest horizon lies in the span."""
+    more. No owner has more than its quota. An origin has seen `MIN_TICKS` ticks of its series, and the longest horizon lies in the
+    span."""
     inside = [np.arange(*_inside(run, span)) for run in runs]
     total = sum(map(len, inside))
     if total <= most:
         return inside
-    chosen = np.zeros(total, dtype=np.bool_)
-    chosen[np.random.default_rng(seed).choice(total, most, replace=False)] = True
+    chosen, rng = np.zeros(total, dtype=np.bool_), np.random.default_rng(seed)
+    owners = np.repeat([run.owner for run in runs], list(map(len, inside)))
+    for owner, count in sorted(places([run.owner for run in runs], list(map(len, inside)), most).items()):
+        mine = np.flatnonzero(owners == owner)
+        chosen[mine[rng.choice(len(mine), count, replace=False)]] = True
     edges = np.cumsum([0, *map(len, inside)])
     return [places[chosen[low:high]] for places, low, high in zip(inside, edges[:-1], edges[1:], strict=True)]
 
@@ -164,13 +172,15 @@ class _Runs:
         self.skipped: list[str] = []
         self._open: dict[tuple[str, str], tuple[int, float, array[float]]] = {}
         self._closed: list[SeriesRun] = []
-        self._kept = 0
+        self._owners: dict[str, str] = {}  # by group, the last that is known
+        self._held: dict[str, int] = {}  # values kept, by owner
         self._dropped = 0
         self._wanted: set[str] = set()  # groups with a class, and pools
 
-    def add(self, at: float, series: dict[tuple[str, str], float], wanted: set[str]) -> None:
-        """The values of the next tick, `at` seconds since 1970."""
+    def add(self, at: float, series: dict[tuple[str, str], float], wanted: set[str], owners: Mapping[str, str]) -> None:
+        """The values of the next tick, `at` seconds since 1970. `owners`: by group with processes."""
         self._wanted |= wanted
+        self._owners.update(owners)
         for key in [key for key in self._open if key not in series]:
             self._close(key)
         for key, value in series.items():
@@ -208,12 +218,30 @@ class _Runs:
         start, at, values = self._open.pop(key)
         if len(values) <= MIN_TICKS:
             return
-        self._closed.append(SeriesRun(*key, start, np.frombuffer(values, dtype=np.float32), at))
-        self._kept += len(values)
-        while self._kept > MAX_VALUES:
-            oldest = min(range(len(self._closed)), key=lambda i: self._closed[i].start)
-            self._kept -= len(self._closed.pop(oldest).values)
+        owner = self._owners.get(key[0], SYSTEM)
+        self._closed.append(SeriesRun(*key, start, np.frombuffer(values, dtype=np.float32), at, owner))
+        self._held[owner] = self._held.get(owner, 0) + len(values)
+        while sum(self._held.values()) > MAX_VALUES:
+            most = max(sorted(self._held), key=lambda owner: self._held[owner])
+            theirs = (at for at, run in enumerate(self._closed) if run.owner == most)
+            oldest = min(theirs, key=lambda at: self._closed[at].start)
+            self._held[most] -= len(self._closed.pop(oldest).values)
             self._dropped += 1
+
+
+def _owners(measured: Measured, snapshot: Snapshot, config: Config) -> dict[str, str]:
+    """The owner of each group with processes, as in `quotas`: the user whose processes are in it besides the system's. Several
+    users count as one."""
+    users: dict[str, set[str]] = {}
+    for id_, row in measured.rows.items():
+        users.setdefault(measured.members[row], set()).add(owner_name(snapshot.identities[id_], config.tenants))
+    return {group: _single(found - {SYSTEM}) for group, found in users.items()}
+
+
+def _single(users: Set[str]) -> str:
+    if len(users) > 1:
+        return "several"
+    return quota_of(int(next(iter(users)))) if users else SYSTEM
 
 
 def _busy(demand: NDArray[np.float32]) -> bool:

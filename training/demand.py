@@ -75,6 +75,7 @@ def train_demand(
             seed,
             None if base is None else base.arrays,
             lambda done, steps: progress.step("fitting", done, steps),
+            [dataset.runs[which].owner for which in fit.run.tolist()],
         )
     except DatasetError as error:
         minutes = LEAST_TICKS * dataset.interval / 60

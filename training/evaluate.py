@@ -14,6 +14,7 @@ import numpy as np
 from ..models.features import Floats
 from ..models.forecast.baseline import BASELINES, Forecasts
 from ..models.records import HORIZONS, QUANTILES, WINDOW
+from .quotas import factors
 from .stream import Samples, SeriesRun
 
 BLOCK = 4096
@@ -62,8 +63,11 @@ class DemandTable:
 
 
 def evaluate(forecasts: Mapping[str, Floats], test: Samples, runs: Sequence[SeriesRun]) -> DemandTable:
-    """Every baseline and each of `forecasts` (name to show: [n, H, Q]) on the same samples of runs."""
+    """Every baseline and each of `forecasts` (name to show: [n, H, Q]) on the same samples of runs. The values of an owner count no
+    more than its quota."""
     metrics = np.array([runs[which].metric for which in test.run.tolist()])
+    owners = np.array([runs[which].owner for which in test.run.tolist()])
+    several = len(set(owners.tolist())) > 1
     known = np.isfinite(test.targets)
     rows = []
     for name, said in [*forecasts.items(), *((baseline.name, _predict(baseline, test, runs)) for baseline in BASELINES)]:
@@ -71,7 +75,9 @@ def evaluate(forecasts: Mapping[str, Floats], test: Samples, runs: Sequence[Seri
             for h, horizon in enumerate(HORIZONS):
                 here = (metrics == metric) & known[:, h]
                 if here.any():
-                    loss, coverage = losses(test.targets[here, h], said[here, h])
+                    values = test.targets[here, h]
+                    weights = factors(owners[here].tolist(), np.abs(values)) if several else None
+                    loss, coverage = losses(values, said[here, h], weights)
                     rows.append(DemandRow(name, metric, horizon, loss, coverage, int(here.sum())))
     return DemandTable(tuple(rows))
 
@@ -89,11 +95,13 @@ def _predict(baseline: Forecasts, test: Samples, runs: Sequence[SeriesRun]) -> F
     return said
 
 
-def losses(values: Floats, said: Floats) -> tuple[float, tuple[float, ...]]:
-    """(wQL, coverage of each quantile) of forecasts [n, Q] of `values` [n]. If all values are 0, the loss per value instead."""
+def losses(values: Floats, said: Floats, weights: Floats | None = None) -> tuple[float, tuple[float, ...]]:
+    """(wQL, coverage of each quantile) of forecasts [n, Q] of `values` [n]. If all values are 0, the loss per value instead.
+    `weights` [n]: what each value counts; None: the same."""
     levels = np.asarray(QUANTILES)
+    weights = np.ones(len(values)) if weights is None else weights
     error = values[:, None] - said
-    pinball = np.maximum(levels * error, (levels - 1) * error).sum(axis=0)
-    total = np.abs(values).sum()
-    wql = float(np.mean(2 * pinball) / (total if total > 0 else len(values)))
-    return wql, tuple((values[:, None] <= said).mean(axis=0).tolist())
+    pinball = (weights[:, None] * np.maximum(levels * error, (levels - 1) * error)).sum(axis=0)
+    total = (weights * np.abs(values)).sum()
+    wql = float(np.mean(2 * pinball) / (total if total > 0 else weights.sum()))
+    return wql, tuple(np.average(values[:, None] <= said, axis=0, weights=weights).tolist())

@@ -15,6 +15,7 @@ from ..models.forecast.demand import DEMAND_FEATURES, FARTHEST, HIDDEN, METRICS,
 from ..models.forecast.experts import Floats, Singles
 from ..models.records import QUANTILES
 from .dataset import DatasetError
+from .quotas import factors
 from .stream import Samples
 
 ROWS = 250_000
@@ -70,14 +71,20 @@ class FitRows:
 
 
 def fit_demand(
-    train: Samples, sets: Sequence[str], seed: int, base: Arrays | None, progress: Progress = lambda _done, _total: True
+    train: Samples,
+    sets: Sequence[str],
+    seed: int,
+    base: Arrays | None,
+    progress: Progress = lambda _done, _total: True,
+    owners: Sequence[str] = (),
 ) -> Arrays:
     """Arrays of a `Network` that speaks for every metric; the judge may silence it.
 
-    `sets`: the set of each origin, such as its metric; all sets count the same. `base`: the model to start from, if any. The same
-    arguments give the same arrays. Raises DatasetError if too little moves in the samples.
+    `sets`: the set of each origin, such as its metric; all sets count the same. `base`: the model to start from, if any. `owners`:
+    of each origin, none of whom has more than its quota of a set; (): all are the system's. The same arguments give the same
+    arrays. Raises DatasetError if too little moves in the samples.
     """
-    rows = training_rows(train, sets, seed)
+    rows = training_rows(train, sets, seed, owners)
     if len(rows.made) < LEAST_ROWS:
         raise DatasetError(
             f"only {len(rows.made)} rows in which the load of a group or pool changes, but {LEAST_ROWS} are needed; record longer, "
@@ -89,10 +96,11 @@ def fit_demand(
     return {**weights, "speaks": np.ones(len(METRICS), dtype=np.bool_)}
 
 
-def training_rows(samples: Samples, sets: Sequence[str], seed: int) -> FitRows:
+def training_rows(samples: Samples, sets: Sequence[str], seed: int, owners: Sequence[str] = ()) -> FitRows:
     """At most `ROWS` rows of samples that have an answer, drawn by weight; each set has the same share of the loss.
 
-    A row's weight is its spread, the unit of its answer: the loss is then that of the values, relative to that of their set.
+    A row's weight is its spread, the unit of its answer: the loss is then that of the values, relative to that of their set. The
+    rows of an owner weigh no more than its quota.
     """
     rng = np.random.default_rng(seed)
     right = samples.answers()
@@ -104,6 +112,8 @@ def training_rows(samples: Samples, sets: Sequence[str], seed: int) -> FitRows:
         origin, horizon = np.nonzero(known & (names == name)[:, None])
         if len(origin):
             weights = samples.spread[origin, horizon]
+            if len(set(owners)) > 1:
+                weights = weights * factors([owners[place] for place in origin.tolist()], weights)
             parts.append((origin, horizon, weights / weights.mean()))
     total = sum(len(origin) for origin, _, _ in parts)
     chosen = []

@@ -22,11 +22,13 @@ from ..models.anomaly.evidence import CHANNELS
 from ..models.artifact import DataRange
 from ..models.behaviour import SEEN
 from ..models.forecast.demand import METRICS, MIN_TICKS
-from ..models.records import Class, ProcId
+from ..models.identity import ProcId
+from ..models.records import Class
 from .anomaly_cases import WorkerTick
 from .anomaly_fit import WorkerTraces
 from .behaviour_fit import MOST_ROWS, Sighted
 from .dataset import Dataset
+from .quotas import places
 from .stream import SeriesRun
 
 VALUE_BYTES = 4
@@ -62,7 +64,8 @@ class Bounded:
 
 
 def newest(pieces: Sequence[Piece], most: int) -> Bounded:
-    """The newest values of pieces, by the clock, that fit into `most` bytes. Workers get at most half of it."""
+    """The newest values of pieces, by the clock, that fit into `most` bytes. Workers get at most half of it. Of the rest each owner
+    has at most its quota."""
     if size(pieces) <= most:
         return Bounded(list(pieces), 0.0, 0)
     ticks = sum(map(_worker_ticks, pieces))
@@ -73,12 +76,14 @@ def newest(pieces: Sequence[Piece], most: int) -> Bounded:
     if sum(map(_values, pieces)) <= left:
         return Bounded(kept, 0.0, gone)
     runs = [run for piece in pieces for run in piece.dataset.runs]
-    interval = pieces[0].dataset.interval
-    lengths = np.array([len(run.values) for run in runs], dtype=np.float64)
-    begins = np.array([run.at for run in runs])
-    since = latest(begins, begins + lengths * interval, lengths, left)
+    interval, since = pieces[0].dataset.interval, dict[str, float]()
+    for owner, room in places([run.owner for run in runs], [len(run.values) for run in runs], left).items():
+        theirs = [run for run in runs if run.owner == owner]
+        lengths = np.array([len(run.values) for run in theirs], dtype=np.float64)
+        begins = np.array([run.at for run in theirs])
+        since[owner] = latest(begins, begins + lengths * interval, lengths, room) if room < lengths.sum() else 0.0
     cut = [replace(piece, dataset=replace(piece.dataset, runs=_since(piece.dataset.runs, since, interval))) for piece in kept]
-    return Bounded(cut, since, gone)
+    return Bounded(cut, max(since.values()), gone)
 
 
 def latest(first: NDArray[np.float64], last: NDArray[np.float64], counts: NDArray[np.float64], most: float) -> float:
@@ -147,11 +152,11 @@ def _worker_ticks(piece: Piece) -> int:
     return sum(len(tick.keys) for session in piece.dataset.workers.sessions for tick in session)
 
 
-def _since(runs: Sequence[SeriesRun], since: float, interval: float) -> tuple[SeriesRun, ...]:
-    """What lies after a time, copied: the old arrays may be part of a larger one."""
+def _since(runs: Sequence[SeriesRun], since: Mapping[str, float], interval: float) -> tuple[SeriesRun, ...]:
+    """What lies after a time, by owner, copied: the old arrays may be part of a larger one."""
     kept = []
     for run in runs:
-        gone = min(max(math.ceil((since - run.at) / interval), 0), len(run.values))
+        gone = min(max(math.ceil((since[run.owner] - run.at) / interval), 0), len(run.values))
         if len(run.values) - gone > MIN_TICKS:
             kept.append(replace(run, start=run.start + gone, values=run.values[gone:].copy(), at=run.at + gone * interval))
     return tuple(kept)
@@ -214,9 +219,10 @@ class _Plain(msgspec.Struct, forbid_unknown_fields=True):
     ticks: int
     data: DataRange
     skipped: tuple[str, ...]
-    runs: list[tuple[str, str, int, float, int]]  # target, metric, start, at, values
+    runs: list[tuple[str, str, int, float, str, int]]  # target, metric, start, at, owner, values
     sessions: list[int]  # ticks of each session of workers
     pools: list[str]
+    owners: list[str]  # of workers
     groups: list[str]
     classes: dict[str, Class]
 
@@ -225,15 +231,17 @@ def packed(dataset: Dataset) -> tuple[Any, Arrays]:
     """A data set as plain data, as in JSON, and arrays."""
     ticks = [tick for session in dataset.workers.sessions for tick in session]
     pools = sorted({pool for tick in ticks for pool in tick.pools})
+    owners = sorted({tick.owner(at) for tick in ticks for at in range(len(tick.keys))})
     groups = sorted(set(dataset.sighted.groups))
     plain = _Plain(
         interval=dataset.interval,
         ticks=dataset.ticks,
         data=dataset.data,
         skipped=dataset.skipped,
-        runs=[(run.target, run.metric, run.start, run.at, len(run.values)) for run in dataset.runs],
+        runs=[(run.target, run.metric, run.start, run.at, run.owner, len(run.values)) for run in dataset.runs],
         sessions=[len(session) for session in dataset.workers.sessions],
         pools=pools,
+        owners=owners,
         groups=groups,
         classes=dict(dataset.sighted.classes),
     )
@@ -244,6 +252,7 @@ def packed(dataset: Dataset) -> tuple[Any, Arrays]:
         "pids": np.array([key.pid for key in keys], dtype=np.uint64),
         "starts": np.array([key.start_ticks for key in keys], dtype=np.uint64),
         "pools": _places(pools, [pool for tick in ticks for pool in tick.pools]),
+        "owners": _places(owners, [tick.owner(at) for tick in ticks for at in range(len(tick.keys))]),
         "channels": np.concatenate([np.empty((0, len(CHANNELS))), *(tick.values for tick in ticks)]),
         "sighted_groups": _places(groups, dataset.sighted.groups),
         "sighted_ticks": dataset.sighted.ticks,
@@ -258,10 +267,10 @@ def unpacked(plain: Any, arrays: Mapping[str, NDArray[Any]]) -> Dataset:
         shapes = {name: (array.dtype.str, array.shape[1:]) for name, array in arrays.items()}
         if shapes != _SHAPES:
             raise ValueError(f"arrays {shapes} instead of {_SHAPES}")
-        if any(metric not in METRICS or length < 0 for _, metric, _, _, length in it.runs) or min(it.sessions, default=0) < 0:
+        if any(metric not in METRICS or length < 0 for _, metric, *_, length in it.runs) or min(it.sessions, default=0) < 0:
             raise ValueError("a series that cannot be")
         values = _split(arrays["values"], [length for *_, length in it.runs])
-        runs = tuple(SeriesRun(*head[:3], series, head[3]) for head, series in zip(it.runs, values, strict=True))
+        runs = tuple(SeriesRun(*head[:3], series, *head[3:5]) for head, series in zip(it.runs, values, strict=True))
         return Dataset(it.interval, it.ticks, runs, _workers(it, arrays), it.data, it.skipped, _sighted_of(it, arrays))
     except (msgspec.ValidationError, IndexError, TypeError) as error:
         raise ValueError(f"not a data set: {error}") from None
@@ -273,6 +282,7 @@ _SHAPES: dict[str, tuple[str, tuple[int, ...]]] = {
     "pids": ("<u8", ()),
     "starts": ("<u8", ()),
     "pools": ("<i4", ()),
+    "owners": ("<i4", ()),
     "channels": ("<f8", (len(CHANNELS),)),
     "sighted_groups": ("<i4", ()),
     "sighted_ticks": ("<i8", ()),
@@ -283,13 +293,14 @@ _SHAPES: dict[str, tuple[str, tuple[int, ...]]] = {
 def _workers(it: _Plain, arrays: Mapping[str, NDArray[Any]]) -> WorkerTraces:
     ids = list(map(ProcId, arrays["pids"].tolist(), arrays["starts"].tolist()))
     pools = [it.pools[place] for place in arrays["pools"].tolist()]
-    if len(ids) != len(pools) or len(ids) != len(arrays["channels"]):
-        raise ValueError("workers without an identity, a pool or values")
+    owners = [it.owners[place] for place in arrays["owners"].tolist()]
+    if not len(ids) == len(pools) == len(owners) or len(ids) != len(arrays["channels"]):
+        raise ValueError("workers without an identity, a pool, an owner or values")
     ticks, low = [], 0
     for high, values in zip(
         np.cumsum(arrays["workers"]).tolist(), _split(arrays["channels"], arrays["workers"].tolist()), strict=True
     ):
-        ticks.append(WorkerTick(ids[low:high], pools[low:high], values))
+        ticks.append(WorkerTick(ids[low:high], pools[low:high], values, owners[low:high]))
         low = high
     edges = [0, *accumulate(it.sessions)]
     if edges[-1] != len(ticks):

@@ -162,7 +162,9 @@ def _figure(width: float, height: float, number: int) -> Iterator[tuple[Figure, 
     from matplotlib.figure import Figure
 
     done: list[str] = []
-    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]  # its keys are a literal type there
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a matplotlibrc in the working directory can have LaTeX run
+        matplotlib.rcParams.update(_STYLE)  # type: ignore[arg-type]  # its keys are a literal type there
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, done
         file = io.StringIO()

@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..scheduler.store.files import StoreError, private_directory, replacing
+from ..scheduler.hands.safe_files import StoreError, private_directory
+from ..scheduler.store.files import replacing
 
 STALE_SECONDS = 7 * 86_400
 """Seconds after which an interrupted training that was not resumed is removed (chosen)."""
@@ -60,6 +61,7 @@ class Parts:
         self._most = most
         self._lock: int | None = None
         self._place: Path | None = None
+        self._full = False  # a part could not be written: no more are, so that they stay those of one course
         key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
         try:
             root = private_directory(private_directory(directory) / "training")
@@ -79,7 +81,7 @@ class Parts:
     @property
     def kept(self) -> bool:
         """Whether an interrupted training can be resumed."""
-        return self._place is not None
+        return self._place is not None and not self._full
 
     def load(self, name: str) -> SavedPart | None:
         """What was saved under the name; None if nothing usable was."""
@@ -119,7 +121,7 @@ class Parts:
                     file.write(piece)
         except StoreError as error:
             self._say(f"this training cannot be resumed if it is interrupted: {error}")
-            self._place = None
+            self._full = True
 
     def clear(self) -> None:
         """The training is done: forget the parts."""
@@ -142,7 +144,7 @@ class Parts:
     def _path(self, name: str) -> Path | None:
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name of a part")
-        return None if self._place is None else self._place / f"{name}.part"
+        return None if self._place is None or self._full else self._place / f"{name}.part"
 
 
 def _read(path: Path, most: int) -> SavedPart:

@@ -17,10 +17,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.records import SAMPLE, HostSample, Identity, Known, ProcId, Snapshot, Trait
+from ..models.identity import ProcId
+from ..models.records import SAMPLE, HostSample, Identity, Known, Snapshot, Trait
+from ..scheduler.hands.safe_files import StoreError
 from ..scheduler.read.text import printable
 from ..scheduler.store.export import COLUMNS
-from ..scheduler.store.files import StoreError
 from ..scheduler.store.traces import FILE_NAME, Lost, Recording, TraceSession, read_traces, sessions
 
 DEPTH = 4
@@ -158,7 +159,7 @@ class _Builder:
     """Builds snapshots from columns."""
 
     def __init__(self) -> None:
-        self._identities: dict[tuple[str, str, str, str, int, int], Identity] = {}
+        self._identities: dict[tuple[str, str, str, str, int, int, int], Identity] = {}
         self._ahead: dict[str, int] = {}  # by boot: clock ticks of suspension seen so far
 
     def snapshot(self, tick: Columns) -> Snapshot:
@@ -190,7 +191,7 @@ class _Builder:
         order = np.lexsort((table["start_ticks"], table["pid"]))
         table = table[order]
         ids = list(map(ProcId, table["pid"].tolist(), table["start_ticks"].tolist()))
-        texts = (tick[name][order].tolist() for name in ("comm", "program", "cgroup", "unit", "uid", "port"))
+        texts = (tick[name][order].tolist() for name in ("comm", "program", "cgroup", "unit", "uid", "port", "owner"))
         identities = dict(zip(ids, itertools.starmap(self._identity, zip(*texts, strict=True)), strict=True))
         if len(identities) < len(ids):
             raise _FlawError("a process occurs twice in one tick: the file is not from nicety, or its rows were sorted")
@@ -199,13 +200,13 @@ class _Builder:
         host = HostSample((0,) * int(tick["machine_cpus"][0]), 0, 0, None)  # no export has how busy they were
         return Snapshot(at, int(tick["wall_ns"][0]), uptime, table, identities, host, ())
 
-    def _identity(self, comm: str, program: str, cgroup: str, unit: str, uid: int, port: int) -> Identity:
+    def _identity(self, comm: str, program: str, cgroup: str, unit: str, uid: int, port: int, owner: int) -> Identity:
         """Equal identities are the same object, as a reader of /proc gives them."""
-        key = comm, program, cgroup, unit, uid, port
+        key = comm, program, cgroup, unit, uid, port, owner
         found = self._identities.get(key)
         if found is None:
             names = printable(comm), printable(program), printable(cgroup), printable(unit)
-            found = self._identities[key] = Identity(*names, uid, port)
+            found = self._identities[key] = Identity(*names, uid, port, real_uid=None if owner == uid else owner)
         return found
 
     def _uptime(self, boot: str, at: int, youngest: int) -> int:

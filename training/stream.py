@@ -27,6 +27,7 @@ class SeriesRun:
     start: int  # tick of the first value
     values: NDArray[np.float32]
     at: float = 0.0  # seconds since 1970 of the first value
+    owner: str = ""  # as in `quotas`
 
 
 @dataclass(frozen=True, slots=True)

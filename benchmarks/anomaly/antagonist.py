@@ -20,7 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from nicety.models.records import Anomaly, PoolSample, ProcId, Score, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import Anomaly, PoolSample, Score, WorkerSample
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.observe import antagonists
 from nicety.scheduler.observe.measure import Measurer

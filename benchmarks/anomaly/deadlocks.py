@@ -24,7 +24,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from nicety.models.records import Deadlock, PoolSample, ProcId, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import Deadlock, PoolSample, WorkerSample
 from nicety.scheduler.observe.deadlocks import Deadlocks
 from nicety.scheduler.read.proc import ProcSource
 from nicety.scheduler.read.waits import LinuxWaits

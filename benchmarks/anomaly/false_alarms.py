@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from nicety.models.anomaly.model import BLOCK_SECONDS, KINDS, alpha
-from nicety.models.records import ProcId, Score
+from nicety.models.identity import ProcId
+from nicety.models.records import Score
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Quarantine as Section
 from nicety.scheduler.decide.policies.quarantine.quarantine import Quarantine, QuarantineMemory

@@ -24,7 +24,8 @@ from nicety.models.anomaly.detectors import KINDS
 from nicety.models.anomaly.evidence import CHANNELS
 from nicety.models.anomaly.model import AnomalyModel, RobustZ, Scorer, alpha, score
 from nicety.models.features import WorkerWindows
-from nicety.models.records import WINDOW, Anomaly, PoolSample, ProcId, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import WINDOW, Anomaly, PoolSample, WorkerSample
 from nicety.scheduler.config.sections import Quarantine, parse
 from nicety.scheduler.demo import worker as demo_worker
 from nicety.scheduler.observe.measure import Measurer

@@ -20,7 +20,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from nicety.models.records import PoolSample, ProcId, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import PoolSample, WorkerSample
 from nicety.scheduler.pools.sensing.signals import read_stat
 
 from .pool_program import BUSY, ORDER, READY, REQUEST, Board

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from nicety.models.anomaly.model import AnomalyModel, alpha
-from nicety.models.records import ProcId, Score, Snapshot
+from nicety.models.identity import ProcId
+from nicety.models.records import Score, Snapshot
 from nicety.scheduler.config.sections import Config, parse
 from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decision import Abilities, Flag

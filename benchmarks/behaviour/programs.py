@@ -33,7 +33,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nicety.models.records import Class, ProcId, Snapshot, Trait
+from nicety.models.identity import ProcId
+from nicety.models.records import Class, Snapshot, Trait
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.observe.measure import Measurer
 from nicety.scheduler.read.facts import probe

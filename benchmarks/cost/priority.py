@@ -16,7 +16,8 @@ from pathlib import Path
 from nicety.models.records import Class
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.decide.engine import Engine
-from nicety.scheduler.decision import Group, Outcome, Status, Tick
+from nicety.scheduler.decision import Group, Outcome, Tick
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_tick
 
 from ..claims import Claims

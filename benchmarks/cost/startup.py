@@ -17,9 +17,10 @@ from pathlib import Path
 
 import msgspec
 
-from nicety.models.records import ProcId
+from nicety.models.identity import ProcId
 from nicety.scheduler.config.sections import Config, to_builtins
-from nicety.scheduler.decision import Abilities, Decision, Outcome, ResizePool, Session, Status, Verdict, Why
+from nicety.scheduler.decision import Abilities, Decision, Outcome, ResizePool, Session, Verdict, Why
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.store.decisions import DecisionLog
 from nicety.scheduler.testing.ticks import a_pool, a_tick
 

@@ -22,8 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nicety.models.records import SAMPLE, Class, HostSample, Identity, PoolSample, ProcId, Snapshot, WorkerSample
-from nicety.scheduler.decision import Abilities, Decision, Outcome, ResizePool, Session, Status, Verdict, Why
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, Class, HostSample, Identity, PoolSample, Snapshot, WorkerSample
+from nicety.scheduler.decision import Abilities, Decision, Outcome, ResizePool, Session, Verdict, Why
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.read.proc import ProcSource
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader
 from nicety.scheduler.store.traces import TraceWriter, read_traces

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from nicety.models.forecast.baseline import BASELINES
-from nicety.models.records import SAMPLE, HostSample, Identity, Known, PoolSample, ProcId, Snapshot, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, HostSample, Identity, Known, PoolSample, Snapshot, WorkerSample
 from nicety.scheduler.store.traces import TraceWriter
 
 from ..claims import Claims

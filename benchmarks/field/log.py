@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nicety.scheduler.decision import Control, Decision, Set, Status
-from nicety.scheduler.fences import name_for
+from nicety.scheduler.decision import Decision, Set
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.fences import name_for
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, ProcessPlace
 from nicety.scheduler.store.decisions import DecisionReader, LoggedDecision
 

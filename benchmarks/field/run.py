@@ -43,8 +43,8 @@ from pathlib import Path
 
 import numpy as np
 
+from nicety.scheduler.hands.safe_files import StoreError
 from nicety.scheduler.service.answers.control_socket import ControlError, NoDaemonError, ask
-from nicety.scheduler.store.files import StoreError
 
 from ..claims import Claims
 from ..latency.beside_batch import awake

@@ -1,4 +1,4 @@
-"""Mutation score of decide/, act/ and models/: which small faults in the code do the tests notice?
+"""Mutation score of decide/, act/, hands/ and models/: which small faults in the code do the tests notice?
 
     python -m benchmarks.house.mutants [--number 300] [--seed 1] [--jobs 2] [--json FILE]
     python -m benchmarks.house.mutants --list
@@ -37,20 +37,29 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from ..claims import Claims
+from ..isolated import isolated
 from .mutants_draw import Mutant, draw, places
 
 HERE = Path(__file__).parents[2]
 ACCEPTED = Path(__file__).with_suffix(".toml")
 
-TREES = {"decide": "scheduler/decide", "act": "scheduler/act", "models": "models"}
+TREES = {"decide": "scheduler/decide", "act": "scheduler/act", "hands": "scheduler/hands", "models": "models"}
 
 NEAR = (
-    *("tests/unit/models", "tests/unit/decide", "tests/unit/act", "tests/golden", "tests/property", "tests/unit/test_doctests.py"),
+    *(
+        "tests/unit/models",
+        "tests/unit/decide",
+        "tests/unit/act",
+        "tests/unit/hands",
+        "tests/golden",
+        "tests/property",
+        "tests/unit/test_doctests.py",
+    ),
 )
 """Tests that are always run."""
 
 NEAR_IF_THEY_IMPORT = ("tests/unit/explain", "tests/unit/observe", "tests/unit/store", "tests/contracts", "tests/faults")
-"""Tests that are run if they import a module of the three trees directly. The records do not count, because all tests import
+"""Tests that are run if they import a module of the four trees directly. The records do not count, because all tests import
 them."""
 
 SCORE, NUMBER = 0.85, 300
@@ -66,6 +75,7 @@ class Test:
 
     id: str
     seconds: float
+    shared: float  # seconds of its fixtures that other tests use too; the first of them in a run waits for these
     imports: frozenset[str]  # files of ours that its file imports
 
 
@@ -159,7 +169,10 @@ class Near:
 
     def __init__(self, measured: Mapping[str, dict]) -> None:
         imports = {file: _imports(HERE / file) for file in {test.split("::")[0] for test in measured["seconds"]}}
-        self.tests = [Test(test, took, imports[test.split("::")[0]]) for test, took in measured["seconds"].items()]
+        shared = measured["shared"]
+        self.tests = [
+            Test(test, took, shared.get(test, 0.0), imports[test.split("::")[0]]) for test, took in measured["seconds"].items()
+        ]
         self._lines = measured["lines"]
 
     def those_for(self, mutant: Mutant) -> list[Test]:
@@ -168,23 +181,14 @@ class Near:
         lines = self._lines.get(file, {})
         numbers = lines if where.at_import else map(str, where.lines)
         contexts = {context for number in numbers for context in lines.get(number, ())}
+        at_import = where.at_import or "" in contexts  # a function that a module calls while it is imported
         shared = tuple(context.removesuffix("*") for context in contexts if context.endswith("*"))
         found = [
             test
             for test in self.tests
-            if test.id in contexts or (shared and test.id.startswith(shared)) or (where.at_import and file in test.imports)
+            if test.id in contexts or (shared and test.id.startswith(shared)) or (at_import and file in test.imports)
         ]
         return sorted(found, key=lambda test: (file not in test.imports, test.seconds, test.id))
-
-
-def isolated() -> list[str]:
-    """The command in front of another one that gives it a process namespace of its own, in which a shell reaps orphans.
-
-    When this process dies, all in the namespace die with it.
-    """
-    user = [] if os.geteuid() == 0 else ["--user", "--map-current-user"]
-    end = ["setpriv", "--pdeathsig", "KILL"]
-    return [*end, "unshare", *user, "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", '"$@"; exit $?', "sh"]
 
 
 def measure(work: Path, copies: list[Copy], code: str) -> Near:
@@ -201,10 +205,10 @@ def measure(work: Path, copies: list[Copy], code: str) -> Near:
             for file, numbers in part["lines"].items():
                 into = lines.setdefault(file, {})
                 for number, tests in numbers.items():
-                    into.setdefault(number, []).extend(filter(None, tests))
-        seconds = {test: took for part in parts for test, took in part["seconds"].items()}
+                    into.setdefault(number, []).extend(tests)
+        seconds, shared = ({test: took for part in parts for test, took in part[name].items()} for name in ("seconds", "shared"))
         unfit = [test for part in parts for test in part["unfit"]]
-        known.write_text(json.dumps({"seconds": seconds, "unfit": unfit, "lines": lines}))
+        known.write_text(json.dumps({"seconds": seconds, "shared": shared, "unfit": unfit, "lines": lines}))
     measured = json.loads(known.read_text())
     for test in measured["unfit"]:
         print(f"not asked, skipped or failing without a mutant: {test}")
@@ -246,9 +250,10 @@ def ask(copy: Copy, mutant: Mutant, near: Near, budget: float, code: str) -> Ans
 
 
 def _run(copy: Copy, tests: list[Test]) -> tuple[int | None, dict, str]:
-    limits = {test.id: SLACK + FACTOR * test.seconds for test in tests}
+    usual = {test.id: test.seconds + test.shared for test in tests}
+    limits = {test: SLACK + FACTOR * seconds for test, seconds in usual.items()}
     task = {"measure": False, "tests": [test.id for test in tests], "seconds": limits}
-    return copy.run({test.id.split("::")[0] for test in tests}, task, 60.0 + FACTOR * sum(test.seconds for test in tests))
+    return copy.run({test.id.split("::")[0] for test in tests}, task, 60.0 + FACTOR * sum(usual.values()))
 
 
 def _noticed_by(exit_code: int | None, answer: Mapping) -> str | None:

@@ -49,15 +49,29 @@ def _cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
+def _now() -> tuple[float, float]:
+    """CPU seconds, and the time."""
+    return _cpu_seconds(), time.monotonic()
+
+
+def _since(began: tuple[float, float]) -> float:
+    """What something cost that began then."""
+    cpu, clock = began
+    return max(_cpu_seconds() - cpu, WAITING * (time.monotonic() - clock))
+
+
 def _answer(**found: Any) -> None:
     Path(TASK["answer"]).write_text(json.dumps({**found, "cpu_seconds": _cpu_seconds()}))
 
 
 class _Measures:
-    """Runs all tests; answers with their seconds and, by file and line, the tests that run it."""
+    """Runs all tests; answers with their seconds, the seconds of fixtures that they share, and by file and line the tests that run
+    it."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
+        self._fixtures: dict[str, list[str]] = {}  # by test
+        self._shared: list[tuple[str, str, float]] = []  # (module, class or the like that shares it, fixture, seconds)
         self._unfit: set[str] = set()
         self._coverage = coverage.Coverage(data_file=None, config_file=False, include=TASK["include"])
         self._coverage.start()
@@ -66,22 +80,25 @@ class _Measures:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         self._item = item.nodeid
+        self._fixtures[item.nodeid] = getattr(item, "fixturenames", [])
         self._coverage.switch_context(item.nodeid)
-        cpu, clock = _cpu_seconds(), time.monotonic()
+        began = _now()
         try:
             return (yield)
         finally:
-            self._seconds[item.nodeid] = max(_cpu_seconds() - cpu, WAITING * (time.monotonic() - clock))
+            self._seconds[item.nodeid] = _since(began)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, object, object]:
-        """What a fixture of several tests runs, runs for all of them."""
+        """What a fixture of several tests runs, runs for all of them, and any of them may be the first of a later run."""
         if fixturedef.scope == "function":
             return (yield)
         self._coverage.switch_context(f"{request.node.nodeid}*")
+        began = _now()
         try:
             return (yield)
         finally:
+            self._shared.append((request.node.nodeid, fixturedef.argname, _since(began)))
             self._coverage.switch_context(self._item)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -93,7 +110,13 @@ class _Measures:
         data = self._coverage.get_data()
         lines = {file: data.contexts_by_lineno(file) for file in data.measured_files()}
         seconds = {test: took for test, took in self._seconds.items() if test not in self._unfit}
-        _answer(seconds=seconds, unfit=sorted(self._unfit), lines=lines)
+        shared = {test: took for test in seconds if (took := self._of_fixtures(test))}
+        _answer(seconds=seconds, shared=shared, unfit=sorted(self._unfit), lines=lines)
+
+    def _of_fixtures(self, test: str) -> float:
+        """Seconds that the shared fixtures of a test took."""
+        fixtures = self._fixtures[test]
+        return sum(took for node, name, took in self._shared if name in fixtures and test.startswith(node))
 
 
 class _Asks:
@@ -133,6 +156,13 @@ class _Asks:
         _answer(failed=self._failed, timed_out=False)
 
 
+def _reads_a_clock(test: Any) -> bool:
+    """Whether a test, or a function of its file that it calls, reads a clock."""
+    called = (test.__globals__.get(name) for name in test.__code__.co_names)
+    ours = (each for each in called if inspect.isfunction(each) and each.__module__ == test.__module__)
+    return any(CLOCK.search(inspect.getsource(each)) for each in (test, *ours))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(_Measures() if TASK["measure"] else _Asks())
 
@@ -140,6 +170,6 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out the tests that read a clock."""
-    timed = [item for item in items if isinstance(item, pytest.Function) and CLOCK.search(inspect.getsource(item.function))]
+    timed = [item for item in items if isinstance(item, pytest.Function) and _reads_a_clock(item.function)]
     config.hook.pytest_deselected(items=timed)
     items[:] = [item for item in items if item not in timed]

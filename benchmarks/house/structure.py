@@ -25,7 +25,7 @@ from ..claims import Claims
 LAYERS = ("models", "scheduler", "training")
 
 FLOORS = (
-    *("models", "nouns", "config", "read", "observe", "decide", "store", "act", "executor", "pools", "explain", "service"),
+    *("models", "hands", "nouns", "config", "read", "observe", "decide", "store", "act", "executor", "pools", "explain", "service"),
     *("drivers", "edges"),
 )
 """Rooms below and in `scheduler/`, in the order in which data flows; each may import those before it."""
@@ -33,7 +33,7 @@ FLOORS = (
 DRIVERS = frozenset({"daemon", "replay"})
 EDGES = frozenset({"cli", "__main__", "simulation", "demo", "testing"})
 
-CORE = ("observe", "decide", "act")
+CORE = ("hands", "observe", "decide", "act")
 """Where strings and asserts that stand in for types count."""
 
 

@@ -58,8 +58,10 @@ from typing import Any
 
 import numpy as np
 
-from nicety.scheduler.act.knobs.slices import Slices
-from nicety.scheduler.decision import Control, Set, Status
+from nicety.scheduler.decision import Set
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.knobs.slices import Slices
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.store.decisions import DecisionReader
 
 from ..claims import Claims

@@ -25,15 +25,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from nicety.models.records import Class, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import Class
 from nicety.scheduler.act.actuate import Acting
-from nicety.scheduler.act.knobs.control import LinuxKernel
-from nicety.scheduler.decision import Control, Decision, Group, Member, Outcome, Set, Status, Why
+from nicety.scheduler.decision import Decision, Group, Member, Outcome, Set, Why
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.knobs.cgroup import find
+from nicety.scheduler.hands.knobs.control import LinuxKernel
+from nicety.scheduler.hands.ledger import Ledger
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, DecisionPlace, ProcessPlace, SessionPlace
-from nicety.scheduler.read.cgroup import find
 from nicety.scheduler.read.locks import LinuxLocks
-from nicety.scheduler.service.clock import SystemClock
-from nicety.scheduler.store.ledger import Ledger
 from nicety.scheduler.testing.contention import KINDS, Scene, last_cpu
 from nicety.scheduler.testing.puppet import proc_id
 
@@ -71,7 +74,7 @@ class Bench:
 
     def __init__(self, folder: str) -> None:
         self.kernel = LinuxKernel()
-        self.ledger = Ledger(Path(folder) / "ledger.db", self.kernel.boot_id())
+        self.ledger = Ledger(Path(folder) / "ledger.log", self.kernel.boot_id())
         self.actuator = Acting(self.ledger, self.kernel, LinuxLocks(), {}, {}, SystemClock())
         self.count = 0
 
@@ -107,7 +110,7 @@ def member(process: ProcId) -> Member:
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     lines = [line.split(":", 2) for line in Path(f"/proc/{process.pid}/cgroup").read_text().splitlines()]
     cgroup = next((path for _, controllers, path in lines if "cpu" in controllers.split(",")), lines[-1][2])
-    return Member(process, int(fields[3]), cgroup, int(fields[16]))
+    return Member(process, int(fields[3]), cgroup, int(fields[16]), owner=0)
 
 
 def place(control: Control, member: Member) -> DecisionPlace:
@@ -134,7 +137,7 @@ def cgroups(scene: Scene, control: Control) -> Iterator[None]:
     mount = find(Path("/proc/self/mountinfo").read_text()).shares
     if mount is None:
         raise SystemExit("this machine has no cgroup v1 cpu hierarchy")
-    top = mount.point / f"nicety-bench-{os.getpid()}"
+    top = Path(mount.point) / f"nicety-bench-{os.getpid()}"
     made = [top, *(top / f"g{number}" for number in range(len(scene.hogs) + 1))]
     for path in made:
         path.mkdir()

@@ -26,11 +26,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.pools.celery.adapter import CeleryPool
 from nicety.scheduler.pools.gunicorn.adapter import GunicornPool
 from nicety.scheduler.pools.uwsgi.adapter import UwsgiPool
 from nicety.scheduler.ports import PoolAdapter
-from nicety.scheduler.service.clock import SystemClock
 
 from ..claims import Claims
 from . import rigs

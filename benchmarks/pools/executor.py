@@ -36,8 +36,8 @@ from typing import Any
 
 import nicety
 from nicety.scheduler.config.sections import PoolConfig
-from nicety.scheduler.decision import Status
 from nicety.scheduler.executor import Executor
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.pools.executor import ExecutorPool
 
 from ..claims import Claims

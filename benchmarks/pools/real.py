@@ -42,12 +42,13 @@ from numpy.typing import NDArray
 
 from nicety.models.records import PoolSample
 from nicety.scheduler.config.sections import Config, PoolConfig
-from nicety.scheduler.decision import ResizePool, Status
+from nicety.scheduler.decision import ResizePool
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.observe.loads import offered_load
 from nicety.scheduler.pools.build import build
 from nicety.scheduler.pools.sensing.signals import read_stat
 from nicety.scheduler.ports import PoolAdapter
-from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.simulation.arrivals import SCATTER, Load
 from nicety.scheduler.simulation.peers import Kpa
 from nicety.scheduler.simulation.queueing import PoolSeen

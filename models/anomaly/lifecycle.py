@@ -13,7 +13,8 @@ from statistics import median
 
 import numpy as np
 
-from ..records import Anomaly, PoolSample, ProcId, Snapshot
+from ..identity import ProcId
+from ..records import Anomaly, PoolSample, Snapshot
 
 POOL_KINDS: tuple[Anomaly, ...] = (Anomaly.CRASH_LOOP, Anomaly.ZOMBIE)
 """Kinds reported of a pool's master, or of a worker, beside those from windows."""

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..features import Floats, Singles
-from ..records import Anomaly, ProcId, Score
+from ..identity import ProcId
+from ..records import Anomaly, Score
 from .detectors import KINDS, WorkerRows, worker_rows
 from .evidence import NEAR, Found
 from .lifecycle import POOL_KINDS, Noticed
@@ -84,8 +85,9 @@ CAUSES: Mapping[Anomaly, tuple[Anomaly, ...]] = {
 class Scorer(Protocol):
     """Turns scores into p-values, trained or not."""
 
-    def tails(self, interval: float) -> tuple[str, Mapping[Anomaly, Tail]]:
-        """(`Score.source`, healthy distribution by kind) for ticks of `interval` seconds."""
+    def tails(self, interval: float, owner: str = "") -> tuple[str, Mapping[Anomaly, Tail]]:
+        """(`Score.source`, healthy distribution by kind) for ticks of `interval` seconds, for the workers of this user; "": of the
+        system, or owners do not matter."""
         ...
 
 
@@ -134,50 +136,64 @@ class RobustZ:
     def __init__(self) -> None:
         self._tails = {kind: prior(kind) for kind in (*KINDS, *POOL_KINDS)}
 
-    def tails(self, interval: float) -> tuple[str, Mapping[Anomaly, Tail]]:
-        """The same tails at every interval."""
-        del interval
+    def tails(self, interval: float, owner: str = "") -> tuple[str, Mapping[Anomaly, Tail]]:
+        """The same tails at every interval for everybody."""
+        del interval, owner
         return self.source, self._tails
 
 
 class AnomalyModel:
-    """The scorer with tails calibrated on traces of healthy workers. Kinds that are reported of pools keep the baseline's tails,
-    because healthy pools give next to nothing to calibrate on."""
+    """The scorer with tails calibrated on traces of healthy workers, of each user by itself: odd things of one hide nothing odd of
+    another. A user without traces has the baseline's tails. So have kinds that are reported of pools, because healthy pools give
+    next to nothing to calibrate on."""
 
-    def __init__(self, tails: Mapping[Anomaly, Tail], digest: str, interval: float) -> None:
+    def __init__(self, tails: Mapping[str, Mapping[Anomaly, Tail]], digest: str, interval: float) -> None:
+        """`tails`: by owner, as `Scorer.tails` has them."""
         self.source = f"anomaly {digest[:12]}"
         self.interval = interval
-        self._tails = {**{kind: prior(kind) for kind in POOL_KINDS}, **tails}
+        pools = {kind: prior(kind) for kind in POOL_KINDS}
+        self._tails: dict[str, Mapping[Anomaly, Tail]] = {owner: {**pools, **theirs} for owner, theirs in tails.items()}
         self._baseline = RobustZ()
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], digest: str, interval: float) -> AnomalyModel:
-        """The model from an artefact's arrays: KIND_seen (block maxima, rising) and KIND_tail (threshold, rate, shape, scale).
+        """The model from an artefact's arrays: KIND_seen (block maxima, rising) and KIND_tail (threshold, rate, shape, scale) of
+        the system, and the same with _UID at the end for each user.
 
         `interval`: seconds per tick of the traces it was calibrated on. Raises ValueError for arrays that no calibration makes.
         """
-        tails = {}
-        for kind in KINDS:
-            missing = [name for name in (f"{kind}_seen", f"{kind}_tail") if name not in arrays]
-            if missing:
-                raise ValueError(f"anomaly model lacks {', '.join(missing)}; train again")
-            seen = np.asarray(arrays[f"{kind}_seen"], dtype=np.float64)
-            tail = np.asarray(arrays[f"{kind}_tail"], dtype=np.float64)
-            if seen.ndim != 1 or tail.shape != (4,) or not (np.isfinite(seen).all() and np.isfinite(tail).all()):
-                raise ValueError(f"anomaly model: {kind} must have finite block maxima [n] and a tail of 4 figures; train again")
-            threshold, rate, shape, scale = tail.tolist()
-            if (np.diff(seen) < 0).any() or not (0 < rate <= 1 and shape > 0 and scale > 0 and threshold >= 0):
-                raise ValueError(f"anomaly model: {kind} has no sensible distribution; train again")
-            tails[kind] = Tail(seen, threshold, rate, shape, scale)
+        users = {name.rpartition("_")[2] for name in arrays if not name.endswith(("_seen", "_tail"))}
+        if not all(map(str.isdecimal, users)):
+            raise ValueError(f"anomaly model has arrays of {', '.join(sorted(users))}; train again")
         if not 0 < interval < math.inf:
             raise ValueError(f"anomaly model: interval must be seconds above 0, not {interval}; train again")
-        return cls(tails, digest, interval)
+        return cls({owner: _tails(arrays, owner) for owner in ("", *sorted(users))}, digest, interval)
 
-    def tails(self, interval: float) -> tuple[str, Mapping[Anomaly, Tail]]:
-        """The calibrated tails; the baseline's if ticks are more than twice as long or short as in the calibration."""
-        if not 0.5 <= interval / self.interval <= 2.0:
+    def tails(self, interval: float, owner: str = "") -> tuple[str, Mapping[Anomaly, Tail]]:
+        """The calibrated tails of a user; the baseline's if there are none, or if ticks are more than twice as long or short as in
+        the calibration."""
+        theirs = self._tails.get(owner)
+        if theirs is None or not 0.5 <= interval / self.interval <= 2.0:
             return self._baseline.tails(interval)
-        return self.source, self._tails
+        return self.source, theirs
+
+
+def _tails(arrays: Mapping[str, NDArray[np.generic]], owner: str) -> dict[Anomaly, Tail]:
+    """One owner's tails. Raises ValueError as `AnomalyModel.from_arrays`."""
+    tails, end = {}, f"_{owner}" if owner else ""
+    for kind in KINDS:
+        names = f"{kind}_seen{end}", f"{kind}_tail{end}"
+        missing = [name for name in names if name not in arrays]
+        if missing:
+            raise ValueError(f"anomaly model lacks {', '.join(missing)}; train again")
+        seen, tail = (np.asarray(arrays[name], dtype=np.float64) for name in names)
+        if seen.ndim != 1 or tail.shape != (4,) or not (np.isfinite(seen).all() and np.isfinite(tail).all()):
+            raise ValueError(f"anomaly model: {kind} must have finite block maxima [n] and a tail of 4 figures; train again")
+        threshold, rate, shape, scale = tail.tolist()
+        if (np.diff(seen) < 0).any() or not (0 < rate <= 1 and shape > 0 and scale > 0 and threshold >= 0):
+            raise ValueError(f"anomaly model: {kind} has no sensible distribution; train again")
+        tails[kind] = Tail(seen, threshold, rate, shape, scale)
+    return tails
 
 
 def alpha(false_alarms_per_day_per_100_workers: float, kinds: int = len(KINDS) + len(POOL_KINDS)) -> float:
@@ -200,28 +216,40 @@ def score(
     available: float | None = None,
     alone: Found | None = None,
     least: float = NEAR,
+    owners: Sequence[str] = (),
 ) -> list[Score]:
     """The most unusual kind of each worker, sorted by id. A worker of which nothing can be said yet has no score; one that is not
     unusual has no evidence.
 
-    Arguments as of `worker_rows`. `alone`: what `self_history.SelfHistory` says of the same workers. What is rare but too small to
-    matter has p = 1."""
+    Arguments as of `worker_rows`. `alone`: what `self_history.SelfHistory` says of the same workers; `owners`: as `judge` takes
+    them. What is rare but too small to matter has p = 1."""
     if not ids:
         return []
     rows = worker_rows(pools, windows, lengths, interval, available, least)
-    return judge(scorer, ids, pools, rows if alone is None else rows.joined(alone), interval, least)
+    return judge(scorer, ids, pools, rows if alone is None else rows.joined(alone), interval, least, owners)
 
 
 def judge(
-    scorer: Scorer, ids: Sequence[ProcId], pools: Sequence[str], rows: WorkerRows, interval: float, least: float = NEAR
+    scorer: Scorer,
+    ids: Sequence[ProcId],
+    pools: Sequence[str],
+    rows: WorkerRows,
+    interval: float,
+    least: float = NEAR,
+    owners: Sequence[str] = (),
 ) -> list[Score]:
-    """`score` from given rows, so that several scorers can judge the same. Sizes below `least` are not reported."""
-    source, tails = scorer.tails(interval)
+    """`score` from given rows, so that several scorers can judge the same. Sizes below `least` are not reported. `owners`: of each
+    worker, as `Scorer.tails` has them; (): all are the system's."""
     known = ~np.isnan(rows.scores)
     first = np.argmax(known, axis=1).tolist()  # for those that do nothing unusual
-    unusual = _unusual(rows, tails, least)
+    unusual, sources = dict[int, tuple[Anomaly, float, float]](), dict[str, str]()
+    for owner in sorted(set(owners)) or [""]:
+        theirs = np.array([each == owner for each in owners], dtype=np.bool_) if owners else np.ones(len(ids), dtype=np.bool_)
+        sources[owner], tails = scorer.tails(interval, owner)
+        unusual |= _unusual(rows, tails, least, theirs)
     scores = []
     for i, (id_, pool, anything) in enumerate(zip(ids, pools, np.any(known, axis=1).tolist(), strict=True)):
+        source = sources[owners[i] if owners else ""]
         if i in unusual:
             kind, chance, size = unusual[i]
             noted = rows.figures(kind, i).items() if chance <= NOTED or size >= least else ()
@@ -232,10 +260,12 @@ def judge(
     return sorted(scores, key=attrgetter("id"))
 
 
-def _unusual(rows: WorkerRows, tails: Mapping[Anomaly, Tail], least: float) -> dict[int, tuple[Anomaly, float, float]]:
-    """(kind, p, size) of each worker that is odd in some way: the kind of the least p, without kinds that another one causes. Where
-    nothing matters, the kind that comes nearest to mattering."""
-    where = np.flatnonzero(((rows.sizes >= least) & (rows.scores > 0)).any(axis=1))
+def _unusual(
+    rows: WorkerRows, tails: Mapping[Anomaly, Tail], least: float, among: NDArray[np.bool_]
+) -> dict[int, tuple[Anomaly, float, float]]:
+    """(kind, p, size) of each worker `among` them that is odd in some way: the kind of the least p, without kinds that another one
+    causes. Where nothing matters, the kind that comes nearest to mattering."""
+    where = np.flatnonzero(((rows.sizes >= least) & (rows.scores > 0)).any(axis=1) & among)
     if not len(where):
         return {}
     scores, material = rows.scores[where], rows.material[where]

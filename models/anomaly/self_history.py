@@ -17,7 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..features import Floats, Singles
-from ..records import WINDOW, ProcId
+from ..identity import ProcId
+from ..records import WINDOW
 from .evidence import CHANNELS, ENOUGH, MIB, SEEN_SHARE, Found, WindowView
 from .novelty import Novelty
 from .outliers import OUTLIER_SECONDS, OUTLIER_TICKS, OUTLIER_TIMES

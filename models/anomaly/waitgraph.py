@@ -21,7 +21,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..records import Blocked, Deadlock, ProcId
+from ..identity import ProcId
+from ..records import Blocked, Deadlock
 
 PATIENCE_NS = 5_000_000_000
 """How long all threads of a circle must have stood still before it is called a deadlock (chosen; docs/deadlocks.md has what

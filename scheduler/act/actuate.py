@@ -10,20 +10,21 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ...models.records import PoolSample
-from ..changes import Subject
 from ..decision import Decision, Group, Outcome, ResizePool, Restore
-from ..places import PoolPlace
-from ..ports import Clock, Kernel, Locks, PoolAdapter
-from ..store.ledger import Ledger
+from ..hands.closing import Closing
+from ..hands.faults import Status
+from ..hands.heirs import Heirs
+from ..hands.kernel import Clock, Kernel
+from ..hands.ledger import Ledger
+from ..hands.places import PoolPlace, Subject
+from ..hands.restoring import Restorer
+from ..hands.sweep import Sweep
+from ..ports import Locks, PoolAdapter
 from .carrying import Carrier
-from .closing import Closing
-from .heirs import Heirs
 from .plans import ActionPlan, Planner
 from .pool_sizes import PoolSizes
 from .pools_back import PoolsBack
 from .relieving import Relieving
-from .restoring import Restorer
-from .sweep import Sweep
 from .undo import undo
 
 
@@ -75,7 +76,8 @@ class Acting:
     def settle(self) -> tuple[Outcome, ...]:
         """Reliefs since the last call, pools that have reached their size or failed, and values that somebody else was found to
         have changed."""
-        return (*self._relieving.reported(), *self._sizes.arrived(), *self._sweep.step())
+        overwritten = [Outcome(e.decision, Status.FOREIGN, e.target, text, 0) for e, text in self._sweep.step()]
+        return (*self._relieving.reported(), *self._sizes.arrived(), *overwritten)
 
     def undo(self) -> tuple[Outcome, ...]:
         """Restore everything open in the ledger, newest first; one outcome for each thing that was changed.

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..changes import INHERITED, Entry, EntryStatus, leads, shown
-from ..decision import Decision, Recycle, Restore, Set, Status
-from ..places import PoolPlace
-from ..ports import Clock, Kernel, Knob, Trouble, number
-from ..store.ledger import Ledger, LedgerError
-from .closing import Closing
-from .heirs import PASSES
-from .looks import is_ours, knobs_of
+from ..decision import Decision, Recycle, Restore, Set
+from ..hands.changes import Entry, EntryStatus, shown
+from ..hands.closing import Closing
+from ..hands.faults import Status, Trouble
+from ..hands.heirs import PASSES
+from ..hands.kernel import Clock, Kernel
+from ..hands.ledger import Ledger, LedgerError
+from ..hands.places import INHERITED, Knob, PoolPlace, leads, number
+from ..hands.restoring import Restorer
+from ..hands.sweep import is_ours
+from .looks import knobs_of
 from .plans import ActionPlan, Edit, Planner
 from .pool_sizes import PoolSizes
-from .restoring import Restorer
 
 
 class Carrier:

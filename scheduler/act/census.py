@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ...models.records import ProcId
-from ..changes import Chain, Demotion, Subject, leads, original
-from ..decision import Control, Member
-from ..faults import UNKNOWN
-from ..fences import parts_of
-from ..places import AutogroupPlace, CgroupPlace, FencePlace, ProcessPlace, SubjectPlace, ThreadId, ThreadPlace
-from ..ports import Kernel, Kin, Knob, Locks, Trouble
-from ..store.ledger import Ledger
-from .heirs import Family
+from ...models.identity import ProcId
+from ..decision import Member
+from ..hands.changes import Chain, original
+from ..hands.faults import UNKNOWN, Trouble
+from ..hands.fences import parts_of
+from ..hands.heirs import Family
+from ..hands.kernel import Kernel, Kin
+from ..hands.ledger import Ledger
+from ..hands.places import AutogroupPlace, Cgroup, Control, FencePlace, Knob, Subject, SubjectPlace, ThreadId, ThreadPlace, leads
+from ..ports import Locks
+from .starvation import Demotion
 
 SCHED_BATCH, SCHED_IDLE = 3, 5
 """Numbers of the scheduling policies that demote: sched(7)."""
@@ -53,12 +55,12 @@ class Census:
             return ()
         single: dict[ProcId, list[Subject]] = defaultdict(list)
         for subject in self._subjects:
-            if isinstance(subject.on, ProcessPlace):
-                single[subject.on.id].append(subject)
+            if isinstance(subject.on, ProcId):
+                single[subject.on].append(subject)
             elif isinstance(subject.on, FencePlace):  # its children are in it too, and a scan finds the others
                 single[subject.on.process].append(subject)
         self._single = {process: tuple(subjects) for process, subjects in single.items()}
-        wide = [subject for subject in self._subjects if not isinstance(subject.on, ProcessPlace)]
+        wide = [subject for subject in self._subjects if not isinstance(subject.on, ProcId)]
         self._cgroups = {subject: paths for subject in wide if (paths := _paths(subject.on))}
         self._scans = 0
         if at - self._at >= SCAN_NS or not self._scanned or not set(wide) <= set(before):
@@ -176,7 +178,7 @@ def _above(pid: int, parents: Mapping[int, int]) -> Iterator[int]:
 def _paths(on: SubjectPlace) -> tuple[str, ...]:
     """The cgroups whose processes are slowed; () if the place is not a cgroup."""
     match on:
-        case CgroupPlace(path=path):
+        case Cgroup(path=path):
             return (path,)
         case FencePlace(key=key):
             return tuple(part.cgroup for part in parts_of(key))

@@ -8,11 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ..changes import Chain, believed, name_of, shown
-from ..decision import Control, Decision, Digest, Flag, Outcome, Set, Status
-from ..fences import FENCED, Limits
-from ..places import AutogroupPlace, CgroupPlace, FencePlace, ProcessPlace, SessionPlace, ThreadPlace
-from ..ports import Kernel, Knob, PoolAdapter, Trouble, Value
+from ..decision import Decision, Digest, Flag, Outcome, Set
+from ..hands.changes import name_of, shown
+from ..hands.faults import Status, Trouble
+from ..hands.fences import FENCED, Limits
+from ..hands.kernel import Kernel
+from ..hands.places import AutogroupPlace, Cgroup, Control, FencePlace, Knob, ThreadPlace, Value
+from ..hands.tally import Tally
+from ..places import CgroupPlace, ProcessPlace, SessionPlace, place_in_kernel
+from ..ports import PoolAdapter
 
 
 def knobs_of(kernel: Kernel, action: Set) -> tuple[Knob, ...] | Trouble:
@@ -20,7 +24,7 @@ def knobs_of(kernel: Kernel, action: Set) -> tuple[Knob, ...] | Trouble:
     control = action.control
     match action.on:
         case CgroupPlace():
-            return (Knob(control, action.on),)
+            return (Knob(control, Cgroup(action.on.path)),)
         case SessionPlace(through=process):
             name = kernel.autogroup(process)
             return name if isinstance(name, Trouble) else (Knob(control, AutogroupPlace(name, process)),)
@@ -39,7 +43,7 @@ def knobs_of(kernel: Kernel, action: Set) -> tuple[Knob, ...] | Trouble:
 def name_for(action: Set, knobs: tuple[Knob, ...] | Trouble) -> str:
     """The name of what is changed, for people. A fence that could be planned is named by its cgroup and limits."""
     planned = action.control is Control.FENCE and not isinstance(knobs, Trouble)
-    return name_of(action.control, knobs[0].on if planned and not isinstance(knobs, Trouble) else action.on)
+    return name_of(action.control, knobs[0].on if planned and not isinstance(knobs, Trouble) else place_in_kernel(action.on))
 
 
 def wanted(action: Set) -> Value:
@@ -70,13 +74,9 @@ def compare(kernel: Kernel, action: Set, knob: Knob) -> Comparison | Trouble:
     return Comparison(now, expected is not None and now != expected, not away and now == visible)
 
 
-def is_ours(kernel: Kernel, chain: Chain, now: Value | Trouble) -> bool | Trouble:
-    """Whether nobody but us changed the value, as far as can be seen; Trouble: this cannot be determined now."""
-    knob = chain[-1].knob
-    seen = [kernel.visible(knob, value) for value in believed(chain)]
-    if isinstance(now, Trouble) or now in seen:
-        return True
-    return next((each for each in seen if isinstance(each, Trouble)), False)
+def outcome(tally: Tally, decision: str, target: str, what: str) -> Outcome:
+    """A tally as the outcome of a decision. `what`: what it changed, for people."""
+    return Outcome(decision, tally.status(), target, tally.detail(what), tally.changed)
 
 
 def chosen(action: Set, now: Value) -> str:

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from ...models.records import PoolSample
-from ..changes import name_of, shown
-from ..decision import Decision, Digest, Flag, Group, Outcome, Recycle, Restore, Set, Status
-from ..ports import Kernel, PoolAdapter, Trouble
-from .looks import chosen, compare, knobs_of, name_for, reported, unknown_pool, wanted
-from .tally import Tally
+from ..decision import Decision, Digest, Flag, Group, Outcome, Recycle, Restore, Set
+from ..hands.changes import name_of, shown
+from ..hands.faults import Status, Trouble
+from ..hands.kernel import Kernel
+from ..hands.tally import Tally
+from ..places import place_in_kernel
+from ..ports import PoolAdapter
+from .looks import chosen, compare, knobs_of, name_for, outcome, reported, unknown_pool, wanted
 
 
 class Observing:
@@ -56,7 +59,7 @@ class Observing:
         if isinstance(action, Set):
             return self._look_at_set(decision, action)
         if isinstance(action, Restore):
-            text = f"observe mode changes nothing, so {name_of(action.control, action.on)} needs no restore"
+            text = f"observe mode changes nothing, so {name_of(action.control, place_in_kernel(action.on))} needs no restore"
             return Outcome(decision.id, Status.UNCHANGED, decision.target, text, 0)
         if isinstance(action, Flag | Digest):
             return Outcome(decision.id, Status.OBSERVED, decision.target, reported(action), 0)
@@ -90,7 +93,7 @@ class Observing:
         if isinstance(knobs, Trouble):
             tally.trouble(knobs)
         if tally.foreign or not would.changed:
-            return tally.outcome(decision.id, decision.target, what)
+            return outcome(tally, decision.id, decision.target, what)
         forbidden = self._kernel.forbidden(action.control)
         steps = ", ".join(f"{shown(before)} -> {shown(after)}" for before, after in would.steps)
         text = f"would change {what}: {steps}" + (f"; in act mode it would be refused: {forbidden}" if forbidden else "")

@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ...models.records import ProcId
-from ..changes import INHERITED, Chain, EntryStatus, Subject, believed, ids_of, name_of, original, shown, subject_of
-from ..decision import Control, Decision, Digest, Flag, Outcome, ResizePool, Restore, Set, Status
-from ..places import AutogroupPlace, CgroupPlace, PoolPlace, ProcessPlace, SessionPlace, process_of
-from ..ports import Kernel, Kin, Knob, Locks, PoolAdapter, Trouble, Value
-from ..store.ledger import Ledger
-from .heirs import Family, Heirs, Leader
-from .looks import chosen, compare, is_ours, knobs_of, name_for, reported, unknown_pool, wanted
+from ...models.identity import ProcId
+from ..decision import Decision, Digest, Flag, Outcome, ResizePool, Restore, Set
+from ..hands.changes import Chain, EntryStatus, believed, ids_of, name_of, original, shown, subject_of
+from ..hands.faults import Status, Trouble
+from ..hands.heirs import Family, Heirs, Leader
+from ..hands.kernel import Kernel, Kin
+from ..hands.ledger import Ledger
+from ..hands.places import INHERITED, AutogroupPlace, Cgroup, Control, Knob, PoolPlace, Subject, Value
+from ..hands.sweep import is_ours
+from ..hands.tally import Tally
+from ..places import CgroupPlace, ProcessPlace, SessionPlace, place_in_kernel, process_of
+from ..ports import Locks, PoolAdapter
+from .looks import chosen, compare, knobs_of, name_for, outcome, reported, unknown_pool, wanted
 from .pool_sizes import PoolSizes
 from .relieving import Relieving
-from .tally import Tally
 
 
 @dataclass(slots=True)
@@ -48,7 +52,7 @@ class ActionPlan:
 
     def done(self) -> Outcome:
         """The outcome of the decision, once it was carried out."""
-        return self.outcome or self.tally.outcome(self.decision.id, self.decision.target, self.what)
+        return self.outcome or outcome(self.tally, self.decision.id, self.decision.target, self.what)
 
 
 Explain = Callable[[Knob, Value], Chain | Trouble | None]
@@ -83,7 +87,7 @@ class Planner:
         if isinstance(action, Set):
             return self._plan_set(decision, action)
         if isinstance(action, Restore):
-            plan = ActionPlan(decision, name_of(action.control, action.on))
+            plan = ActionPlan(decision, name_of(action.control, place_in_kernel(action.on)))
             subject = self.subject(action)
             if isinstance(subject, Trouble):
                 plan.tally.trouble(subject)
@@ -182,7 +186,7 @@ class Planner:
         if kin is None:
             return lambda _knob, _now: None
         own = kin.id
-        chains = self._ledger.chains(Subject(action.control, ProcessPlace(own)))
+        chains = self._ledger.chains(Subject(action.control, own))
         parents = [Leader(own, chain) for chain in chains.values()]
         parents += [leader for leader in self._heirs.leaders(action.control) if leader.process != own]
         heirs: dict[ProcId, tuple[ProcId, ...]] = {}  # from one scan of all processes, made only if it is needed
@@ -239,8 +243,8 @@ class Planner:
         if isinstance(action, ResizePool):
             return next((it for it in self._ledger.subjects() if isinstance(it.on, PoolPlace) and it.on.name == action.pool), None)
         match action.on:
-            case CgroupPlace():
-                return Subject(action.control, action.on)
+            case CgroupPlace(path=path):
+                return Subject(action.control, Cgroup(path))
             case SessionPlace(through=process):
                 name = self._kernel.autogroup(process)
                 if not isinstance(name, Trouble):
@@ -249,8 +253,8 @@ class Planner:
             case ProcessPlace() if action.control is Control.FENCE:
                 made = self._made_through(action)
                 return made[-1] if made else None
-            case ProcessPlace():
-                return Subject(action.control, action.on)
+            case ProcessPlace(id=process):
+                return Subject(action.control, process)
 
     def _made_through(self, action: Restore) -> list[Subject]:
         """The subjects of this control that were changed through this process, oldest first."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...models.records import PoolSample
-from ..decision import Decision, Outcome, Recycle, Status
+from ..decision import Decision, Outcome, Recycle
+from ..hands.faults import Status
 from ..ports import PoolAdapter
 
 

@@ -9,11 +9,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from ...models.records import PoolSample
-from ..changes import Chain, Entry, EntryStatus, believed, ids_of, newest
-from ..decision import Outcome, Status
-from ..places import PoolPlace
-from ..ports import Clock, Kernel, PoolAdapter, Trouble, number
-from ..store.ledger import Ledger
+from ..decision import Outcome
+from ..hands.changes import Chain, Entry, EntryStatus, believed, ids_of, newest
+from ..hands.faults import Status, Trouble
+from ..hands.kernel import Clock, Kernel
+from ..hands.ledger import Ledger
+from ..hands.places import PoolPlace, number
+from ..ports import PoolAdapter
 
 PATIENCE = 10.0
 """Seconds to wait for pools to return to their size (chosen)."""

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ...models.records import Class, ProcId
-from ..changes import Demotion, Subject, name_of, newest
-from ..decision import Group, Outcome, Status
-from ..fences import weighs_only
-from ..places import FencePlace
-from ..ports import Clock, Kernel, Locks
-from ..store.ledger import Ledger
+from ...models.identity import ProcId
+from ...models.records import Class
+from ..decision import Group, Outcome
+from ..hands.changes import name_of, newest
+from ..hands.faults import Status
+from ..hands.fences import weighs_only
+from ..hands.kernel import Clock, Kernel
+from ..hands.ledger import Ledger
+from ..hands.places import FencePlace, Subject
+from ..hands.restoring import Restorer
+from ..ports import Locks
 from .census import Census
-from .restoring import Restorer
-from .starvation import Case, StarvationWatchdog
+from .looks import outcome
+from .starvation import Case, Demotion, StarvationWatchdog
 
 
 class Relieving:
@@ -91,7 +95,7 @@ class Relieving:
         }
         for subject, tally in self._restorer.put_back(list(entries)).items():
             entry = entries[subject]
-            done = tally.outcome(entry.decision, entry.target, name_of(entry.control, entry.knob.on))
+            done = outcome(tally, entry.decision, entry.target, name_of(entry.control, entry.knob.on))
             relieved = done.status in (Status.APPLIED, Status.UNCHANGED, Status.PARTIAL)
             status = Status.RELIEVED if relieved else done.status
             self._outcomes.append(Outcome(entry.decision, status, entry.target, f"{case.text}; {done.detail}", done.changed))

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ...models.records import PoolSample
-from ..changes import Entry
-from ..decision import Control, Decision, Group, Outcome, ResizePool, Restore, Scope
-from ..ports import Clock, Kernel, Locks, PoolAdapter
+from ..decision import Decision, Group, Outcome, ResizePool, Restore, Scope
+from ..hands.changes import Entry
+from ..hands.kernel import Clock, Kernel
+from ..hands.ledger import Ledger
+from ..hands.places import Control
+from ..ports import Locks, PoolAdapter
 from ..scope import EVERYTHING, OBSERVE, acts, things
-from ..store.ledger import Ledger
 from ..words import moment, span
 from .actuate import Acting
 from .observing import Observing
@@ -70,6 +72,11 @@ class Scoped:
     def keep(self, held: Iterable[Restore | ResizePool]) -> tuple[Outcome, ...]:
         """See `Acting.keep`."""
         return () if self._acting is None else self._acting.keep(held)
+
+    @property
+    def has_acted(self) -> bool:
+        """Whether something is acted on, or was: the ledger is open."""
+        return self._acting is not None
 
     @property
     def trouble(self) -> str:

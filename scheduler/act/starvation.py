@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ...models.anomaly.lifecycle import USER_HZ
-from ...models.records import ProcId
-from ..changes import Demotion, Subject
-from ..fences import parts_of
-from ..places import AutogroupPlace, CgroupPlace, FencePlace, PoolPlace, ProcessPlace
-from ..ports import Locks, Run, Trouble, Wait
+from ...models.identity import ProcId
+from ..hands.faults import Trouble
+from ..hands.fences import parts_of
+from ..hands.places import AutogroupPlace, Cgroup, FencePlace, PoolPlace, Subject
+from ..ports import Locks, Run, Wait
 
 LOOK_NS = 80_000_000
 """ns between two looks while something is demoted: 0.2 % of a CPU beside 100 processes (`benchmarks/latency/lock_holder.py`)."""
@@ -61,6 +61,13 @@ GAP_NS = 1_000_000_000
 unknown what a process wanted meanwhile."""
 
 _TICK_NS = 1_000_000_000 // USER_HZ
+
+
+class Demotion(NamedTuple):
+    """A change in force that makes something slower."""
+
+    subject: Subject
+    processes: tuple[ProcId, ...]  # the processes that it slows, as far as known
 
 
 class Case(NamedTuple):
@@ -276,14 +283,14 @@ class StarvationWatchdog:
 
 def _is_single(subject: Subject) -> bool:
     """Whether the subject is one process, not a session or a cgroup."""
-    return isinstance(subject.on, ProcessPlace)
+    return isinstance(subject.on, ProcId)
 
 
 def _who(subject: Subject) -> str:
     match subject.on:
-        case ProcessPlace(id=process):
-            return f"pid {process.pid}"
+        case ProcId(pid=pid):
+            return f"pid {pid}"
         case FencePlace(key=key):
             return f"the fence {parts_of(key)[0].cgroup}"
-        case CgroupPlace(path=name) | AutogroupPlace(name=name) | PoolPlace(name=name):
+        case Cgroup(path=name) | AutogroupPlace(name=name) | PoolPlace(name=name):
             return name

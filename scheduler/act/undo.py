@@ -10,15 +10,21 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from pathlib import Path
 
-from ..changes import Subject, name_of, newest
-from ..decision import Outcome, Status
-from ..places import PoolPlace
-from ..ports import Clock, PoolAdapter
-from ..store.ledger import Ledger, StateLock, left_behind
-from .heirs import Heirs
-from .knobs.control import LinuxKernel
+from ..decision import Outcome
+from ..hands.faults import Status
+from ..hands.heirs import Heirs
+from ..hands.kernel import Clock
+from ..hands.knobs.control import LinuxKernel
+from ..hands.ledger import NAME, Ledger, StateLock, left_behind
+from ..hands.places import PoolPlace, Subject
+from ..hands.restoring import Restorer
+from ..hands.undoing import undo_values
+from ..ports import PoolAdapter
+from .looks import outcome
 from .pools_back import PATIENCE, PoolsBack
-from .restoring import PATIENCE_NS, Restorer
+
+SENTRY_SECONDS = 5.0
+"""Seconds to wait while a sentry puts changes back (chosen: it takes less than one)."""
 
 
 def undo(ledger: Ledger, restorer: Restorer, pools: PoolsBack, kept: Collection[Subject] = ()) -> tuple[Outcome, ...]:
@@ -26,14 +32,9 @@ def undo(ledger: Ledger, restorer: Restorer, pools: PoolsBack, kept: Collection[
 
     Waits for pools as long as `pools` has patience. What could not be restored stays open: call again to retry.
     """
-    subjects = [subject for subject in ledger.subjects() if subject not in kept]
-    entries = {subject: newest(ledger.chains(subject)) for subject in subjects}
-    pooled = {subject.on.name for subject in subjects if isinstance(subject.on, PoolPlace)}
-    tallies = restorer.put_back([subject for subject in subjects if not isinstance(subject.on, PoolPlace)], PATIENCE_NS)
-    outcomes = [
-        tally.outcome(entries[subject].decision, entries[subject].target, name_of(subject.control, entries[subject].knob.on))
-        for subject, tally in tallies.items()
-    ]
+    pooled = {it.on.name for it in ledger.subjects() if isinstance(it.on, PoolPlace) and it not in kept}
+    restored = undo_values(ledger, restorer, kept)
+    outcomes = [outcome(it.tally, it.entry.decision, it.entry.target, it.what) for it in restored]
     return (*outcomes, *pools.put_back(pooled))
 
 
@@ -54,11 +55,11 @@ def undo_from_ledger(
     """
     if not left_behind(state_dir):
         return ()
-    held = StateLock(state_dir) if lock is None else lock
+    held = StateLock(state_dir, SENTRY_SECONDS) if lock is None else lock
     adapters: Mapping[str, PoolAdapter] = {}
     try:
         kernel = LinuxKernel(proc_root)
-        with closing(Ledger(state_dir / "ledger.db", kernel.boot_id())) as ledger:
+        with closing(Ledger(state_dir / NAME, kernel.boot_id())) as ledger:
             notes = [Outcome("", Status.FAILED if note.lost else Status.UNCHANGED, "ledger", note.text, 0) for note in ledger.notes]
             names = tuple(sorted({it.knob.on.name for it in ledger.outstanding() if isinstance(it.knob.on, PoolPlace)}))
             if pools is not None and names:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from ..config.paths import Loaded, Paths
     from ..config.sections import Config
     from ..decision import Outcome
-    from ..ports import Clock, PoolAdapter
+    from ..hands.kernel import Clock
+    from ..ports import PoolAdapter
 
 
 @command("doctor", "nicety doctor")
@@ -104,7 +105,7 @@ def record(
 )
 def train(context: typer.Context) -> None:
     """Train models from the traces, and promote the better ones."""
-    from ..interpreter import PYTHON
+    from ..interpreter import PYTHON, environment
 
     named: Named = context.obj
     arguments = [] if named.config is None else ["--config", named.config]
@@ -112,10 +113,10 @@ def train(context: typer.Context) -> None:
     arguments += context.args
     # A separate process, because training loads scikit-learn, which nothing else may. One OpenMP thread, because with more a fit on
     # a busy machine took 4-36 s instead of 0.4-2.5 s.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    kept = {**environment(os.environ), "OMP_NUM_THREADS": "1"}
     sys.stdout.flush()
     command = [*PYTHON, "-m", "nicety.training", "train", *arguments]
-    os.execve(command[0], command, environment)  # noqa: S606 - no shell is the point
+    os.execve(command[0], command, kept)  # noqa: S606 - no shell is the point
 
 
 Things = Annotated[
@@ -230,9 +231,9 @@ def _print_undone(outcomes: Sequence[Outcome], as_json: bool) -> None:
     """Print what was put back. Leave with FAILURE or FINDINGS if not all was."""
     import msgspec
 
-    from ..decision import Status
     from ..explain.decision_page import outcome_table
     from ..explain.layout import columns
+    from ..hands.faults import Status
 
     if as_json:
         print_json(msgspec.to_builtins(outcomes))

@@ -17,7 +17,7 @@ import typer
 
 if TYPE_CHECKING:
     from ..config.paths import Loaded, Paths
-    from ..ports import Clock
+    from ..hands.kernel import Clock
 
 FAILURE, FINDINGS, INTERRUPTED = 1, 3, 130
 """Exit codes. typer exits with 2 for wrong usage; 130 is what a shell reports for a program that SIGINT ended."""
@@ -40,8 +40,8 @@ USER_ERRORS = frozenset(
         "scheduler.config.paths.PathError",
         "scheduler.scope.ScopeError",
         "scheduler.simulation.arrivals.LoadError",
-        "scheduler.store.files.StoreError",
-        "scheduler.store.ledger.LedgerError",
+        "scheduler.hands.safe_files.StoreError",
+        "scheduler.hands.ledger.LedgerError",
     }
 )
 """Exceptions whose text is for the user: cause and next step. By name, so that none has to be imported before it is raised."""
@@ -146,6 +146,10 @@ def leave_with(error: Exception) -> NoReturn:
         where = f"{error.filename}: " if error.filename else ""
         say(f"nicety: {escaped(where)}{error.strerror or error}; check the path, its permissions and the disk")
         raise typer.Exit(FAILURE)
+    if isinstance(error, ImportError | MemoryError):  # the machine's fault: a disk, memory or descriptors that ran out
+        cause = escaped(str(error) or "out of memory")
+        say(f"nicety: cannot load what it needs: {cause}; check free memory, open files (ulimit -n) and the installation")
+        raise typer.Exit(FAILURE)
     import tempfile
     import traceback
 
@@ -203,7 +207,7 @@ def duration_or_none(text: str) -> float:
 
 def system_clock() -> Clock:
     """The clock of this machine."""
-    from ..service.clock import SystemClock
+    from ..hands.clock import SystemClock
 
     return SystemClock()
 

@@ -253,8 +253,10 @@ def _print_simulation(found: Sequence[Figures], itself: AsItWas | None, json_pat
         return
     if json_path is not None:
         from ..explain.logstream import ascii_json
+        from ..store.files import replacing
 
-        Path(json_path).write_text(ascii_json(record) + "\n", encoding="utf-8")
+        with replacing(Path(json_path)) as file:
+            file.write(f"{ascii_json(record)}\n".encode())
     lines = [mean.cells() for mean in summary] + ([] if itself is None else [itself.cells()])
     print(*table(simulation.HEADERS, lines, columns()), sep="\n")
 

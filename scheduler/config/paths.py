@@ -5,6 +5,7 @@ Environment and user id are arguments, so that a test can be any user.
 
 from __future__ import annotations
 
+import difflib
 import os
 import pwd
 import stat
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..hands.ledger import NAME
 from .sections import Config, ConfigError, parse
 
 SOCKET_PATH_LIMIT = 107
@@ -47,7 +49,7 @@ class Paths:
     @property
     def ledger(self) -> Path:
         """The ledger of original values."""
-        return self.root / "ledger.db"
+        return self.root / NAME
 
     @property
     def models(self) -> Path:
@@ -103,7 +105,17 @@ def read_config(path: Path, uid: int) -> Config:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError([f"{path}:{line}: not UTF-8 (byte {data[error.start]:#04x}); save the file as UTF-8"]) from None
-    return parse(text, str(path))
+    return parse(text, str(path), _uid_of)
+
+
+def _uid_of(name: str) -> int:
+    """The uid of a user, by the machine's database of users. Raises LookupError as `sections.UidOf` asks."""
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        close = difflib.get_close_matches(name, [entry.pw_name for entry in pwd.getpwall()], n=1, cutoff=0.5)
+        hint = f'did you mean "{close[0]}"?' if close else "give the uid if the user is made later"
+        raise LookupError(f'no user is called "{name}"; {hint}') from None
 
 
 def state_paths(config: Config, explicit: str | None, environment: Mapping[str, str], uid: int) -> Paths:

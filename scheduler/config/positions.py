@@ -1,8 +1,8 @@
 """The lines of the keys in a TOML text, for messages. Pure. Must not know what the keys mean.
 
 Neither tomllib nor tomlkit reports positions. So this module cuts the text into its statements (a table header, or a key with its
-value). tomllib itself finds where each statement ends and which keys it sets: a statement ends with the first line with which it
-parses. So quoted and dotted keys, inline tables and strings of many lines are read as TOML defines them, not by patterns.
+value): a statement ends with the first line after which no string and no bracket is open. tomllib itself finds which keys it sets.
+So quoted and dotted keys and inline tables are read as TOML defines them. The time grows with the length of the text only.
 """
 
 from __future__ import annotations
@@ -62,23 +62,34 @@ def dotted(path: Path) -> str:
 
 def _statements(text: str) -> Iterator[tuple[int, bool, dict[str, Any]]]:
     """(line, whether it is a table header, its data) of each statement that sets something."""
-    begin, held = 1, ""
-    for number, line in enumerate(text.split("\n"), 1):  # TOML has no other line ends, whatever str.splitlines takes for one
-        held += line.removesuffix("\r") + "\n"
-        try:
+    text = text.replace("\r\n", "\n") + "\n"
+    begin, line, depth = 0, 1, 0
+    for token in _TOKEN.finditer(text):
+        if token[0] in "[{":
+            depth += 1
+        elif token[0] in "]}":
+            depth -= 1
+        elif token[0] == "\n" and depth == 0:
+            held = text[begin : token.start()]
             data = tomllib.loads(held)
-        except (ValueError, RecursionError):
-            continue  # goes on in the next line
-        if data:
-            yield begin, held.lstrip().startswith("["), data
-        begin, held = number + 1, ""
+            if data:
+                yield line, held.lstrip().startswith("["), data
+            begin, line = token.end(), line + held.count("\n") + 1
+
+
+_STRINGS = (r'"""(?:\\.|[^\\])*?"""(?!")', r"'''.*?'''(?!')", r'"(?:\\.|[^"\\])*"', r"'[^']*'")
+_TOKEN = re.compile("|".join((*_STRINGS, r"#[^\n]*", r"[][{}\n]")), re.DOTALL)
+"""Strings and comments, which may hold brackets and ends of lines; and brackets and ends of lines outside of them."""
+
+DEEPEST = 8
+"""Names of the longest path that is looked for. Chosen: a key of the configuration has at most four."""
 
 
 def _paths(data: Mapping[str, Any], above: Path = ()) -> Iterator[Path]:
-    """The path of each key, tables before what they hold."""
+    """The path of each key, tables before what they hold, down to `DEEPEST`."""
     for key, value in data.items():
         path = (*above, key)
         yield path
         inside = value[0] if isinstance(value, list) and value else value
-        if isinstance(inside, Mapping):
+        if isinstance(inside, Mapping) and len(path) < DEEPEST:
             yield from _paths(inside, path)

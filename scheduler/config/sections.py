@@ -12,6 +12,7 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -19,16 +20,18 @@ import msgspec
 from msgspec import Meta, field
 
 from ...models.records import QUANTILES, Class
+from ..redaction import redacted_command, redacted_url
 from ..scope import ScopeError, resolve
 from .positions import dotted, fault, lines, nearest
 
 
 class ConfigError(ValueError):
-    """The configuration cannot be used; `problems` has one line for each cause."""
+    """The configuration cannot be used; `problems` has one line for each cause: what the file has of line ends and control
+    characters is escaped."""
 
     def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
-        super().__init__("\n".join(problems))
+        self.problems = ["".join(char if char.isprintable() else repr(char)[1:-1] for char in problem) for problem in problems]
+        super().__init__("\n".join(self.problems))
 
 
 def _key(field: str) -> str:
@@ -368,6 +371,38 @@ class Guard(Section, frozen=True):
     nice_floor: Annotated[Nice, Meta(description="Never set a nice below this.")] = 0
 
 
+DYNAMIC_UIDS = range(61184, 65520)
+"""Users that systemd makes for services with DynamicUser= (systemd's docs/UIDS-GIDS.md)."""
+
+
+class Tenants(Section, frozen=True):
+    """Whose processes may be demoted for whose. Entries of the lists are "user NAME", "user UID", "unit GLOB" and "slice GLOB"."""
+
+    apart: Annotated[
+        bool,
+        Meta(
+            description="Demote no process for another unprivileged user's. If false, all users are one team: owners do not matter."
+        ),
+    ] = True
+    system_uid_max: Annotated[
+        Uid,
+        Meta(
+            description="Users up to this one are the system's, as are those of DynamicUser=: their processes are helped at "
+            "anybody's expense. SYS_UID_MAX of /etc/login.defs."
+        ),
+    ] = 999
+    may_be_demoted: Annotated[list[str], Meta(description="Whose processes may be demoted for anybody.")] = field(
+        default_factory=list
+    )
+    may_be_helped: Annotated[
+        list[str], Meta(description="Whose processes are helped at anybody's expense, as the system's are.")
+    ] = field(default_factory=list)
+
+    def is_system(self, owner: int | None) -> bool:
+        """Whether a user is the system's. `owner`: None if it is not known."""
+        return owner is not None and (owner <= self.system_uid_max or owner in DYNAMIC_UIDS)
+
+
 class Config(Section, frozen=True):
     """The whole file."""
 
@@ -379,12 +414,25 @@ class Config(Section, frozen=True):
     placement: Placement = field(default_factory=Placement)
     quarantine: Quarantine = field(default_factory=Quarantine)
     guard: Guard = field(default_factory=Guard)
+    tenants: Tenants = field(default_factory=Tenants)
     groups: dict[str, GroupRule] = field(default_factory=dict)
     pools: dict[str, PoolConfig] = field(default_factory=dict)
 
 
-def parse(text: str, where: str = "configuration") -> Config:
-    """The configuration in `text` (TOML).
+Report = Callable[[tuple[str, ...], str], None]
+"""Called with the path of a key and what is wrong with it."""
+
+UidOf = Callable[[str], int]
+"""The uid of a user's name. Raises LookupError, whose text says what to do, for an unknown one."""
+
+
+def no_names(name: str) -> int:
+    """A `UidOf` without a database of users."""
+    raise LookupError(f'the name "{name}" cannot be looked up here: give the uid')
+
+
+def parse(text: str, where: str = "configuration", uid_of: UidOf = no_names) -> Config:
+    """The configuration in `text` (TOML). In `[tenants]` users have their uids instead of names.
 
     Raises ConfigError with a line for every problem: "FILE:LINE: section.key: cause; what to do", and for a text that is not TOML
     "FILE:LINE:COLUMN: cause; what to do".
@@ -403,6 +451,7 @@ def parse(text: str, where: str = "configuration") -> Config:
         problems.append((path, cause))
 
     config = msgspec.convert(_check(raw, Config, (), report, faulty), Config)
+    config = msgspec.structs.replace(config, tenants=_resolved(config.tenants, uid_of, report))
     for path, cause, keys in _senseless(config):
         section = path[:-1] if path[-1] in keys else path
         if not any((*section, key) in faulty for key in keys):  # a reported key has its default here
@@ -413,19 +462,54 @@ def parse(text: str, where: str = "configuration") -> Config:
     return config
 
 
+def _resolved(tenants: Tenants, uid_of: UidOf, report: Report) -> Tenants:
+    """The section with uids instead of names. An entry that names nobody is reported and left out."""
+
+    def entries(key: str) -> list[str]:
+        kept, wrong = list[str](), list[str]()
+        for entry in getattr(tenants, key):
+            kind, _, name = entry.partition(" ")
+            try:
+                kept.append(f"user {name if name.isdecimal() else uid_of(name)}" if kind == "user" and name else entry)
+            except LookupError as error:
+                wrong.append(str(error.args[0]))
+                continue
+            if kind not in ("user", "unit", "slice") or not name or name != name.strip():
+                wrong.append(f'"{entry}" is no "user NAME", "user UID", "unit GLOB" or "slice GLOB"{_meant(entry)}')
+            elif kind == "slice" and not name.endswith((".slice", "*")):
+                wrong.append(f'"{entry}" names no slice; did you mean "{entry}.slice"?')
+        if wrong:
+            report(("tenants", key), "; ".join(wrong))
+        return kept
+
+    return msgspec.structs.replace(tenants, may_be_demoted=entries("may_be_demoted"), may_be_helped=entries("may_be_helped"))
+
+
+def _meant(entry: str) -> str:
+    """What an entry of `[tenants]` without a valid kind probably stands for, as a question."""
+    kind, _, name = entry.strip().partition(" ")
+    close = difflib.get_close_matches(kind, ("user", "unit", "slice"), n=1, cutoff=0.5)
+    if name and close:
+        return f'; did you mean "{close[0]} {name.strip()}"?'
+    word = "slice" if kind.endswith(".slice") else "unit" if kind.endswith((".service", ".scope")) else "user"
+    return f'; did you mean "{word} {kind}"?' if kind and not name else ""
+
+
 def to_builtins(config: Config) -> dict[str, Any]:
-    """Plain dicts, for the session header of the decision log."""
+    """Plain dicts, for the session header of the decision log: without passwords, and of commands only the program. No decision
+    depends on either."""
     result: dict[str, Any] = msgspec.to_builtins(config)
+    for pool in result["pools"].values():
+        pool["broker"], pool["command"] = redacted_url(pool["broker"]), redacted_command(pool["command"])
+        if pool["queue"] is not None:
+            queue = pool["queue"]
+            queue["redis_list"], queue["command"] = redacted_url(queue["redis_list"]), redacted_command(queue["command"])
     return result
 
 
 def from_builtins(data: dict[str, Any]) -> Config:
-    """The inverse of `to_builtins`."""
+    """The configuration of a session header."""
     return msgspec.convert(data, Config)
-
-
-Report = Callable[[tuple[str, ...], str], None]
-"""Called with the path of a key and what is wrong with it."""
 
 
 def _check(
@@ -485,7 +569,7 @@ def _check(
 
 def _instead(cls: type[msgspec.Struct], key: str) -> str:
     """What a person may write for a key, or what holds without it."""
-    info = next(each for each in msgspec.structs.fields(cls) if each.encode_name == key)
+    info = _fields(cls)[key]
     choices = _choices(info.type)
     if choices:
         return "one of " + ", ".join(f'"{choice}"' for choice in choices)
@@ -519,8 +603,13 @@ def _in_words(message: str) -> str:
 
 
 def _required(cls: type[msgspec.Struct], name: str) -> bool:
-    info = next(f for f in msgspec.structs.fields(cls) if f.encode_name == name)
-    return info.required
+    return _fields(cls)[name].required
+
+
+@cache
+def _fields(cls: type[msgspec.Struct]) -> Mapping[str, msgspec.structs.FieldInfo]:
+    """The fields of a section by their keys. Found once: each time takes as long as reading a small file."""
+    return {field.encode_name: field for field in msgspec.structs.fields(cls)}
 
 
 def _table_of(hint: Any) -> tuple[type[msgspec.Struct] | None, bool]:

@@ -12,7 +12,9 @@ from enum import StrEnum
 import msgspec
 
 from ...models.records import Class
-from ..decision import Control, Decision, Effect, Outcome, Status, Tick
+from ..decision import Decision, Effect, Outcome, Tick
+from ..hands.faults import Status
+from ..hands.places import Control
 from .policies.policy import Aim, Impact, Memory, Metric
 from .policies.priority.supply import wait_share
 

@@ -12,19 +12,9 @@ from typing import Any
 import msgspec
 
 from ..config.sections import Config
-from ..decision import (
-    Action,
-    Control,
-    Decision,
-    Outcome,
-    Recycle,
-    ResizePool,
-    Restore,
-    Status,
-    Tick,
-    Topology,
-    Verdict,
-)
+from ..decision import Action, Decision, Outcome, Recycle, ResizePool, Restore, Tick, Topology, Verdict
+from ..hands.faults import Status
+from ..hands.places import Control
 from .effects import Effects, EffectsMemory
 from .guard import Guard, GuardMemory
 from .policies.policy import Gone, Memory, Proposal, Result, Standing

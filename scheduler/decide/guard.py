@@ -13,27 +13,15 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from ...models.records import Class, ProcId
+from ...models.identity import ProcId
+from ...models.records import Class
 from ..cgroup_paths import ROOT, ancestors
 from ..config.sections import Config
-from ..decision import (
-    Control,
-    Decision,
-    Digest,
-    Flag,
-    Group,
-    Member,
-    Pool,
-    Recycle,
-    Refusal,
-    ResizePool,
-    Restore,
-    Set,
-    Status,
-    Tick,
-    encode,
-)
-from ..fences import Limits
+from ..decision import Decision, Digest, Flag, Group, Member, Pool, Recycle, Refusal, ResizePool, Restore, Set, Tick, encode
+from ..hands.faults import Status
+from ..hands.fences import Limits
+from ..hands.places import Control
+from ..observe.grouping import OF_USER
 from ..places import ProcessPlace, SessionPlace, cgroup_of, process_of
 from .policies.policy import Memory, Result, knob
 from .policies.priority.mechanisms import Descent
@@ -358,7 +346,7 @@ class Guard:
             return False
         name = entry[0].name
         if name not in context.named:
-            program = name.removeprefix("program ") if name.startswith("program ") else ""
+            program = name.removeprefix("program ").partition(OF_USER)[0] if name.startswith("program ") else ""
             patterns = self._config.guard.protect
             context.named[name] = bool(program) and any(fnmatchcase(program, pattern) for pattern in patterns)
         return context.named[name]

@@ -18,11 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from ..config.paths import Paths
-from ..decision import Flag, ResizePool, Status
+from ..decision import Flag, ResizePool
 from ..explain.decision_page import page
 from ..explain.layout import columns, table
+from ..hands.faults import Status
 from ..interpreter import PYTHON
 from ..store.decisions import DecisionReader
+from ..store.files import replacing
 from .workload import SERVICE_WORKERS, DemoError, Feeder, Values, Workload, running
 
 SPANS = {"observe": 80.0, "act": 60.0}
@@ -150,7 +152,8 @@ def _demo(workload: Workload, directory: Path, json_path: Path | None, say: Call
         say(f"  nicety --config {config} --state-dir {state} {command}")
     if json_path is not None:
         report = {"claims": [asdict(claim) for claim in claims], "without": asdict(without), "with": asdict(acted)}
-        json_path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        with replacing(json_path) as file:
+            file.write(f"{json.dumps(report, indent=1)}\n".encode())
     return 1 if changed else 0
 
 

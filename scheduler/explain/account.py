@@ -14,7 +14,9 @@ import msgspec
 from ...models.records import Class, Score
 from ..config.sections import from_builtins
 from ..decide.policies.policy import knob
-from ..decision import Control, Decision, Effect, Group, Member, Note, Outcome, Pool, Restore, Session, Set, Status, Tick, Worker
+from ..decision import Decision, Effect, Group, Member, Note, Outcome, Pool, Restore, Session, Set, Tick, Worker
+from ..hands.faults import Status
+from ..hands.places import Control
 from ..observe.families import Families
 from ..observe.grouping import Grouping
 from ..places import process_of

@@ -11,7 +11,8 @@ from collections.abc import Hashable, Iterable, Sequence
 
 from ...models.records import HORIZONS, QUANTILES, Forecast, Score
 from ..config.paths import Paths
-from ..decision import Action, Effect, Flag, Outcome, Recycle, ResizePool, Restore, Session, Set, Status, Tick
+from ..decision import Action, Effect, Flag, Outcome, Recycle, ResizePool, Restore, Session, Set, Tick
+from ..hands.faults import Status
 from ..places import cgroup_of, process_of
 from ..read.text import printable
 from ..store.decisions import DecisionReader, LoggedDecision

@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
-from ..decision import Action, Control, Decision, Digest, Flag, Recycle, ResizePool, Restore, Set, Status, cpu_list, encode
-from ..fences import Limits, limits_in_words
+from ..decision import Action, Decision, Digest, Flag, Recycle, ResizePool, Restore, Set, encode
+from ..hands.faults import Status
+from ..hands.fences import Limits, limits_in_words
+from ..hands.places import Control, cpu_list
 from ..places import CgroupPlace, ProcessPlace, SessionPlace
 
 Item = TypeVar("Item")

@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..changes import Entry
-from ..decision import Control
-from ..fences import parts_of
-from ..places import AutogroupPlace, CgroupPlace, FencePlace, PoolPlace, ThreadPlace
-from ..ports import Knob
+from ..hands.changes import Entry
+from ..hands.fences import parts_of
+from ..hands.places import AutogroupPlace, Cgroup, Control, FencePlace, Knob, PoolPlace, ThreadPlace
 from .gathered import group_of
 
 MadeFor = Mapping[tuple[str, Control], tuple[str, str]]
@@ -58,7 +56,7 @@ def sum_up(entries: Iterable[Entry], made_for: MadeFor) -> list[dict[str, Any]]:
                 one.threads += 1
             case FencePlace(process=process):
                 one.processes.add(process)
-            case CgroupPlace():
+            case Cgroup():
                 one.cgroups.add(knob)
             case AutogroupPlace():
                 one.sessions.add(knob)

@@ -30,7 +30,8 @@ from typing import Any, Protocol
 import msgspec
 
 from ...models.records import Class
-from ..decision import Decision, Effect, Group, Note, Outcome, Refusal, ResizePool, Restore, Set, Status, Tick, Verdict
+from ..decision import Decision, Effect, Group, Note, Outcome, Refusal, ResizePool, Restore, Set, Tick, Verdict
+from ..hands.faults import Status
 from ..observe.rivals import RIVALS
 from ..read.text import printable
 from .class_words import CLASS, RULED, SPARED, evidence, percent

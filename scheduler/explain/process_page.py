@@ -12,12 +12,14 @@ from typing import Any
 import msgspec
 
 from ...models.records import Behaviour, Class
-from ..config.sections import Config
+from ..config.sections import Config, from_builtins
 from ..decide.policies.priority.contention import BUSY
 from ..decide.policies.priority.supply import WAIT_FLOOR, helpers, lacks
 from ..decide.policies.quarantine.words import WHAT
-from ..decision import Control, Flag, Group, Set, Tick, cpu_list
-from ..fences import Limits, limits_in_words
+from ..decide.tenants import Tenants
+from ..decision import Flag, Group, Set, Tick
+from ..hands.fences import Limits, limits_in_words
+from ..hands.places import Control, cpu_list
 from ..observe.rivals import touches
 from ..places import cgroup_of, process_of
 from ..words import figure, moment, size, span
@@ -378,14 +380,21 @@ def _not_demoted(about: Account, group: Group) -> list[str]:
     waiting = [each for each in about.tick.groups if each.class_ is Class.INTERACTIVE]
     if not waiting:
         return ["there is no interactive group to protect from it"]
+    config = Config() if about.session is None else from_builtins(about.session.config)
+    tenants = Tenants(config)
+    theirs = [each for each in waiting if not tenants.may(each, group)]
+    if len(theirs) == len(waiting):
+        named = sorted({tenants.whose(each) for each in theirs})
+        return [f"it belongs to {tenants.whose(group)}, and all that may wait to {_listed(named)}; [tenants] keeps them apart"]
     worst = max(waiting, key=lambda each: (_wait_share(each), each.name))
-    config = {} if about.session is None else about.session.config
-    least = config.get("priority", {}).get("wait", Config().priority.wait)
+    least = config.priority.wait
     waits = f"{worst.name} waits {_share(_wait_share(worst))} of its demand for a CPU"
     if worst.wait <= WAIT_FLOOR or _wait_share(worst) <= least:
         said = [f"no interactive group waits for long: {waits}, more than any other; contention begins above {_share(least)}"]
     else:
-        against = [*(note.text for note in about.notes), *_refused(about), *_no_use(about.tick, group, worst)]
+        other = f"it belongs to {tenants.whose(group)}, {worst.name} to {tenants.whose(worst)}; [tenants] keeps them apart"
+        apart = [other] if worst in theirs else []
+        against = [*apart, *(note.text for note in about.notes), *_refused(about), *_no_use(about.tick, group, worst)]
         waits += f" now ({worst.wait:.2f} cores)"
         if not against:
             last = "no control that nicety may change separates them, or it had no effect"

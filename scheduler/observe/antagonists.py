@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ...models.anomaly.model import NOTED
 from ...models.features import Floats
-from ...models.records import Anomaly, ProcId, Score, Snapshot
+from ...models.identity import ProcId
+from ...models.records import Anomaly, Score, Snapshot
 from ..decision import Antagonist, Member, StarvedWorker
 
 LOOK_BACK_SECONDS = 24.0

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ...models.anomaly.waitgraph import DeadlockWatch, WaitSnapshot
-from ...models.records import Deadlock, ProcId, Snapshot
+from ...models.identity import ProcId
+from ...models.records import Deadlock, Snapshot
 from ..ports import Waits
 
 SETTLED_NS = 3_000_000_000

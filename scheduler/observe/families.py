@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...models.features import Floats
-from ...models.records import Identity, Known, ProcId, SampleTable, Trait
+from ...models.identity import ProcId
+from ...models.records import Identity, Known, SampleTable, Trait
 from .grouping import Grouping
 
 _SHELLS = frozenset({"ash", "bash", "csh", "dash", "fish", "ksh", "mksh", "sh", "tcsh", "zsh"})
@@ -278,7 +279,7 @@ class _Kin:
         if up is None:
             return None
         one, other = self.identity(row), self.identity(up)
-        return up if (one.uid, one.unit) == (other.uid, other.unit) else None
+        return up if (one.uid, one.owner, one.unit) == (other.uid, other.owner, other.unit) else None
 
     def fellow(self, row: int) -> int | None:
         """The relative, if it is in the same session."""
@@ -348,11 +349,12 @@ class _Arrivals:
 
     def _family(self, row: int) -> _Family:
         id_ = self._ids[row]
-        program = self._kin.identity(row).program
+        identity = self._kin.identity(row)
+        program = identity.program
         up = self._relative(row)
         if up is not None and self._kin.identity(up).program == program:
             return self._fresh[self._ids[up]].family
-        base = f"program {program}"
+        base = f"program {program}{self._grouping.of_user(identity)}"
         if not nameless(program):
             return _Family(base, base)
         namer = self._namer(row)
@@ -383,4 +385,4 @@ def _is_shell(program: str) -> bool:
 
 def _same_program(one: Identity, other: Identity) -> bool:
     """Whether a process is still the same for grouping: it may have begun to listen, or changed its comm."""
-    return (one.program, one.cgroup, one.unit, one.uid) == (other.program, other.cgroup, other.unit, other.uid)
+    return all(getattr(one, key) == getattr(other, key) for key in ("program", "cgroup", "unit", "uid", "owner"))

@@ -6,17 +6,24 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ...models.records import Behaviour, Class, Identity, ProcId, Snapshot
+from ...models.identity import ProcId
+from ...models.records import Behaviour, Class, Identity, Snapshot
 from ..cgroup_paths import ancestors
 from ..decision import Group, Member
 from .measure import Measured
+from .tenancy import Tenancy, owner_of
 
 Classes = Mapping[str, tuple[Class, Behaviour | None]]
 """By group: its class, and the behaviour from which the class was inferred; None: it was not inferred."""
 
 
 def groups_of(
-    measured: Measured, snapshot: Snapshot, before: Snapshot, reported: Sequence[str], classes: Classes
+    measured: Measured,
+    snapshot: Snapshot,
+    before: Snapshot,
+    reported: Sequence[str],
+    classes: Classes,
+    tenancy: Tenancy,
 ) -> tuple[Group, ...]:
     """The groups that are reported, in this order. `before`: the previous snapshot."""
     index = {name: i for i, name in enumerate(measured.groups)}
@@ -27,12 +34,15 @@ def groups_of(
         for id_, row in measured.rows.items():
             group = members.get(measured.members[row])
             if group is not None:
-                group.append(Member(id_, sessions[row], snapshot.identities[id_].cgroup, nices[row], parents[row]))
+                identity = snapshot.identities[id_]
+                group.append(Member(id_, sessions[row], identity.cgroup, nices[row], parents[row], owner=owner_of(identity)))
     throttled = _throttled(measured, snapshot, before)
     result = []
     for name in reported:
         i = index[name]
         cpu, wait = float(measured.cpu[i]), float(measured.wait[i])
+        own = tuple(sorted(members.get(name, ()), key=lambda member: member.id))
+        identities = [snapshot.identities[member.id] for member in own]
         result.append(
             Group(
                 name=name,
@@ -42,10 +52,12 @@ def groups_of(
                 wait=wait,
                 demand=float(measured.demand[i]),
                 rss=int(measured.rss[i]),
-                members=tuple(sorted(members.get(name, ()), key=lambda member: member.id)),
+                members=own,
                 behaviour=classes[name][1],
                 brief=float(measured.brief[i]),
                 throttled=throttled.get(name, 0.0),
+                yields=bool(own) and tenancy.yields(identities),
+                favoured=bool(own) and tenancy.favours(identities),
             )
         )
     return tuple(result)
@@ -53,7 +65,8 @@ def groups_of(
 
 def member_of(id_: ProcId, record: np.void, identity: Identity) -> Member:
     """A process as part of a group. `record`: its row of the table."""
-    return Member(id_, int(record["session"]), identity.cgroup, int(record["nice"]), int(record["ppid"]), identity.cpus)
+    session, nice, parent = int(record["session"]), int(record["nice"]), int(record["ppid"])
+    return Member(id_, session, identity.cgroup, nice, parent, identity.cpus, owner_of(identity))
 
 
 def _throttled(measured: Measured, snapshot: Snapshot, before: Snapshot) -> dict[str, float]:

@@ -10,6 +10,7 @@ from fnmatch import translate
 
 from ...models.records import Class, Identity
 from ..config.sections import Config, GroupRule
+from .tenancy import slices_and_unit
 
 _CACHED = 4096  # identities remembered (chosen); emptied when full, so that a storm of program names costs time, not memory
 
@@ -18,11 +19,19 @@ _LOGIN = re.compile(r"init\.scope|session-[^/]*\.scope|user@\d+\.service|.*-spaw
 what belongs together, so programs in them are grouped by name."""
 
 
+OF_USER = " of uid "
+"""Before the user at the end of a group's name."""
+
+
 class Grouping:
     """The group of a process, whatever its parents are: that of the first rule that matches, in file order, else its unit or
     container."""
 
+    home: int | None = None
+    """The user that the daemon runs as, whose groups need not be told from others' by name; None: not known."""
+
     def __init__(self, config: Config) -> None:
+        self._tenants = config.tenants
         self._rules = [(name, Rule(rule)) for name, rule in config.groups.items()]
         given = [(name, rule.class_) for name, rule in config.groups.items()]
         given += [(name, pool.class_) for name, pool in config.pools.items()]
@@ -38,6 +47,11 @@ class Grouping:
         group = self._cache[identity] = self._by_identity(identity)
         return group
 
+    def of_user(self, identity: Identity) -> str:
+        """The end of the name of a group that must not hold two users' processes; "" for the system's and the daemon's own user."""
+        tenants, owner = self._tenants, identity.owner
+        return "" if not tenants.apart or owner == self.home or tenants.is_system(owner) else f"{OF_USER}{owner}"
+
     def pinned(self, group: str) -> Class | None:
         """The class that the configuration gives to a group; None if it gives none."""
         return self._pinned.get(group)
@@ -48,7 +62,11 @@ class Grouping:
                 return name
         if not identity.unit or _LOGIN.fullmatch(identity.unit):
             return None
-        return f"unit {identity.unit}" if identity.unit.endswith((".service", ".scope")) else f"container {identity.unit}"
+        if not identity.unit.endswith((".service", ".scope")):
+            return f"container {identity.unit}"
+        # a unit of a user's own manager may have the name of anybody's
+        ours = identity.unit == slices_and_unit(identity.cgroup)[1]
+        return f"unit {identity.unit}{'' if ours else self.of_user(identity)}"
 
 
 class Rule:

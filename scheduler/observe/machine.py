@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...models.features import Rates
-from ...models.records import Identity, ProcId, Snapshot
+from ...models.identity import ProcId
+from ...models.records import Identity, Snapshot
 from ..decision import Abilities, Machine
 from .rivals import running
 

@@ -13,14 +13,8 @@ from ...models.anomaly.evidence import CHANNELS
 from ...models.anomaly.lifecycle import CHILD_FAULTS, USER_HZ, Lifecycle, Noticed
 from ...models.behaviour import BEHAVIOUR_CHANNELS, SETTLED_SECONDS, YOUNG_SECONDS
 from ...models.features import Floats, Rates, rates
-from ...models.records import (
-    WINDOW,
-    Class,
-    Known,
-    ProcId,
-    Snapshot,
-    Trait,
-)
+from ...models.identity import ProcId
+from ...models.records import WINDOW, Class, Known, Snapshot, Trait
 from ..config.sections import Config
 from .families import Families
 from .grouping import Grouping
@@ -59,19 +53,26 @@ class Measured:
     members: tuple[str, ...]  # group of each row of the table
 
 
-def group_names(config: Config, snapshot: Snapshot) -> set[str]:
-    """The groups of one snapshot alone. Processes whose parents had ended before may have other names in a longer run."""
+def group_names(config: Config, snapshot: Snapshot, home: int) -> set[str]:
+    """The groups of one snapshot alone. Processes whose parents had ended before may have other names in a longer run.
+
+    `home`: the user that the daemon runs as.
+    """
     table = snapshot.table
     ids = list(map(ProcId, table["pid"].tolist(), table["start_ticks"].tolist()))
-    families = Families(Grouping(config))
+    grouping = Grouping(config)
+    grouping.home = home
+    families = Families(grouping)
     return set(families.step(ids, table["ppid"].tolist(), table["session"].tolist(), snapshot.identities, _pool_members(snapshot)))
 
 
 class Measurer:
     """Turns consecutive snapshots into measured values."""
 
-    def __init__(self, config: Config, interval: float | None = None) -> None:
+    def __init__(self, config: Config, interval: float | None = None, own: ProcId | None = None) -> None:
+        """`own`: the daemon; None: not known, as in training."""
         self._config = config
+        self._own = own
         self._interval = interval or config.daemon.interval
         self._grouping = Grouping(config)
         self._families = Families(self._grouping)
@@ -88,6 +89,8 @@ class Measurer:
         ids = list(map(ProcId, table["pid"].tolist(), table["start_ticks"].tolist()))
         rows = {id_: row for row, id_ in enumerate(ids)}
         noticed, started = self._lifecycle.step(snapshot, rows)
+        if self._own in rows:
+            self._grouping.home = snapshot.identities[self._own].owner
         self._families.step(ids, table["ppid"].tolist(), table["session"].tolist(), snapshot.identities, _pool_members(snapshot))
         if before is None or not 0 < snapshot.at - before.at <= GAP_INTERVALS * self._interval * 1e9:
             self._owed = None

@@ -17,7 +17,8 @@ from ...models.anomaly.self_history import SelfHistory
 from ...models.behaviour import BehaviourModel, Behaviours
 from ...models.features import Windows, WorkerWindows
 from ...models.forecast.demand import Network
-from ...models.records import Behaviour, Class, Deadlock, PoolSample, ProcId, Score, Snapshot
+from ...models.identity import ProcId
+from ...models.records import Behaviour, Class, Deadlock, PoolSample, Score, Snapshot
 from ..config.sections import Config
 from ..decision import Abilities, Feedback, Member, Outcome, Tick
 from .antagonists import Antagonists
@@ -28,6 +29,7 @@ from .measure import Measured, Measurer
 from .pool_figures import PoolFigures
 from .protection import Protection
 from .redefined import redefined_pools, regrouped
+from .tenancy import Tenancy, owner_name
 
 BUSY_GROUPS = 32
 """Most groups without a class that a tick reports and forecasts, the largest by demand (chosen): the rest is idle or noise."""
@@ -50,7 +52,7 @@ class Observer:
     ) -> None:
         self._config = config
         self._own = own
-        self._measurer = Measurer(config)
+        self._measurer = Measurer(config, own=own)
         self._scorer = anomaly or RobustZ()
         self._behaviours = Behaviours(behaviour, config.models.certainty, config.daemon.interval)
         self._series = Windows(1)
@@ -61,6 +63,7 @@ class Observer:
         self._pools = PoolFigures(config)
         self._forecasts = Forecasts(demand, config.daemon.interval)
         self._protection = Protection(config, own)
+        self._tenancy = Tenancy(config.tenants)
         self._before: Snapshot | None = None
         self._seq = -1
 
@@ -87,7 +90,9 @@ class Observer:
         classes = self._step_classes(measured)
         reported = self._reported(measured, snapshot, classes)
         sheltered = self._protection.sheltered(measured, snapshot)
-        scores = self._step_scores(measured, snapshot.host.memory_available)
+        scores = self._step_scores(measured, snapshot)
+        groups = groups_of(measured, snapshot, before, reported, classes, self._tenancy)
+        batch = [member for group in groups if group.class_ is Class.BATCH for member in group.members]
         self._antagonists.push(
             snapshot, measured.rates.cpu, measured.members, measured.rows, measured.worker_keys, measured.seconds
         )
@@ -99,7 +104,7 @@ class Observer:
             paused=paused,
             machine=self._machine.step(before, snapshot, measured.rates),
             protected=self._protection.protected(measured, snapshot, sheltered),
-            groups=groups_of(measured, snapshot, before, reported, classes),
+            groups=groups,
             pools=self._pools.step(snapshot, measured),
             forecasts=self._forecasts.step(measured, reported, snapshot),
             scores=scores,
@@ -109,6 +114,7 @@ class Observer:
             starved_workers=self._antagonists.of(scores, snapshot),
             feedback=feedback,
             sheltered=sheltered,
+            shared=self._tenancy.shared(snapshot, batch),
         )
 
     def start_warm(self, past: Sequence[tuple[int, tuple[PoolSample, ...]]]) -> None:
@@ -126,7 +132,7 @@ class Observer:
             raise ValueError("what was learned with another interval cannot be taken over")
         pools = redefined_pools(before._config, self._config)
         names = pools | regrouped(before._config, self._config)
-        self._measurer.follow(before._measurer, regroup=bool(names))
+        self._measurer.follow(before._measurer, regroup=bool(names) or before._config.tenants != self._config.tenants)
         self._behaviours.follow(before._behaviours, sorted(names))
         self._series, self._workers = before._series, before._workers
         self._series.forget(keys_of(names))
@@ -193,7 +199,7 @@ class Observer:
             return None
         return member_of(self._own, snapshot.table[row], snapshot.identities[self._own])
 
-    def _step_scores(self, measured: Measured, available: int) -> tuple[Score, ...]:
+    def _step_scores(self, measured: Measured, snapshot: Snapshot) -> tuple[Score, ...]:
         """Take what the workers did. Returns scores of all workers, and of masters whose pools have trouble; none if nothing would
         act on them."""
         if not self._config.quarantine.enabled:
@@ -203,5 +209,6 @@ class Observer:
         keys, pools = measured.worker_keys, measured.worker_pools
         alone = self._self_history.step(keys, pools, windows, lengths)
         least = LEAST if self._config.quarantine.false_alarms_per_day > FEW else NEAR
-        workers = score(self._scorer, keys, pools, windows, lengths, interval, available, alone, least)
+        owners = [owner_name(snapshot.identities[key], self._config.tenants) for key in keys]
+        workers = score(self._scorer, keys, pools, windows, lengths, interval, snapshot.host.memory_available, alone, least, owners)
         return tuple(merged(judge_pools(self._scorer, measured.noticed, interval), workers))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from ...models.records import ProcId, Snapshot
+from ...models.identity import ProcId
+from ...models.records import Snapshot
 from ..config.sections import Config
 from ..decision import Member
 from .group_figures import member_of

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ...models.records import Identity
-from ..decision import Control
+from ..hands.places import Control
 
 COMM_LETTERS = 15
 """Letters of a comm (TASK_COMM_LEN - 1): a program whose executable may not be read is known by its comm."""

@@ -6,7 +6,8 @@ import difflib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from ...models.records import Identity, ProcId
+from ...models.identity import ProcId
+from ...models.records import Identity
 from ..config.sections import Config, GroupRule
 from ..decision import Note
 from .grouping import Rule

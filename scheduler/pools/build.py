@@ -8,7 +8,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ..config.sections import Config, ConfigError
-from ..ports import Clock, PoolAdapter
+from ..hands.kernel import Clock
+from ..ports import PoolAdapter
 from .celery.adapter import CeleryPool
 from .command.adapter import CommandPool
 from .executor import ExecutorPool

@@ -15,11 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...models.records import PoolSample, ProcId, WorkerSample
+from ...models.identity import ProcId
+from ...models.records import PoolSample, WorkerSample
 from ..config.sections import PoolConfig
-from ..decision import Status
 from ..executor.board import BoardFile, BoardView, State, Word, WorkerState, WorkerView, boards
-from ..ports import Clock
+from ..hands.faults import Status
+from ..hands.kernel import Clock
 from .sensing.hands_off import QUIET, HandsOff
 from .sensing.signals import ProcessHandle, identify, open_process
 from .sensing.tally import PoolTally

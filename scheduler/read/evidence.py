@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ...models.records import ProcId
+from ...models.identity import ProcId
 from ..decision import Record
 from .calls import NUMBERS
 from .process import Seen, see

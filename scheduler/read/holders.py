@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ...models.records import ProcId
+from ...models.identity import ProcId
 
 PRIVATE = 128
 """FUTEX_PRIVATE_FLAG, FUTEX2_PRIVATE: include/uapi/linux/futex.h."""

@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..fences import outside
+from ..hands.fences import outside
 from .text import printable
 
 _COMM = 15  # TASK_COMM_LEN less its final zero
@@ -150,6 +150,17 @@ def _option(argument: str, how: _Options) -> tuple[str, str]:
         if argument[0] + letter in known:
             return argument[0] + letter, argument[at + 1 :]
     return "", ""
+
+
+def real_uid(status: bytes) -> int:
+    r"""The real user id in the text of /proc/PID/status (proc_pid_status(5)), as the reader's user namespace has it. Raises
+    ValueError if there is none.
+
+    >>> real_uid(b"Name:\tpasswd\nUid:\t1000\t0\t0\t0\nGid:\t0\n")
+    1000
+    """
+    at = status.index(b"\nUid:\t") + 6
+    return int(status[at : status.index(b"\t", at)])
 
 
 @lru_cache(maxsize=1024)

@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ...models.records import ProcId
-from ..faults import Fault, fault_of, is_gone, status_of
-from ..ports import Run, Trouble, Wait
+from ...models.identity import ProcId
+from ..hands.faults import Fault, Trouble, fault_of, is_gone, status_of
+from ..ports import Run, Wait
 from .calls import FILE_LOCKS, FUTEX, FUTEX_WAIT
 from .holders import (
     Area,

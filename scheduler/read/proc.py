@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from enum import Enum, auto
+from functools import lru_cache
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
@@ -34,10 +35,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from ...models.records import SAMPLE, Identity, Known, PoolSample, ProcId, SampleTable, Snapshot, Trait
-from ..faults import Fault, fault_of
+from ...models.identity import ProcId
+from ...models.records import SAMPLE, Identity, Known, PoolSample, SampleTable, Snapshot, Trait
+from ..hands.faults import Fault, fault_of
 from .host import USER_HZ, HostReader
-from .identity import base_name, cgroup_and_unit, program, says_more
+from .identity import base_name, cgroup_and_unit, program, real_uid, says_more
 from .quotas import Quotas
 from .sockets import Listeners, socket_inode
 from .stdin import Feeders, awaits_input
@@ -68,6 +70,10 @@ _WAIT, _IO, _FDS, _SOCKETS, _ASKED = map(int, Known)  # operators of IntFlag cos
 _SERVES, _SERVES_LOCALLY, _TERMINAL, _KEYS, _SHOWS, _FED, _ASKED_BY_PIPE = map(int, Trait)
 
 
+_shared = lru_cache(maxsize=1024)(Identity)
+"""Processes that are the same have one identity: a crowd of workers costs the memory of one (size chosen)."""
+
+
 class _Found(Enum):
     """How an attempt to read a process ended."""
 
@@ -84,11 +90,11 @@ _FOUND = {Fault.GONE: _Found.GONE, Fault.DENIED: _Found.CLOSED}  # all other fau
 class _Thread:
     """Run-queue counters of one thread, as last read."""
 
-    __slots__ = ("counters", "fd", "raw")
+    __slots__ = ("counters", "fd", "seen")
 
     def __init__(self) -> None:
         self.fd = -1
-        self.raw = _NEVER
+        self.seen: int | None = None  # hash of the text of which `counters` were read: a crowd of texts would fill memory
         self.counters = (0, 0, 0)  # run ns, wait ns, slices
 
 
@@ -98,7 +104,7 @@ class _Process:
     __slots__ = (
         *("clock", "comm", "cpu", "exec_mark", "fds", "fds_denied", "id", "identity", "io", "io_denied", "path", "pid"),
         *("links", "port", "ran", "retired", "row", "run_clock", "schedstat", "serves", "sockets", "sockets_denied", "stat_fd"),
-        *("stat_raw", "stdin", "threads", "unlooked"),
+        *("stat_seen", "stdin", "threads", "unlooked"),
     )
 
     def __init__(self, pid: int, path: str) -> None:
@@ -110,7 +116,7 @@ class _Process:
         self.clock = (~pid << 3) | _CPUCLOCK_SCHED
         self.run_clock = -1  # what `clock` showed at the last full read
         self.stat_fd = -1
-        self.stat_raw = _NEVER  # from which `row` was made
+        self.stat_seen: int | None = None  # hash of the text from which `row` was made; None: it is to be made anew
         self.schedstat = True  # this kernel has it, as far as known
         self.threads: dict[int, _Thread] = {}
         self.retired = (0, 0, 0)  # counters of threads that are gone
@@ -122,7 +128,7 @@ class _Process:
         self.serves: int | None = None  # traits from its sockets
         self.stdin = 0  # traits from its standard input
         self.port = 0  # the lowest on which its sockets listen
-        self.sockets: list[int] = []  # inodes of the sockets among its descriptors
+        self.sockets: tuple[int, ...] = ()  # inodes of the sockets among its descriptors
         self.links = -1  # number of its descriptors when they were last read
         self.unlooked = True  # it ran since then
         self.row = b""
@@ -228,7 +234,7 @@ class ProcSource:
                     continue
             found = self._attempt(process, now, due, name in watched)
             if found is _Found.UNKNOWN:
-                process.stat_raw, process.run_clock = _NEVER, -1  # keeps its last row; what changed is read in the next tick
+                process.stat_seen, process.run_clock = None, -1  # keeps its last row; what changed is read in the next tick
             elif found is not _Found.READ:
                 self._forget(name)
                 process = self._admitted(name)  # its pid may be reused already
@@ -295,7 +301,8 @@ class ProcSource:
         """Read one process. `now`: its CPU clock read before this call, ns; -1 where `root` is not our own procfs."""
         raw, process.stat_fd = self._pread(process.stat_fd, f"{process.path}/stat", _STAT_BYTES)
         turn = due and not (self._tick + process.pid) % (self.slow_every * _IDENTITY_TURNS)
-        if raw == process.stat_raw and now == process.run_clock != -1 and not (watched or turn or process.ran):
+        seen = hash(raw)
+        if seen == process.stat_seen and now == process.run_clock != -1 and not (watched or turn or process.ran):
             return _Found.READ
         comm = raw[raw.index(b"(") + 1 : raw.rindex(b")")]
         fields = raw[raw.rindex(b")") + 1 :].split()  # fields[0] is field 3 of proc_pid_stat(5)
@@ -324,7 +331,8 @@ class ProcSource:
         mark = fields[45] if len(fields) > 45 else _UNKNOWN  # where its arguments lie: moves with each exec
         ends = fields[20] == b"0"  # without memory it has no executable any more: it is a zombie or about to be one
         executed = comm != process.comm or mark != process.exec_mark
-        if process.identity is None or executed or turn:
+        watches = ran and (due or self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS)  # most give up rights soon after their start
+        if process.identity is None or executed or turn or (watches and os.stat(process.path).st_uid != process.identity.uid):
             self._identify(process, comm, mark, same_program=ends or not (executed or mark == _UNKNOWN))
         if process.unlooked and not process.sockets_denied:
             young = ran and self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS
@@ -373,7 +381,7 @@ class ProcSource:
             | _ASKED * (keys is not None),
             (serves or 0) | process.stdin | _TERMINAL * in_terminal | _KEYS * (keys is True),
         )
-        process.stat_raw = raw
+        process.stat_seen = seen
         return _Found.READ
 
     def _read_threads(self, process: _Process, count: int) -> None:
@@ -410,13 +418,14 @@ class ProcSource:
             raw, thread.fd = self._pread(thread.fd, path, 128)
         except (FileNotFoundError, ProcessLookupError):
             return False
-        if raw != thread.raw:
+        seen = hash(raw)
+        if seen != thread.seen:
             run, wait, timeslices = map(int, raw.split())
             if (
                 run < thread.counters[0] or wait < thread.counters[1] or timeslices < thread.counters[2]
             ):  # another thread with the same tid, read by path
                 process.retired = _added(process.retired, thread.counters)
-            thread.raw, thread.counters = raw, (run, wait, timeslices)
+            thread.seen, thread.counters = seen, (run, wait, timeslices)
         return True
 
     def _read_slow(self, process: _Process) -> None:
@@ -496,7 +505,10 @@ class ProcSource:
         except FileNotFoundError:
             os.stat(process.path)  # raises if the process is gone; else this kernel has no cgroups
             cgroup, unit = "/", ""
-        identity = Identity(name, what, cgroup, unit, os.stat(process.path).st_uid, process.port, self._allowed(process.pid))
+        uid = os.stat(process.path).st_uid  # of this directory the effective one, also of a process that may not be dumped
+        real = real_uid(_whole(f"{process.path}/status"))
+        cpus = self._allowed(process.pid)
+        identity = _shared(name, what, cgroup, unit, uid, process.port, cpus, None if real == uid else real)
         if before is not None and (comm != process.comm or mark != process.exec_mark):
             process.io_denied = process.fds_denied = process.sockets_denied = False  # an exec may change what we may read
         if identity != before:
@@ -586,7 +598,7 @@ def _added(a: tuple[int, int, int], b: tuple[int, int, int]) -> tuple[int, int, 
     return a[0] + b[0], a[1] + b[1], a[2] + b[2]
 
 
-def _sockets(path: str, count: int) -> list[int]:
+def _sockets(path: str, count: int) -> tuple[int, ...]:
     """Inodes of the sockets in a directory like /proc/PID/fd that has `count` entries."""
     if count <= _SHORT:
         try:
@@ -602,9 +614,9 @@ def _sockets(path: str, count: int) -> list[int]:
     return _inodes(links)
 
 
-def _inodes(links: Iterable[str]) -> list[int]:
+def _inodes(links: Iterable[str]) -> tuple[int, ...]:
     found = (socket_inode(link) for link in links if link.startswith("socket:"))
-    return [inode for inode in found if inode is not None]
+    return tuple(inode for inode in found if inode is not None)
 
 
 def _whole(path: str) -> bytes:

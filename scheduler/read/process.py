@@ -7,9 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...models.records import Identity, ProcId
-from ..faults import is_gone
-from .identity import cgroup_and_unit, program
+from ...models.identity import ProcId
+from ...models.records import Identity
+from ..hands.faults import is_gone
+from .identity import cgroup_and_unit, program, real_uid
 from .text import printable
 
 
@@ -35,6 +36,7 @@ def see(pid: int, proc: Path = Path("/proc")) -> Seen | None:
         cmdline = (directory / "cmdline").read_bytes()
         cgroup, unit = cgroup_and_unit((directory / "cgroup").read_bytes())
         uid = directory.stat().st_uid
+        real = real_uid((directory / "status").read_bytes())
     except OSError as error:
         if is_gone(error):
             return None
@@ -45,7 +47,7 @@ def see(pid: int, proc: Path = Path("/proc")) -> Seen | None:
         exe = str((directory / "exe").readlink())
     except OSError:
         exe = None
-    identity = Identity(comm, program(exe, comm, cmdline), cgroup, unit, uid)
+    identity = Identity(comm, program(exe, comm, cmdline), cgroup, unit, uid, real_uid=None if real == uid else real)
     return Seen(ProcId(pid, int(fields[19])), int(fields[3]), int(fields[1]), identity)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 from ...models.records import Quota
-from .cgroup import Cgroups, find
+from ..hands.knobs.cgroup import Cgroups, find
 
 LOOK_TICKS = 30
 """Reads after which a cgroup is checked again for a quota (chosen): one may have been set. Each read checks an equal share."""
@@ -61,7 +61,7 @@ class Quotas:
         for cgroup in every - self._places.keys():
             directory = self._mount.directory(cgroup)
             if directory is not None:
-                self._places[cgroup] = directory
+                self._places[cgroup] = Path(directory)
                 self._look(cgroup)
         self._order = sorted(self._places)
 

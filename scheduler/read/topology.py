@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..decision import Topology
+from ..hands.places import parse_cpu_list
 
 
 def read(sys_root: Path = Path("/sys"), allowed: Iterable[int] | None = None) -> Topology:
@@ -29,19 +30,6 @@ def read(sys_root: Path = Path("/sys"), allowed: Iterable[int] | None = None) ->
         caches=_partition(online, _caches(cpus, online)),
         nodes=_partition(online, nodes or [online]),
     )
-
-
-def parse_cpu_list(text: str) -> tuple[int, ...]:
-    """CPU numbers of a list in the kernel's form, ascending.
-
-    >>> parse_cpu_list("0-3,8,10-11")
-    (0, 1, 2, 3, 8, 10, 11)
-    """
-    cpus: set[int] = set()
-    for part in filter(None, text.strip().split(",")):
-        first, _, last = part.partition("-")
-        cpus.update(range(int(first), int(last or first) + 1))
-    return tuple(sorted(cpus))
 
 
 def _cpu_list(path: Path) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from ...models.anomaly.waitgraph import Halt, Thread, WaitSnapshot
-from ...models.records import ProcId
+from ...models.identity import ProcId
 from .blocked.belongings import Belongings
 from .blocked.budget import NEAR
 from .blocked.excuses import Excuses

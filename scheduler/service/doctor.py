@@ -8,26 +8,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..act.knobs.fence import Offer, Version, offers
-from ..changes import Entry
 from ..config.paths import Loaded, PathError, Paths, load_config, state_paths
 from ..config.sections import Config, ConfigError
-from ..decision import Control
+from ..hands.changes import Entry
+from ..hands.clock import SystemClock
+from ..hands.kernel import Clock
+from ..hands.knobs.cgroup import find
+from ..hands.knobs.fence import Offer, Version, offers
+from ..hands.ledger import Ledger, LedgerError, StateLock, left_behind
+from ..hands.places import Control
+from ..hands.safe_files import StoreError, private_directory
 from ..observe.rivals import RIVALS, reaches_others, rival
 from ..observe.unmatched import unmatched
 from ..pools.sensing.pidfile import STARTED, named
 from ..pools.sensing.signals import ProcessHandle
-from ..ports import Clock
-from ..read.cgroup import find
 from ..read.facts import Finding, findings, probe
 from ..read.host import MachineError
 from ..read.process import see_all
 from ..read.text import printable
-from ..store.files import StoreError, private_directory
-from ..store.ledger import Ledger, LedgerError, StateLock, left_behind
 from ..words import span
 from .answers.control_socket import ControlError, NoDaemonError, ask
-from .clock import SystemClock
 
 KERNEL_CONTROLS = tuple(control for control in Control if control is not Control.POOL_SIZE)
 """Controls that a rival may touch too. The size of a pool is not one: it belongs to the pool's master."""
@@ -71,6 +71,7 @@ def examine(
     result += _control_group(loaded.config, paths)
     result += _entries(loaded.config, proc)
     result.append(_fences(loaded.config, proc))
+    result.append(_tenants(loaded.config, uid))
     result += _models(loaded.config, paths)
     result += rivals(proc, uid)
     return result
@@ -164,13 +165,28 @@ def _configuration(loaded: Loaded) -> Finding:
 
 
 def _state(paths: Paths) -> Finding:
+    name, fix = "state directory", "or choose another with --state-dir"
     if not os.path.lexists(paths.root):
-        return Finding("state directory", True, f"{paths.root}: not there yet, created when first needed", "")
+        above = next(path for path in paths.root.parents if os.path.lexists(path))
+        lost = _unwritable(above)
+        if lost:
+            return Finding(name, False, f"{paths.root} cannot be created: {lost}", f"create it, {fix}")
+        return Finding(name, True, f"{paths.root}: not there yet, created when first needed", "")
     try:
         private_directory(paths.root)
     except StoreError as error:
-        return Finding("state directory", False, str(error), "or choose another with --state-dir")
-    return Finding("state directory", True, str(paths.root), "")
+        return Finding(name, False, str(error), fix)
+    lost = _unwritable(paths.root)
+    return Finding(name, not lost, lost or str(paths.root), f"make it writable, {fix}" if lost else "")
+
+
+def _unwritable(directory: Path) -> str:
+    """Why nothing can be written in a directory, "" if it can be."""
+    if os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+        return ""
+    if os.statvfs(directory).f_flag & os.ST_RDONLY:
+        return f"{directory} is on a read-only file system"
+    return f"this user may not write {directory}"
 
 
 def _daemon(paths: Paths) -> Finding:
@@ -242,6 +258,19 @@ def _pool(name: str, found: tuple[ProcessHandle, str] | str | None) -> Finding:
     handle, source = found
     handle.close()
     return Finding("pools", True, printable(f"[pools.{name}]: {source}, pid {handle.id.pid}"), "")
+
+
+def _tenants(config: Config, uid: int) -> Finding:
+    """Whose processes may be demoted for whose."""
+    tenants = config.tenants
+    if uid != 0:
+        return Finding("users", True, "only processes of this user are changed: nicety does not run as root", "")
+    if not tenants.apart:
+        return Finding("users", True, "one team: any user's processes may be demoted for any other's (tenants.apart)", "")
+    lists = ((tenants.may_be_demoted, "may be demoted for anybody"), (tenants.may_be_helped, "are helped at anybody's expense"))
+    said = [f"{', '.join(entries)} {what}" for entries, what in lists if entries]
+    rule = "no process is demoted for another unprivileged user's; see docs/tenants.md"
+    return Finding("users", True, printable("; ".join([rule, *said])), "")
 
 
 def _fences(config: Config, proc: Path) -> Finding:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from ..ports import Actuator, Clock
+from ..hands.kernel import Clock
+from ..ports import Actuator
 from .latest import Latest
 
 AGAIN_NS = 100_000_000

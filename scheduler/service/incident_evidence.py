@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...models.records import ProcId
+from ...models.identity import ProcId
 from ..decision import Decision, Flag, Recycle, Set
 from ..places import ProcessPlace
 from ..read import evidence

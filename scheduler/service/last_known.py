@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ...models.records import Deadlock, Snapshot
 from ..decision import Feedback
+from ..hands.safe_files import StoreError
 from ..observe.deadlocks import Deadlocks
 from ..ports import Waits
 from ..store.feedback import FeedbackStore
-from ..store.files import StoreError
 from .settings import Settings
 
 ALOOF = ("gunicorn", "uwsgi", "celery")

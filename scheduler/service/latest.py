@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...models.records import ProcId
+from ...models.identity import ProcId
 from ..decision import Group, Note, Outcome, Tick
 
 

@@ -10,7 +10,7 @@ from ...models.anomaly.model import AnomalyModel
 from ...models.artifact import Artifact, ArtifactError, load_live, shipped
 from ...models.behaviour import BehaviourModel
 from ...models.forecast.demand import Network
-from ...models.records import ProcId
+from ...models.identity import ProcId
 from ..config.sections import Config
 from ..decision import Abilities
 from ..explain.logstream import NOTICE, WARNING

@@ -10,12 +10,12 @@ import msgspec
 
 from ..config.paths import Paths
 from ..config.sections import Config
+from ..hands.kernel import Clock
+from ..hands.ledger import StateLock
 from ..pools.build import build
-from ..ports import Clock
 from ..read.facts import probe
 from ..read.proc import ProcSource
 from ..store.files import size_with_companions
-from ..store.ledger import StateLock
 from ..store.traces import TraceWriter
 from ..words import size, span
 
@@ -33,9 +33,9 @@ class Progress:
 
     def line(self) -> str:
         """The progress for people."""
-        lost = f", {self.dropped} ticks lost" if self.dropped else ""
+        lost = f", {_ticks(self.dropped)} lost" if self.dropped else ""
         grown = f", {size(max(self.written, 0))}"
-        return f"{span(self.seconds)}: {self.ticks} ticks, {self.processes} processes{grown}{lost}"
+        return f"{span(self.seconds)}: {_ticks(self.ticks)}, {self.processes} processes{grown}{lost}"
 
 
 class Interrupted(Exception):  # noqa: N818 - the usual end of a recording, not an error
@@ -85,7 +85,7 @@ def record(
                     processes=len(snapshot.table),
                     written=_stored(paths) - size_before,
                     dropped=writer.dropped,
-                    trouble=writer.last_error,
+                    trouble=writer.last_error or progress.trouble,
                 )
                 tell(progress)
                 due += step * max(1, -(-(clock.monotonic() - due) // step))
@@ -97,6 +97,10 @@ def record(
             source.close()
             writer.close()
     return progress
+
+
+def _ticks(number: int) -> str:
+    return f"{number} tick" if number == 1 else f"{number} ticks"
 
 
 def _stored(paths: Paths) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..explain.logstream import ERROR, NOTICE, WARNING, Forward, open_log
-from ..ports import Clock
+from ..hands.kernel import Clock
 from .steps import Fault
 
 log = logging.getLogger("nicety")

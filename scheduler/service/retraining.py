@@ -19,7 +19,7 @@ from typing import Any
 from ...models.artifact import FEATURES, ArtifactError, live_digest
 from ..config.sections import Models
 from ..explain.logstream import INFO, NOTICE, WARNING
-from ..interpreter import PYTHON
+from ..interpreter import PYTHON, environment
 from ..read.text import printable
 from ..words import size, span
 
@@ -131,7 +131,7 @@ class Retraining:
                 stdin=subprocess.DEVNULL,
                 stdout=result,
                 stderr=talk,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                env={**environment(os.environ), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
                 start_new_session=True,
                 preexec_fn=functools.partial(_end_with_parent, _prctl(), os.getpid()),
             )

@@ -13,11 +13,11 @@ from ..config.sections import to_builtins
 from ..decide.engine import Engine
 from ..decision import Outcome, Session, WarmStart
 from ..explain.logstream import NOTICE, WARNING
+from ..hands.kernel import Clock, Kernel
+from ..hands.safe_files import StoreError
 from ..observe.unmatched import Watch
-from ..ports import Clock, Kernel
 from ..read.facts import Facts
 from ..store.decisions import DecisionLog
-from ..store.files import StoreError
 from ..store.traces import TraceWriter
 from ..words import span
 from .latest import Latest

@@ -11,7 +11,7 @@ from pathlib import Path
 from ...models.forecast.seasonality import MEMORY
 from ...models.records import PoolSample
 from ..decision import WarmStart
-from ..store.files import StoreError
+from ..hands.safe_files import StoreError
 from ..store.traces import PoolsTick, newest_pools
 
 Past = list[tuple[int, tuple[PoolSample, ...]]]

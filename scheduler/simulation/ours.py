@@ -9,10 +9,12 @@ import msgspec
 import numpy as np
 
 from ...models.forecast.demand import Network
-from ...models.records import SAMPLE, HostSample, Identity, Known, PoolSample, ProcId, SampleTable, Snapshot, WorkerSample
+from ...models.identity import ProcId
+from ...models.records import SAMPLE, HostSample, Identity, Known, PoolSample, SampleTable, Snapshot, WorkerSample
 from ..config.sections import Config, Placement, PoolConfig, Priority, Quarantine
 from ..decide.engine import Engine
-from ..decision import Abilities, Outcome, ResizePool, Status, Tick, Verdict
+from ..decision import Abilities, Outcome, ResizePool, Tick, Verdict
+from ..hands.faults import Status
 from ..observe.observer import Observer
 from .queueing import PoolSeen, WorkerSeen
 

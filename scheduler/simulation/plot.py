@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..store.files import replacing
 from .arrivals import LoadError
 from .run import Figures
 
@@ -24,7 +25,18 @@ def figure(**options: Any) -> Any:
 
 
 def plot(path: Path, figures: Sequence[Figures]) -> None:
-    """Draw size against load of each rule for the first seed, as PNG. Raises LoadError if matplotlib is missing."""
+    """Draw size against load of each rule for the first seed, as PNG. Raises LoadError if matplotlib is missing, and StoreError if
+    the file cannot be written."""
+    figure()  # raises if it is missing
+    import matplotlib.figure
+
+    with matplotlib.rc_context(), replacing(path) as file:
+        matplotlib.rcdefaults()  # a matplotlibrc in the working directory can have LaTeX run
+        _drawn(figures).savefig(file, format="png", dpi=110)
+
+
+def _drawn(figures: Sequence[Figures]) -> Any:
+    """The picture."""
     shown = [each for each in figures if (each.seed, each.start_seconds) == (figures[0].seed, figures[0].start_seconds)]
     picture = figure(figsize=(11, 1.6 * len(shown) + 0.8), layout="constrained")
     for place, each in enumerate(shown):
@@ -39,4 +51,4 @@ def plot(path: Path, figures: Sequence[Figures]) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         if place == len(shown) - 1:
             axes.set_xlabel("minutes; blue: workers, grey: offered load in Erlangs", fontsize=9)
-    picture.savefig(path, format="png", dpi=110)
+    return picture

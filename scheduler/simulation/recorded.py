@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...models.records import PoolSample, ProcId
+from ...models.identity import ProcId
+from ...models.records import PoolSample
 from ..observe.loads import offered_load
 from ..store.traces import PoolsTick, newest_pools
 from .arrivals import LoadError, Recorded

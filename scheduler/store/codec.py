@@ -20,20 +20,28 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
-from ...models.records import SAMPLE, HostSample, Identity, PoolSample, ProcId, Quota, SampleTable, Snapshot, WorkerSample
+from ...models.identity import ProcId
+from ...models.records import SAMPLE, HostSample, Identity, PoolSample, Quota, SampleTable, Snapshot, WorkerSample
 
-MAX_ROWS = 1 << 21
-"""Maximum rows of a table; more is damage. Linux allows 2^22 tasks (pid_max in proc(5)). Chosen: half of that, so that a reader
-never needs 1 GiB for one record."""
+MAX_ROWS = 1 << 17
+"""Maximum rows of a table; more is damage. Chosen: four times as many processes as Linux allows by default up to 32 CPUs (pid_max
+is 32,768), and so few that a reader never needs 512 MB or a second for one record, no matter who made it."""
 
-MAX_BYTES = 1 << 28
-"""A record that unpacks to more is damage: MAX_ROWS new rows just fit."""
+MAX_REST = 1 << 23
+"""Maximum bytes of the rest. Chosen: 100 for each of 80,000 processes; a list of as many small records takes 200 MB in memory."""
+
+MAX_CPUS, MAX_POOLS = 8192, 1024
+"""Maximum CPUs and pools. Linux has at most 8192 CPUs (CONFIG_NR_CPUS). More pools than anyone configures (chosen)."""
+
+MAX_BYTES = 1 << 25
+"""A record that unpacks to more is damage: MAX_ROWS new rows and MAX_REST just fit."""
 
 _HEADER = struct.Struct("<IIII")
 _EXTRA = 5  # bytes of a written row before its samples: gap and newness
@@ -79,6 +87,7 @@ class _Identity(msgspec.Struct, array_like=True, frozen=True):
     uid: int
     port: int
     cpus: tuple[int, ...]
+    real_uid: int | None
 
 
 class _Pool(msgspec.Struct, array_like=True, frozen=True):
@@ -86,7 +95,7 @@ class _Pool(msgspec.Struct, array_like=True, frozen=True):
     size: int
     requested: int
     queued: float | None
-    workers: list[tuple[int, int, float | None, bool]]
+    workers: Annotated[list[tuple[int, int, float | None, bool]], Meta(max_length=MAX_ROWS)]
     master: tuple[int, int] | None
     start_seconds: float | None
     trouble: str
@@ -96,18 +105,18 @@ class _Rest(msgspec.Struct, array_like=True, frozen=True):
     """All but the table. Counters are differences to the snapshot before (to 0 if it has none)."""
 
     uptime_ticks: int
-    identities: list[_Identity]  # new or changed
-    forgotten: list[tuple[int, int]]  # identities that are gone although their process is not
-    cpu_busy_ns: list[int]
+    identities: Annotated[list[_Identity], Meta(max_length=MAX_ROWS)]  # new or changed
+    forgotten: Annotated[list[tuple[int, int]], Meta(max_length=MAX_ROWS)]  # identities that are gone although their process is not
+    cpu_busy_ns: Annotated[list[int], Meta(max_length=MAX_CPUS)]
     memory_total: int
     memory_available: int
     pressure_us: tuple[int, int, int] | None
     forks: int
     steal_ns: int
     kernel_ns: int
-    pools: list[int | _Pool]  # the place of an unchanged pool in the snapshot before, or a pool
-    quota_cgroups: list[str] | None  # None: as before
-    throttled_ns: list[int]
+    pools: Annotated[list[int | _Pool], Meta(max_length=MAX_POOLS)]  # the place of an unchanged pool in the one before, or a pool
+    quota_cgroups: Annotated[list[str], Meta(max_length=MAX_ROWS)] | None  # None: as before
+    throttled_ns: Annotated[list[int], Meta(max_length=MAX_ROWS)]
 
 
 _PACK = msgspec.msgpack.Encoder()
@@ -117,9 +126,12 @@ _UNPACK = msgspec.msgpack.Decoder(_Rest)
 def encode(now: Snapshot, before: Snapshot | None) -> bytes:
     """The record of `now` after `before`; a keyframe if `before` is None.
 
-    Raises ValueError for a table that is not of dtype SAMPLE or not strictly rising by (pid, start_ticks).
+    Raises ValueError for a table that is not of dtype SAMPLE or not strictly rising by (pid, start_ticks), and CodecError for more
+    processes than `decode` believes.
     """
     rows, keys = _rows(now.table)
+    if len(rows) > MAX_ROWS:
+        raise CodecError(f"{len(rows)} processes; at most {MAX_ROWS} can be recorded")
     if len(keys) > 1 and not (keys[1:] > keys[:-1]).all():
         raise ValueError("the sample table is not sorted by (pid, start_ticks) with each process once")
     old_rows, old_keys = _rows(before.table if before is not None else np.zeros(0, dtype=SAMPLE))
@@ -135,6 +147,8 @@ def encode(now: Snapshot, before: Snapshot | None) -> bytes:
     gone = np.flatnonzero(~stays)
     ids = {ProcId(pid, start) for pid, start in zip(*_ids(before, gone), strict=True)} if before is not None else set()
     rest = _PACK.encode(_rest(now, before, ids))
+    if len(rest) > MAX_REST:
+        raise CodecError(f"{len(rest)} bytes of names; at most {MAX_REST} can be recorded")
     body = _squeeze(_written_planes(rows, base, written, there))
     raw = b"".join((_HEADER.pack(len(rows), len(written), len(gone), len(rest)), body, _squeeze(_gaps(gone)), rest))
     return zlib.compress(raw, 1)
@@ -192,6 +206,8 @@ def _unzipped(data: bytes) -> bytes:
 
 def _unpacked_rest(raw: bytes, size: int) -> _Rest:
     """The last `size` bytes of an unzipped record."""
+    if size > MAX_REST:
+        raise CodecError(f"{size} bytes of rest; at most {MAX_REST} are written")
     try:
         return _UNPACK.decode(memoryview(raw)[len(raw) - size :])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -310,7 +326,7 @@ def _rest(now: Snapshot, before: Snapshot | None, gone: set[ProcId]) -> _Rest:
     forgotten: list[tuple[int, int]] = []
     if gone or now.identities != known:  # compared in C, values by `is` first: most ticks end here
         changed = [
-            _Identity(who.pid, who.start_ticks, it.comm, it.program, it.cgroup, it.unit, it.uid, it.port, it.cpus)
+            _Identity(who.pid, who.start_ticks, it.comm, it.program, it.cgroup, it.unit, it.uid, it.port, it.cpus, it.real_uid)
             for who, it in now.identities.items()
             if known.get(who) != it or who in gone
         ]
@@ -351,7 +367,9 @@ def _snapshot(rest: _Rest, before: Snapshot | None, table: SampleTable, gone: ND
             if mutable.pop(ProcId(pid, start), None) is None:
                 raise CodecError(f"forgets the identity of process {pid}, which has none")
         for it in rest.identities:
-            mutable[ProcId(it.pid, it.start_ticks)] = Identity(it.comm, it.program, it.cgroup, it.unit, it.uid, it.port, it.cpus)
+            mutable[ProcId(it.pid, it.start_ticks)] = Identity(
+                it.comm, it.program, it.cgroup, it.unit, it.uid, it.port, it.cpus, it.real_uid
+            )
         identities = mutable
     old = before.host if before is not None else HostSample((), 0, 0, None)
     pressure = rest.pressure_us
@@ -388,6 +406,8 @@ def _quotas(rest: _Rest, before: tuple[Quota, ...]) -> tuple[Quota, ...]:
 
 def _pools(rest: _Rest, before: tuple[PoolSample, ...]) -> tuple[PoolSample, ...]:
     pools = []
+    if sum(len(pool.workers) for pool in rest.pools if not isinstance(pool, int)) > MAX_ROWS:
+        raise CodecError("more workers than processes can be recorded")
     for pool in rest.pools:
         if not isinstance(pool, int):
             pools.append(_unpacked(pool))

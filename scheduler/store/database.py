@@ -14,7 +14,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .files import StoreError, UnsafeError, for_root, private_file
+from ..hands.safe_files import StoreError, UnsafeError
+from .files import for_root, private_file
 
 PAGE = 4096
 """Bytes of a page: SQLite's default (https://www.sqlite.org/pgszchng2016.html)."""

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from ...models.records import Score
+from ..hands.safe_files import StoreError, private_directory
 from .database import (
     ERRORS,
     PAGE,
@@ -47,25 +48,30 @@ from .database import (
     used_bytes,
     walk,
 )
-from .files import StoreError, private_directory, set_aside
+from .files import set_aside
 
 if TYPE_CHECKING:
     from ..decision import Action, Decision, Effect, Outcome, Refusal, Session, Tick, Verdict
     from ..read.evidence import Evidence
 
 APPLICATION = 0x6E636465  # "ncde" in PRAGMA application_id
-SCHEMA = 5
+SCHEMA = 6
 """Version of the tables and of every record in them: a change of a type in `decision` needs a new number."""
 
 KEYFRAME_TICKS = 600
 """The engine's memory is stored this often: a replay of a log whose beginning was dropped skips at most this, 10 min at 1 Hz.
 Chosen."""
 
+MAX_BYTES = 1 << 24
+"""A record that unpacks to more is damage, and none is written. Chosen: a tick with 10,000 processes takes about 1 MB; empty lists,
+the worst that so many bytes can hold, take 400 MB in memory."""
+
 REFUSED_BY_GUARD = "refused by guard"
 NO_OUTCOME = "no outcome"
 """Values of `LoggedDecision.status` besides those of `decision.Status`."""
 
 _SEQS = 1 << 32
+_LAST = (1 << 31) - 1  # the greatest number of a session: ids of ticks are 63 bits
 _TABLES = """
 CREATE TABLE sessions(number INTEGER PRIMARY KEY, id TEXT NOT NULL, wall INTEGER NOT NULL, record BLOB NOT NULL,
     crc INTEGER NOT NULL);
@@ -123,7 +129,7 @@ class LoggedTick:
 
 @dataclass(frozen=True, slots=True)
 class LoggedDecision:
-    """A decision or refusal with what became of it, as JSON; typed by its properties."""
+    """A decision or refusal with what became of it, as JSON that was checked; typed by its properties."""
 
     n: int  # place in the log
     id: str
@@ -319,7 +325,7 @@ class DecisionLog:
         from ..decision import encode
 
         data, said, done = encode(tick), encode(verdict), encode(tuple(outcomes))
-        packed, packed_said, packed_done = zlib.compress(data, 1), zlib.compress(said, 1), zlib.compress(done, 1)
+        packed, packed_said, packed_done = _packed(data), _packed(said), _packed(done)
         db.execute("BEGIN IMMEDIATE")
         try:
             db.execute("INSERT INTO ticks VALUES (?, ?, ?)", (id_, tick.wall, packed))
@@ -329,7 +335,7 @@ class DecisionLog:
             )
             if memory is not None:
                 remembered = encode(memory)
-                db.execute("INSERT INTO memories VALUES (?, ?, ?)", (id_, zlib.compress(remembered, 1), _crc(id_, remembered)))
+                db.execute("INSERT INTO memories VALUES (?, ?, ?)", (id_, _packed(remembered), _crc(id_, remembered)))
             for decision in verdict.decisions:
                 self._write_decision(db, id_, tick, decision, None)
             for refusal in verdict.refusals:
@@ -492,7 +498,7 @@ def _begin(db: sqlite3.Connection, session: Session) -> int:
             "SELECT max(n) FROM (SELECT max(number) AS n FROM sessions UNION ALL SELECT max(id) >> 32 FROM ticks)"
         ).fetchone()
         number = 1 + (last or 0)
-        values = (number, session.id, session.wall, zlib.compress(record, 1), _crc(number, record))
+        values = (number, session.id, session.wall, _packed(record), _crc(number, record))
         db.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?)", values)
         db.execute("COMMIT")
     except BaseException:
@@ -500,6 +506,13 @@ def _begin(db: sqlite3.Connection, session: Session) -> int:
             db.execute("ROLLBACK")
         raise
     return number
+
+
+def _packed(record: bytes) -> bytes:
+    """A record as the log has it. Raises StoreError for one that no reader would unpack."""
+    if len(record) > MAX_BYTES:
+        raise StoreError(f"a record of {len(record)} bytes is not logged: at most {MAX_BYTES} are read back")
+    return zlib.compress(record, 1)
 
 
 def _pids(action: Action, tick: Tick) -> list[int]:
@@ -683,7 +696,7 @@ class DecisionReader:
         try:
             rows = self._db.execute("SELECT record FROM evidence WHERE decision = ? ORDER BY n", (decision,)).fetchall()
             return tuple(msgspec.json.decode(record, type=Evidence) for (record,) in rows)
-        except (*ERRORS, msgspec.MsgspecError) as error:
+        except (*ERRORS, *_UNDECODABLE, TypeError) as error:
             raise self._broken(error) from None
 
     def scores(self, session: str, first: int, last: int) -> Iterator[Score]:
@@ -698,7 +711,7 @@ class DecisionReader:
             if not damage:
                 try:
                     yield from msgspec.json.decode(data, type=_Scores).scores
-                except (msgspec.MsgspecError, UnicodeDecodeError):
+                except _UNDECODABLE:
                     continue
 
     def follow(self, wait: Callable[[], bool], after: int | None = None) -> Iterator[LoggedDecision]:
@@ -724,7 +737,7 @@ class DecisionReader:
                 continue
             try:
                 yield self._decision(row)
-            except (*ERRORS, msgspec.MsgspecError, TypeError) as error:
+            except (*ERRORS, *_UNDECODABLE, TypeError) as error:
                 yield f"decision number {row[0]} cannot be read: {error}"
 
     def sessions(self) -> list[LoggedSession]:
@@ -732,11 +745,14 @@ class DecisionReader:
         from ..decision import Session
 
         found = []
-        for row in walk(self._db, "sessions", "id, wall, record, crc", key="number"):
+        for row in walk(self._db, "sessions", "id, wall, record, crc", key="number", until=_LAST):
             if isinstance(row, Damaged):
                 found.append(LoggedSession("", 0, None, None, None, 0, f"cannot be read: {row.reason}"))
                 continue
             number, id_, wall, record, crc = row
+            if not isinstance(wall, int):
+                found.append(LoggedSession(str(id_), 0, None, None, None, 0, "its time cannot be read"))
+                continue
             try:
                 first, last, ticks = self._db.execute(
                     "SELECT min(id), max(id), count(*) FROM ticks WHERE id BETWEEN ? AND ?",
@@ -747,7 +763,7 @@ class DecisionReader:
                 ticks = 0
             session, damage = _unpacked(record, crc, number, Session)
             seqs = [None if tick is None else tick % _SEQS for tick in (first, last)]
-            found.append(LoggedSession(str(id_), int(wall), session, seqs[0], seqs[1], ticks, damage))
+            found.append(LoggedSession(str(id_), wall, session, seqs[0], seqs[1], ticks, damage))
         return found
 
     def ticks(self, session: str | None = None) -> Iterator[LoggedTick]:
@@ -777,7 +793,7 @@ class DecisionReader:
     def latest(self) -> LoggedTick | None:
         """The last tick that was logged; None if there is none."""
         try:
-            (last,) = self._db.execute("SELECT max(id) FROM ticks").fetchone()
+            (last,) = self._db.execute("SELECT max(id) FROM ticks WHERE id >= 0").fetchone()
         except ERRORS as error:
             raise self._broken(error) from None
         return None if last is None else self._tick_by_id(last, dict(self._numbers()).get(last // _SEQS, ""))
@@ -791,9 +807,10 @@ class DecisionReader:
 
     def _numbers(self) -> list[tuple[int, str]]:
         """(number, id) of the sessions; a session whose row cannot be read has no id."""
-        known = {row[0]: str(row[1]) for row in walk(self._db, "sessions", "id", key="number") if not isinstance(row, Damaged)}
+        rows = walk(self._db, "sessions", "id", key="number", until=_LAST)
+        known = {row[0]: str(row[1]) for row in rows if not isinstance(row, Damaged)}
         number = -1
-        while True:  # one look-up per session, not a scan of the ticks
+        while number < _LAST:  # one look-up per session, not a scan of the ticks
             try:
                 row = self._db.execute("SELECT id FROM ticks WHERE id >= ? ORDER BY id LIMIT 1", ((number + 1) * _SEQS,)).fetchone()
             except ERRORS:
@@ -821,7 +838,7 @@ class DecisionReader:
         if not damage:
             try:
                 tick = msgspec.json.decode(data, type=Tick)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except _UNDECODABLE:
                 wrong.append("tick")
         try:
             proof = self._db.execute(
@@ -857,10 +874,13 @@ class DecisionReader:
     def _rows(self, query: str, values: tuple[Any, ...]) -> list[LoggedDecision]:
         try:
             return [self._decision(row) for row in self._db.execute(query, values).fetchall()]
-        except (*ERRORS, msgspec.MsgspecError, TypeError) as error:
+        except (*ERRORS, *_UNDECODABLE, TypeError) as error:
             raise self._broken(error) from None
 
     def _decision(self, row: tuple[Any, ...]) -> LoggedDecision:
+        """The decision of a row. Raises what `_UNDECODABLE` and `ERRORS` name, and TypeError, if it is none."""
+        from ..decision import Decision, Effect, Outcome, Refusal
+
         n, *values, status, decision, refusal, crc, tick = row
         id_, session, seq, wall, policy, action, target, pids = values
         outcomes, effects = (
@@ -873,6 +893,16 @@ class DecisionReader:
             )
             for table in ("outcomes", "effects")
         )
+        texts = (id_, session, policy, action, target, pids, status, decision, refusal or "")
+        if not all(isinstance(text, str) for text in texts) or not (isinstance(seq, int) and isinstance(wall, int)):
+            raise TypeError("a column has a wrong type")
+        msgspec.json.decode(decision, type=Decision)
+        if refusal is not None:
+            msgspec.json.decode(refusal, type=Refusal)
+        for text in outcomes:
+            msgspec.json.decode(text, type=Outcome)
+        for text in effects:
+            msgspec.json.decode(text, type=Effect)
         intact = crc == _row_crc(tuple(values), decision, refusal)
         about = msgspec.json.decode(pids, type=tuple[int, ...])
         return LoggedDecision(
@@ -884,6 +914,10 @@ class DecisionReader:
             f"the decision log {self.path} cannot be read there: {error}; `nicety replay` and `nicety export` read what is left of "
             "it; move it away and nicety begins a new one"
         )
+
+
+_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec may raise for JSON that is damaged. It nests as deep as Python may call."""
 
 
 class _Scores(msgspec.Struct):
@@ -903,7 +937,7 @@ def _unzipped(packed: Any) -> tuple[bytes, str]:
         return b"", "not a blob"
     unzip = zlib.decompressobj()
     try:
-        data = unzip.decompress(packed, 1 << 28)
+        data = unzip.decompress(packed, MAX_BYTES)
     except zlib.error as error:
         return b"", str(error)
     return (data, "") if unzip.eof and not unzip.unused_data else (b"", "it does not end where it should")
@@ -918,5 +952,5 @@ def _unpacked(packed: Any, crc: Any, id_: int, kind: Any) -> tuple[Any, str]:
         return None, "its checksum does not hold"
     try:
         return msgspec.json.decode(data, type=kind), ""
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except _UNDECODABLE as error:
         return None, f"not a record of this version: {error}"

@@ -16,8 +16,9 @@ from typing import Any, BinaryIO, Literal, Protocol
 
 import msgspec
 
+from ..hands.safe_files import StoreError
 from .decisions import DecisionReader, LoggedDecision
-from .files import StoreError, replacing
+from .files import replacing
 
 Format = Literal["csv", "jsonl", "parquet"]
 
@@ -35,6 +36,7 @@ COLUMNS: dict[str, str] = {
     "cgroup": "string",
     "unit": "string",
     "uid": "int64",
+    "owner": "int64",
     "port": "uint16",
     "ppid": "uint32",
     "kernel_session": "uint32",
@@ -185,7 +187,8 @@ def export_decisions(
 
 def _samples(session: str, boot_id: str, snapshot: Any) -> dict[str, list[Any]]:
     """The columns of one snapshot."""
-    from ...models.records import Identity, Known, ProcId, Trait
+    from ...models.identity import ProcId
+    from ...models.records import Identity, Known, Trait
 
     table = snapshot.table
     n = len(table)
@@ -218,6 +221,7 @@ def _samples(session: str, boot_id: str, snapshot: Any) -> dict[str, list[Any]]:
         "cgroup": [it.cgroup for it in ids],
         "unit": [it.unit for it in ids],
         "uid": [None if it is nobody else it.uid for it in ids],
+        "owner": [None if it is nobody else it.owner for it in ids],
         "port": [it.port or None for it in ids],
         "kernel_session": numbers("session"),
         "state": [chr(code) if code else None for code in table["state"].tolist()],

@@ -15,7 +15,8 @@ from pathlib import Path
 import msgspec
 
 from ..decision import Feedback
-from .files import StoreError, private_directory, replacing
+from ..hands.safe_files import StoreError, private_directory
+from .files import replacing
 
 MOST_BYTES = 1 << 20
 """Maximum size of the file. Chosen: an entry takes 120 bytes, so thousands fit."""

@@ -13,7 +13,8 @@ from typing import Annotated
 import msgspec
 
 from ..decide.policies.priority.pairs import LONGEST, Pause
-from .files import StoreError, replacing
+from ..hands.safe_files import StoreError
+from .files import replacing
 
 MOST_BYTES = 4 << 20
 """Maximum size of the file. Chosen: a pause takes 200 bytes, so 20,000 fit."""

@@ -34,6 +34,7 @@ from pathlib import Path
 import msgspec
 
 from ...models.records import PoolSample, Snapshot
+from ..hands.safe_files import StoreError, UnsafeError, private_directory
 from .codec import CodecError, decode, decode_pools, encode
 from .database import (
     ERRORS,
@@ -51,10 +52,10 @@ from .database import (
     used_bytes,
     walk,
 )
-from .files import StoreError, UnsafeError, private_directory, remove_with_companions, size_with_companions
+from .files import remove_with_companions, size_with_companions
 
 APPLICATION = 0x6E637472  # "nctr" in PRAGMA application_id: by which `file` and any reader can recognize the files
-SCHEMA = 7
+SCHEMA = 8
 """Version of tables, codec and sample columns together: a change of any of them needs a new number."""
 
 KEYFRAME_TICKS = 600
@@ -176,7 +177,10 @@ class TraceWriter:
             or self._ticks_since_key >= KEYFRAME_TICKS
             or self._bytes_since_key >= self._budget // 8  # so that a small budget has a place to cut, too
         )
-        data = encode(snapshot, None if key else self._before)
+        try:
+            data = encode(snapshot, None if key else self._before)
+        except CodecError as error:
+            raise StoreError(f"the tick is not recorded: {error}") from None
         assert self._number is not None
         tick = self._number * _SEQS + seq
         recording = self._header if key else None
@@ -439,7 +443,7 @@ def _first_of(files: list[_File], session: str) -> int:
                 row = db.execute("SELECT min(number) FROM sessions WHERE session = ?", (session,)).fetchone()
         except UNREADABLE:
             continue
-        if isinstance(row[0], int):
+        if isinstance(row[0], int) and 0 <= row[0] < _NO_END // _SEQS:
             return row[0] * _SEQS
     return 0
 
@@ -450,7 +454,9 @@ def _keyframe_before(db: sqlite3.Connection, end: int) -> int | None:
         row = db.execute("SELECT id FROM ticks WHERE id < ? AND recording IS NOT NULL ORDER BY id DESC LIMIT 1", (end,)).fetchone()
     except ERRORS:
         return None
-    return row[0] if row is not None and isinstance(row[0], int) else None
+    if row is None or not isinstance(row[0], int) or row[0] >= end:  # a damaged index may lead anywhere, and back again
+        return None
+    return row[0]
 
 
 def _pools_from(db: sqlite3.Connection, key: int, end: int) -> list[PoolsTick]:

@@ -11,12 +11,12 @@ from typing import Self
 
 from ...models.records import PoolSample
 from ..act.actuate import Acting
-from ..act.knobs.control import LinuxKernel
 from ..decision import Action, Decision, Outcome, Why
+from ..hands.clock import SystemClock
+from ..hands.knobs.control import LinuxKernel
+from ..hands.ledger import NAME, Ledger, StateLock
 from ..ports import PoolAdapter
 from ..read.locks import LinuxLocks
-from ..service.clock import SystemClock
-from ..store.ledger import Ledger, StateLock
 
 WHY = Why("test", "because", {}, (), ())
 """The reason of every decision."""
@@ -29,7 +29,7 @@ class Bench:
         self.state = state
         self.lock = StateLock(state)
         self.kernel = kernel or LinuxKernel()
-        self.ledger = Ledger(state / "ledger.db", self.kernel.boot_id())
+        self.ledger = Ledger(state / NAME, self.kernel.boot_id())
         self.pools: dict[str, PoolAdapter] = {}
         self.samples: dict[str, PoolSample] = {}
         self.actuator = Acting(self.ledger, self.kernel, LinuxLocks(), self.pools, self.samples, SystemClock())

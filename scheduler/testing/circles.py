@@ -33,7 +33,7 @@ from multiprocessing.synchronize import Lock, RLock
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from ...models.records import ProcId
+from ...models.identity import ProcId
 from ..executor.api import Executor
 from ..interpreter import PYTHON
 from .puppet import proc_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..ports import Clock
+from ..hands.kernel import Clock
 
 
 class FakeClock:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from ...models.records import ProcId
+from ...models.identity import ProcId
 from ..interpreter import PYTHON
 from .puppet import proc_id
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...models.records import PoolSample
-from ..ports import Clock, PoolAdapter
+from ..hands.kernel import Clock
+from ..ports import PoolAdapter
 
 _SECOND = 1_000_000_000
 

@@ -1,15 +1,14 @@
 """System calls of this process that fail on demand: the Nth call, with an errno. A failed call has no effect.
 
-At the boundary between Python and the kernel: `os`, `open`, what `act/knobs/slices.py` calls itself, and what SQLite calls.
-Python itself retries most calls after EINTR; here EINTR reaches the caller, which is harder. Reads of an open text
-file and fsync(2) are not among them: `tests/faults/test_nth_call.py` fails such calls with strace.
+At the boundary between Python and the kernel: `os`, `open`, and what `hands/knobs/slices.py` calls itself. Python itself retries
+most calls after EINTR; here EINTR reaches the caller, which is harder. Reads of an open text file are not among them:
+the campaign (docs/campaign.md) fails all calls with strace.
 """
 
 from __future__ import annotations
 
 import builtins
 import ctypes
-import ctypes.util
 import errno
 import io
 import os
@@ -17,35 +16,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..act.knobs import slices
+from ..hands.knobs import slices
 
 CALLS = (
-    *("open", "read", "pread", "write", "pwrite", "listdir", "stat", "readlink", "mkdir", "rmdir"),
+    *("open", "read", "pread", "write", "pwrite", "listdir", "scandir", "stat", "lstat", "fstat", "readlink", "mkdir", "rmdir"),
+    *("fsync", "fdatasync", "ftruncate", "rename", "unlink"),
     *("getpriority", "setpriority", "sched_getaffinity", "sched_setaffinity", "sched_getscheduler", "sched_setscheduler"),
 )
 """Functions of `os` that raise OSError."""
 
-IN_SQLITE = {
-    "open": (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_int),
-    "pread": (ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64),
-    "pwrite": (ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64),
-    "pread64": (ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64),
-    "pwrite64": (ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64),
-    "ftruncate": (ctypes.c_int, ctypes.c_int, ctypes.c_int64),
-}
-"""Calls that SQLite lets us replace (xSetSystemCall of its unix VFS), with their types, result first."""
-
 
 class FailingCalls:
-    """Counts calls and makes one of them fail. Leaving the `with` block restores the real calls. `sqlite`: SQLite's calls too."""
+    """Counts calls and makes one of them fail. Leaving the `with` block restores the real calls."""
 
-    def __init__(self, *, sqlite: bool = True) -> None:
+    def __init__(self) -> None:
         self.count = 0
         self.names: list[str] = []
-        self._sqlite = sqlite
         self._fail, self._code = 0, 0
         self._counting = False
-        self._kept: list[Any] = []  # callbacks that SQLite has
         self._undo: list[Callable[[], None]] = []
 
     def __enter__(self) -> FailingCalls:
@@ -53,10 +41,7 @@ class FailingCalls:
             self._replace(os, name)
         self._replace(io, "open")
         self._replace(builtins, "open")
-        libc = slices._libc  # noqa: SLF001 - its system calls are part of the boundary
-        self._set(slices, "_libc", _Libc(libc, self))
-        if self._sqlite:
-            self._enter_sqlite()
+        self._set(slices, "_libc", _Libc(ctypes.CDLL(None, use_errno=True), self))  # its system calls are part of the boundary
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -113,33 +98,6 @@ class FailingCalls:
 
         self._set(module, name, call)
 
-    def _enter_sqlite(self) -> None:
-        """Replace SQLite's calls; a SQLite that is built into Python is left alone."""
-        path = ctypes.util.find_library("sqlite3")
-        if path is None:
-            return
-        library = ctypes.CDLL(path)
-        library.sqlite3_vfs_find.restype = ctypes.POINTER(_Vfs)
-        vfs = library.sqlite3_vfs_find(None)
-        for name, (result, *arguments) in IN_SQLITE.items():
-            kind = ctypes.CFUNCTYPE(result, *arguments, use_errno=True)
-            address = vfs.contents.get_system_call(vfs, name.encode())
-            if address:
-                failing = self._in_sqlite(name, kind(address))
-                self._kept.append(kind(failing))
-                vfs.contents.set_system_call(vfs, name.encode(), ctypes.cast(self._kept[-1], ctypes.c_void_p))
-                self._undo.append(lambda n=name: vfs.contents.set_system_call(vfs, n.encode(), None))  # type: ignore[misc]
-
-    def _in_sqlite(self, name: str, real: Callable[..., int]) -> Callable[..., int]:
-        def call(*args: Any) -> int:
-            code = self.due(f"sqlite {name}")
-            if code:
-                ctypes.set_errno(code)
-                return -1
-            return real(*args)
-
-        return call
-
 
 class _Libc:
     """libc, whose `syscall` can fail."""
@@ -155,22 +113,6 @@ class _Libc:
         result: int = self._real.syscall(*args)
         return result
 
-
-class _Vfs(ctypes.Structure):
-    """sqlite3_vfs of version 3, https://www.sqlite.org/c3ref/vfs.html; what is not called is only an address."""
-
-
-_Vfs._fields_ = [
-    ("version", ctypes.c_int),
-    ("file_size", ctypes.c_int),
-    ("longest_path", ctypes.c_int),
-    *((name, ctypes.c_void_p) for name in ("next", "name", "data", "open", "delete", "access", "full_path")),
-    *((name, ctypes.c_void_p) for name in ("dl_open", "dl_error", "dl_sym", "dl_close", "randomness", "sleep", "time")),
-    *((name, ctypes.c_void_p) for name in ("last_error", "time64")),
-    ("set_system_call", ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Vfs), ctypes.c_char_p, ctypes.c_void_p)),
-    ("get_system_call", ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.POINTER(_Vfs), ctypes.c_char_p)),
-    ("next_system_call", ctypes.c_void_p),
-]
 
 EVERY = {name: getattr(errno, name) for name in ("EMFILE", "ENFILE", "ENOMEM", "EIO", "ENOSPC", "EACCES", "EINTR")}
 """The errors that every call is made to fail with."""

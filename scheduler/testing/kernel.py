@@ -10,11 +10,23 @@ from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from ...models.records import ProcId
-from ..decision import Control, Status
-from ..fences import FENCED, Limits, Part, key_of, name_for
-from ..places import AutogroupPlace, CgroupPlace, FencePlace, PoolPlace, ThreadId, ThreadPlace, process_of
-from ..ports import Kin, Knob, Scan, Trouble, Value, number
+from ...models.identity import ProcId
+from ..hands.faults import Status, Trouble
+from ..hands.fences import FENCED, Limits, Part, key_of, name_for
+from ..hands.kernel import Kin, Scan
+from ..hands.places import (
+    AutogroupPlace,
+    Cgroup,
+    Control,
+    FencePlace,
+    Knob,
+    PoolPlace,
+    ThreadId,
+    ThreadPlace,
+    Value,
+    number,
+    process_of,
+)
 
 WEIGHTS = {Control.CPU_SHARES: 1024, Control.CPU_WEIGHT: 100}  # values of a new cgroup, Linux' defaults
 DEFAULT_SLICE = 3_000_000  # ns, chosen: real kernels scale theirs with the number of CPUs
@@ -217,7 +229,7 @@ class FakeKernel:
                 if not any(process.autogroup == name for process in self.processes.values()):
                     return Trouble(Status.VANISHED, f"{name} is gone")
                 return self.autogroups[name]
-            case CgroupPlace(path=path):
+            case Cgroup(path=path):
                 return self._of_cgroup(knob.control, path)
             case FencePlace(key=key):
                 return self.fences.get(key, 0)
@@ -367,7 +379,7 @@ class FakeKernel:
             found = self._find(knob.on)
             if not isinstance(found, Trouble) and found[1].policy not in SLICED:
                 return Trouble(Status.REFUSED, "only SCHED_OTHER and SCHED_BATCH have slices")
-        if knob.control is Control.CPU_IDLE and isinstance(knob.on, CgroupPlace) and value:
+        if knob.control is Control.CPU_IDLE and isinstance(knob.on, Cgroup) and value:
             path = knob.on.path
             for weight, default in WEIGHTS.items():
                 if self.cgroups.get((weight, path), default) != default:
@@ -383,7 +395,7 @@ class FakeKernel:
                         process.fence = key if value else ""
             case AutogroupPlace(name=name):
                 self.autogroups[name] = number(value)
-            case CgroupPlace(path=path):
+            case Cgroup(path=path):
                 self.cgroups[knob.control, path] = number(value)
                 if knob.control is Control.CPU_IDLE and not value:
                     self.cgroups |= {

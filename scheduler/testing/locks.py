@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from ...models.records import ProcId
-from ..ports import Run, Trouble, Wait
+from ...models.identity import ProcId
+from ..hands.faults import Trouble
+from ..ports import Run, Wait
 
 
 class FakeLocks:

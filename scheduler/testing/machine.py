@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 
 from ...models.features import uncontended
-from ...models.records import HORIZONS, QUANTILES, Anomaly, Class, Forecast, ProcId, Score
+from ...models.identity import ProcId
+from ...models.records import HORIZONS, QUANTILES, Anomaly, Class, Forecast, Score
 from ..decision import (
-    Control,
     Decision,
     Digest,
     Flag,
@@ -30,12 +30,13 @@ from ..decision import (
     ResizePool,
     Restore,
     Set,
-    Status,
     Tick,
     Verdict,
     Worker,
 )
-from ..fences import Limits
+from ..hands.faults import Status
+from ..hands.fences import Limits
+from ..hands.places import Control
 from ..places import CgroupPlace, ProcessPlace, SessionPlace
 from .clock import FakeClock
 from .ticks import GIB
@@ -325,7 +326,7 @@ class FakeMachine:
 
     def _pool_group(self, pool: _RunningPool) -> Group:
         cpu = pool.busy * pool.spec.cores
-        members = tuple(Member(worker.id, POOL_SESSION, "/", self._nice(worker.id)) for worker in pool.workers)
+        members = tuple(Member(worker.id, POOL_SESSION, "/", self._nice(worker.id), owner=0) for worker in pool.workers)
         shown = () if pool.spec.class_ is Class.EXEMPT else members
         return Group(pool.spec.name, pool.spec.class_, len(members), cpu, 0.0, cpu, len(members) * (50 << 20), shown)
 
@@ -366,13 +367,13 @@ class FakeMachine:
             wait = 0.002 * work
             if hogs and ids:
                 wait += work * min(3.0, 0.6 * self._pressure(service, hogs, ids) * min(1.0, len(ids) / self._cpus))
-            member = Member(self._service_ids()[0], service.session, service.cgroup, 0)
+            member = Member(self._service_ids()[0], service.session, service.cgroup, 0, owner=0)
             groups.append(self._group(service.name, Class.INTERACTIVE, used, wait, 50 << 20, (member,)))
         if hogs and ids:
             cpu = min(float(len(ids)), self._cpus - used)
             first = ids[0].pid if hogs.brief else 0
             members = tuple(
-                Member(id_, hogs.session, hogs.cgroup, self._nice(id_), 1 if id_.pid == first else first) for id_ in ids
+                Member(id_, hogs.session, hogs.cgroup, self._nice(id_), 1 if id_.pid == first else first, owner=0) for id_ in ids
             )
             group = self._group(hogs.name, Class.BATCH, cpu, len(ids) - cpu, 1 << 20, members)
             groups.append(msgspec.structs.replace(group, brief=hogs.brief * cpu))

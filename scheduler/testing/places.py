@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...models.records import ProcId
-from ..decision import Control
+from ...models.identity import ProcId
+from ..hands.places import Control
 from ..places import ProcessPlace, SessionPlace
 
 

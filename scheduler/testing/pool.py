@@ -10,9 +10,10 @@ import random
 import statistics
 from dataclasses import dataclass
 
-from ...models.records import PoolSample, ProcId, WorkerSample
-from ..decision import Status
-from ..ports import Clock
+from ...models.identity import ProcId
+from ...models.records import PoolSample, WorkerSample
+from ..hands.faults import Status
+from ..hands.kernel import Clock
 
 _SECOND = 1_000_000_000
 HANDS_OFF_SECONDS = 60.0

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ...models.records import ProcId
+from ...models.identity import ProcId
 from ..interpreter import PYTHON
 
 _PROGRAM = r"""

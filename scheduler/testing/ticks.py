@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ...models.records import HORIZONS, QUANTILES, Class, Forecast, ProcId
+from ...models.identity import ProcId
+from ...models.records import HORIZONS, QUANTILES, Class, Forecast
 from ..decision import Group, Machine, Member, Outcome, Pool, Tick, Worker
 
 GIB = 1 << 30
@@ -25,9 +26,9 @@ def a_machine(**changes: object) -> Machine:
     return Machine(**{**values, **changes})  # type: ignore[arg-type]  # tests give what it takes
 
 
-def a_member(pid: int, session: int = 0, cgroup: str = "/", nice: int = 0) -> Member:
-    """A process; its session is its own unless given."""
-    return Member(ProcId(pid, pid), session or pid, cgroup, nice)
+def a_member(pid: int, session: int = 0, cgroup: str = "/", nice: int = 0, owner: int | None = 0) -> Member:
+    """A process of root; its session is its own unless given."""
+    return Member(ProcId(pid, pid), session or pid, cgroup, nice, owner=owner)
 
 
 def a_group(name: str, class_: Class, members: Iterable[Member] = (), cpu: float = 0.0, wait: float = 0.0) -> Group:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from ...models.anomaly.waitgraph import Halt, Thread, WaitSnapshot
-from ...models.records import ProcId
+from ...models.identity import ProcId
 
 
 class FakeWaits:

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import ProcId
+from nicety.models.identity import ProcId
 from nicety.scheduler.act.actuate import Acting
-from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.act.observing import Observing
 from nicety.scheduler.act.scoped import Scoped
-from nicety.scheduler.decision import Action, Control, Decision, Flag, Recycle, ResizePool, Restore, Set, Status, Why
-from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace, ThreadId, ThreadPlace
-from nicety.scheduler.ports import Actuator, Kernel, Knob, Trouble
+from nicety.scheduler.decision import Action, Decision, Flag, Recycle, ResizePool, Restore, Set, Why
+from nicety.scheduler.hands.faults import Status, Trouble
+from nicety.scheduler.hands.kernel import Kernel
+from nicety.scheduler.hands.knobs.control import LinuxKernel
+from nicety.scheduler.hands.ledger import Ledger
+from nicety.scheduler.hands.places import Control, Knob, ThreadId, ThreadPlace
+from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
+from nicety.scheduler.ports import Actuator
 from nicety.scheduler.scope import OBSERVE, act_on
-from nicety.scheduler.store.ledger import Ledger
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.kernel import FakeKernel
 from nicety.scheduler.testing.locks import FakeLocks
@@ -41,11 +44,11 @@ class Stage:
         self.acts = how in ("acting", "scoped to all")
         self.actuator: Actuator
         if how.startswith("scoped"):
-            scoped = Scoped(folder / "ledger.db", kernel, FakeLocks(), {"web": pool}, samples, clock)
+            scoped = Scoped(folder / "ledger.log", kernel, FakeLocks(), {"web": pool}, samples, clock)
             scoped.act_on(act_on(OBSERVE, () if how == "scoped to all" else ("policy other",), None))
             self.actuator, self.outstanding, self.close = scoped, scoped.outstanding, scoped.close
             return
-        ledger = Ledger(folder / "ledger.db", kernel.boot_id())
+        ledger = Ledger(folder / "ledger.log", kernel.boot_id())
         self.outstanding, self.close = ledger.outstanding, ledger.close
         if how == "acting":
             self.actuator = Acting(ledger, kernel, FakeLocks(), {"web": pool}, samples, clock)

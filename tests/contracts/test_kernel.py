@@ -12,13 +12,13 @@ from typing import Protocol
 
 import pytest
 
-from nicety.models.records import ProcId
-from nicety.scheduler.act.knobs.control import LinuxKernel
-from nicety.scheduler.decision import Control, Status
-from nicety.scheduler.fences import Limits, name_for, parts_of
-from nicety.scheduler.places import AutogroupPlace, CgroupPlace, FencePlace, PoolPlace, ThreadId, ThreadPlace
-from nicety.scheduler.ports import Kernel, Knob, Trouble, Value
-from nicety.scheduler.read.cgroup import find
+from nicety.models.identity import ProcId
+from nicety.scheduler.hands.faults import Status, Trouble
+from nicety.scheduler.hands.fences import Limits, name_for, parts_of
+from nicety.scheduler.hands.kernel import Kernel
+from nicety.scheduler.hands.knobs.cgroup import find
+from nicety.scheduler.hands.knobs.control import LinuxKernel
+from nicety.scheduler.hands.places import AutogroupPlace, Cgroup, Control, FencePlace, Knob, PoolPlace, ThreadId, ThreadPlace, Value
 from nicety.scheduler.testing.kernel import FakeKernel
 from nicety.scheduler.testing.puppet import Puppet
 
@@ -103,7 +103,7 @@ class RealWorld:
         mount = find(Path("/proc/self/mountinfo").read_text()).shares
         if mount is None:
             pytest.skip("this machine has no cgroup v1 cpu hierarchy")
-        self._group = mount.point / f"nicety-contract-{os.getpid()}"
+        self._group = Path(mount.point) / f"nicety-contract-{os.getpid()}"
         try:
             self._group.mkdir()
         except OSError as error:
@@ -343,7 +343,7 @@ def test_a_fence_by_weight_takes_children_along_and_leaves_nobody_in_it(world: W
 
 def test_a_cgroup_is_idle_or_has_a_weight_that_is_never_lost(world: World) -> None:
     group = world.cgroup()
-    idle, shares = Knob(Control.CPU_IDLE, CgroupPlace(group)), Knob(Control.CPU_SHARES, CgroupPlace(group))
+    idle, shares = Knob(Control.CPU_IDLE, Cgroup(group)), Knob(Control.CPU_SHARES, Cgroup(group))
     assert (value(world, idle), value(world, shares)) == (0, 1024)
     assert world.kernel.write(shares, 1024, 512) is None
     refused = world.kernel.write(idle, 0, 1)

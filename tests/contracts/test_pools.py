@@ -13,16 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import ProcId
+from nicety.models.identity import ProcId
 from nicety.scheduler.config.sections import PoolConfig
-from nicety.scheduler.decision import Status
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.kernel import Clock
 from nicety.scheduler.pools.celery.adapter import CeleryPool
 from nicety.scheduler.pools.command.adapter import CommandPool
 from nicety.scheduler.pools.executor import ExecutorPool
 from nicety.scheduler.pools.gunicorn.adapter import GunicornPool
 from nicety.scheduler.pools.uwsgi.adapter import UwsgiPool
-from nicety.scheduler.ports import Clock, PoolAdapter
-from nicety.scheduler.service.clock import SystemClock
+from nicety.scheduler.ports import PoolAdapter
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.driver import PoolDriver
 from nicety.scheduler.testing.pool import FakePool

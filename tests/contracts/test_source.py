@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nicety.models.records import SAMPLE, Known, PoolSample, ProcId, SampleTable, Snapshot, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, Known, PoolSample, SampleTable, Snapshot, WorkerSample
 from nicety.scheduler.ports import Source
 from nicety.scheduler.read.proc import ProcSource
 

@@ -16,14 +16,12 @@ from typing import Any
 
 import pytest
 
-from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.act.undo import undo_from_ledger
-from nicety.scheduler.changes import Entry, EntryStatus
-from nicety.scheduler.decision import Control
-from nicety.scheduler.places import ThreadId, ThreadPlace
-from nicety.scheduler.ports import Knob
-from nicety.scheduler.service.clock import SystemClock
-from nicety.scheduler.store.ledger import Ledger, LedgerError, StateLock
+from nicety.scheduler.hands.changes import Entry, EntryStatus
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.knobs.control import LinuxKernel
+from nicety.scheduler.hands.ledger import Ledger, LedgerError, StateLock
+from nicety.scheduler.hands.places import Control, Knob, ThreadId, ThreadPlace
 from nicety.scheduler.testing.puppet import Puppet
 
 NOBODY = 65534
@@ -37,7 +35,7 @@ def forge(state: Path, puppet: Puppet) -> None:
     kernel = LinuxKernel()
     nice = os.getpriority(os.PRIO_PROCESS, puppet.id.pid)
     values = {"original": -20, "old": -20, "new": nice}
-    ledger = Ledger(state / "ledger.db", kernel.boot_id())
+    ledger = Ledger(state / "ledger.log", kernel.boot_id())
     common = {"boot_id": kernel.boot_id(), "decision": "x-0.0", "target": "t", "wall": 1}
     where = {"knob": Knob(Control.NICE, ThreadPlace(puppet.id, ThreadId(*puppet.id))), "session": 1, "group": 1, "since": 1}
     (number,) = ledger.intend([Entry(id=0, status=EntryStatus.INTENT, **common, **where, **values)])  # type: ignore[arg-type]
@@ -80,7 +78,7 @@ def puppet() -> Iterator[Puppet]:
 def test_a_forged_ledger_renices_nobody(nicety: Command, state: Path, puppet: Puppet, given: str) -> None:
     before = os.getpriority(os.PRIO_PROCESS, puppet.id.pid)
     forge(state, puppet)
-    give(state if given == "all of it" else state / "ledger.db")
+    give(state if given == "all of it" else state / "ledger.log")
     there = contents(state)
     done = nicety("undo", "--state-dir", state)
     assert os.getpriority(os.PRIO_PROCESS, puppet.id.pid) == before
@@ -136,7 +134,7 @@ def test_root_reads_no_log_that_somebody_else_could_have_written(
 
 
 @pytest.mark.parametrize("how", ["link", "hard link"])
-@pytest.mark.parametrize("name", ["lock", "ledger.db", "ledger.db-wal", "ledger.db-shm"])
+@pytest.mark.parametrize("name", ["lock", "ledger.log", "ledger.db"])
 def test_what_another_name_leads_to_is_not_written(nicety: Command, state: Path, puppet: Puppet, name: str, how: str) -> None:
     forge(state, puppet)
     victim = state.parent / "shadow"
@@ -161,11 +159,11 @@ def test_a_directory_that_is_a_link_is_refused(nicety: Command, state: Path, pup
     done = nicety("undo", "--state-dir", state.parent / "link")
     assert done.code == 1
     assert "symbolic link" in done.err
-    assert (state / "ledger.db").exists()
+    assert (state / "ledger.log").exists()
     assert not (state / "lock").exists()
 
 
-@pytest.mark.parametrize("name", ["", "lock", "ledger.db"])
+@pytest.mark.parametrize("name", ["", "lock", "ledger.log"])
 def test_what_others_may_write_is_refused(nicety: Command, state: Path, puppet: Puppet, name: str) -> None:
     forge(state, puppet)
     (state / "lock").touch(mode=0o600)
@@ -177,20 +175,18 @@ def test_what_others_may_write_is_refused(nicety: Command, state: Path, puppet: 
 
 
 @pytest.mark.parametrize("how", ["as the file", "through a link"])
-def test_the_database_of_another_program_is_left_as_it_is(nicety: Command, state: Path, how: str) -> None:
-    theirs = state / "ledger.db" if how == "as the file" else state.parent / "accounts.db"
-    connection = sqlite3.connect(theirs)
-    connection.executescript("create table accounts (name text); insert into accounts values ('wages')")
-    connection.close()
+def test_the_file_of_another_program_is_left_as_it_is(nicety: Command, state: Path, how: str) -> None:
+    theirs = state / "ledger.log" if how == "as the file" else state.parent / "accounts"
+    theirs.write_text("2026-12-02 wages\n  assets:bank  100 EUR\n")
     theirs.chmod(0o600)
     if how != "as the file":
-        (state / "ledger.db").symlink_to(theirs)
+        (state / "ledger.log").symlink_to(theirs)
     before = theirs.read_bytes()
     done = nicety("undo", "--state-dir", state)
     assert done.code == 1
-    assert ("another program" if how == "as the file" else "symbolic link") in done.err
+    assert ("is no ledger of nicety" if how == "as the file" else "symbolic link") in done.err
     assert theirs.read_bytes() == before
-    assert sorted(path.name for path in state.iterdir()) == ["ledger.db", "lock"]
+    assert sorted(path.name for path in state.iterdir()) == ["ledger.log", "lock"]
 
 
 def test_the_lock_is_no_pipe_and_no_directory(state: Path) -> None:
@@ -206,12 +202,12 @@ def test_the_lock_is_no_pipe_and_no_directory(state: Path) -> None:
 def test_a_ledger_that_is_exchanged_for_a_link_while_it_is_in_use_is_not_followed(state: Path, puppet: Puppet) -> None:
     kernel = LinuxKernel()
     forge(state, puppet)
-    ledger = Ledger(state / "ledger.db", kernel.boot_id())
+    ledger = Ledger(state / "ledger.log", kernel.boot_id())
     theirs = state.parent / "theirs.db"
-    shutil.copy(state / "ledger.db", theirs)
+    shutil.copy(state / "ledger.log", theirs)
     before = theirs.read_bytes()
-    (state / "ledger.db").unlink()
-    (state / "ledger.db").symlink_to(theirs)
+    (state / "ledger.log").unlink()
+    (state / "ledger.log").symlink_to(theirs)
     with pytest.raises(LedgerError, match="nothing is changed without it"):
         ledger.intend([ledger.outstanding()[0]])
     ledger.close()

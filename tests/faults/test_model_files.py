@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nicety.models.artifact import MAX_ARRAYS, MAX_BYTES, ArtifactError, Card, DataRange, load, load_live, promote, save
+from nicety.models.artifact import MAX_ARRAYS, MAX_BYTES, ArtifactError, Card, DataRange, load, load_live, promote, rollback, save
 from nicety.models.forecast.demand import DEMAND_FEATURES, Network
 from nicety.models.records import QUANTILES
 
@@ -298,10 +298,27 @@ def test_what_others_may_write_is_refused_with_the_fix(models: Path, place: Path
 
 
 @ROOT
-@pytest.mark.parametrize("which", ["", "card.json", "model.npz"])
+@pytest.mark.parametrize("which", ["../..", "..", "../live", "", "card.json", "model.npz"])
 def test_root_takes_no_model_of_another_user(models: Path, place: Path, which: str) -> None:
     os.chown(place / which, 65534, 65534)
     with pytest.raises(ArtifactError, match=r"belongs to user 65534.*chown"):
+        load_live(models, "demand")
+
+
+@ROOT
+@pytest.mark.parametrize("how", ["theirs", "open to all", "sticky"])
+def test_root_takes_no_model_from_below_a_folder_that_others_can_exchange(tmp_path: Path, how: str) -> None:
+    above = tmp_path / "above"
+    models = above / "between" / "models"
+    make(models)
+    if how == "theirs":
+        os.chown(above, 65534, 65534)
+    else:
+        above.chmod(0o777 if how == "open to all" else 0o1777)
+    if how == "sticky":
+        assert load_live(models, "demand") is not None, "nobody can rename what is not his in such a folder"
+        return
+    with pytest.raises(ArtifactError, match=f"others may exchange what is in {above}"):
         load_live(models, "demand")
 
 
@@ -318,6 +335,20 @@ def test_a_linked_folder_is_not_followed(models: Path, place: Path, tmp_path: Pa
     place.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ArtifactError, match="link"):
         load_live(models, "demand")
+
+
+@pytest.mark.parametrize("linked", ["models", "demand"])
+def test_no_choice_of_a_model_is_written_through_a_linked_folder(models: Path, place: Path, tmp_path: Path, linked: str) -> None:
+    folder = models if linked == "models" else models / "demand"
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    before = {path: path.read_bytes() for path in sorted((tmp_path / "elsewhere").rglob("*")) if path.is_file()}
+    for digest in (None, place.name):
+        with pytest.raises(ArtifactError, match="link"):
+            promote(models, "demand", digest)
+    with pytest.raises(ArtifactError, match="link"):
+        rollback(models, "demand")
+    assert {path: path.read_bytes() for path in sorted((tmp_path / "elsewhere").rglob("*")) if path.is_file()} == before
 
 
 def test_a_pipe_in_place_of_a_file_does_not_block(models: Path, place: Path) -> None:

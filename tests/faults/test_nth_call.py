@@ -10,9 +10,6 @@ import gc
 import os
 import resource
 import shutil
-import sqlite3
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -20,19 +17,23 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import Class, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import Class
 from nicety.scheduler.act.actuate import Acting
-from nicety.scheduler.act.knobs.control import LinuxKernel
-from nicety.scheduler.act.knobs.slices import Slices
 from nicety.scheduler.act.undo import undo_from_ledger
-from nicety.scheduler.decision import Action, Control, Decision, Group, Member, Outcome, Restore, Set, Status, Why
-from nicety.scheduler.fences import Limits
+from nicety.scheduler.decision import Action, Decision, Group, Member, Outcome, Restore, Set, Why
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.fences import Limits
+from nicety.scheduler.hands.knobs.cgroup import find
+from nicety.scheduler.hands.knobs.control import LinuxKernel
+from nicety.scheduler.hands.knobs.slices import Slices
+from nicety.scheduler.hands.ledger import NAME, Ledger, LedgerError
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
-from nicety.scheduler.read.cgroup import find
 from nicety.scheduler.read.locks import LinuxLocks
-from nicety.scheduler.store.ledger import Ledger, LedgerError
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.failing import EVERY, FailingCalls
+from nicety.scheduler.testing.ledger_file import rows
 from nicety.scheduler.testing.puppet import Puppet
 
 pytestmark = [
@@ -70,7 +71,7 @@ class World:
         mount = {"cpu": FOUND.shares, "pids": FOUND.pids}[controller]
         if mount is None or not os.access(mount.point, os.W_OK):
             pytest.skip(f"no cgroup v1 hierarchy has the {controller} controller, or it is not ours to write")
-        made = mount.point / f"nicety-nth-{os.getpid()}"
+        made = Path(mount.point) / f"nicety-nth-{os.getpid()}"
         made.mkdir()
         self.cgroups.append(made)
         return made
@@ -180,7 +181,7 @@ class Cycle:
     def run(self) -> None:
         """Nothing of it may raise."""
         clock, groups, locks = FakeClock(), groups_of(self.world), LinuxLocks(self.world.proc)
-        with closing(Ledger(self.state / "ledger.db", self._kernel.boot_id())) as ledger:
+        with closing(Ledger(self.state / NAME, self._kernel.boot_id())) as ledger:
             acting = Acting(ledger, self._kernel, locks, {}, {}, clock)
             acting.apply(decided(self._actions[0], 0))
             with self.calls.paused():
@@ -195,8 +196,7 @@ class Cycle:
 
     def rows(self) -> list[tuple[str, str, str]]:
         """What the file says: (control, status, decision)."""
-        with closing(sqlite3.connect(self.state / "ledger.db")) as connection:
-            return connection.execute("select control, status, decision from entry").fetchall()
+        return [(row.control, row.status, row.decision) for row in rows(self.state / NAME)]
 
 
 def check(cycle: Cycle, original: dict[str, object]) -> None:
@@ -206,12 +206,12 @@ def check(cycle: Cycle, original: dict[str, object]) -> None:
     expected = original | heirloom(world, original, heir)
     now = world.values(heir)
     changed = {name.split()[0] for name in now if now[name] != expected[name]}
-    rows = cycle.rows()
-    assert not {status for _, status, _ in rows} & {"foreign", "gone"}, "nobody else has changed anything, and nobody has ended"
+    found = cycle.rows()
+    assert not {status for _, status, _ in found} & {"foreign", "gone"}, "nobody else has changed anything, and nobody has ended"
     told = bool({outcome.status for outcome in cycle.undone} - BACK)
     if changed:
         assert told, f"{changed} is not back, and undo says that all is well"
-        assert any(status in ("intent", "done") for _, status, _ in rows), f"{changed} is not back, and nothing of it is recorded"
+        assert any(status in ("intent", "done") for _, status, _ in found), f"{changed} is not back, and nothing of it is recorded"
     outcomes = undo_from_ledger(cycle.state, FakeClock(), proc_root=world.proc)
     assert {outcome.status for outcome in outcomes} <= BACK, [outcome.detail for outcome in outcomes]
     assert world.values(heir) == expected
@@ -234,7 +234,7 @@ def test_whichever_call_fails_the_ledger_tells_the_truth_and_undo_brings_everyth
     changed = {str(action.control) for part in actions for action in part if isinstance(action, Set | Restore)}
     world.unwatched = {"nice", "affinity", "policy", "slice", "autogroup"} - changed
     original = world.values()
-    with FailingCalls(sqlite=scenario is nices) as calls:  # what the ledger does is the same whatever is changed
+    with FailingCalls() as calls:
         while True:
             shutil.rmtree(world.folder / "state", ignore_errors=True)
             (world.folder / "state").mkdir()
@@ -279,7 +279,7 @@ def test_without_descriptors_nobody_counts_as_gone_and_undo_still_works(world: W
     original, state = world.values(), world.folder / "state"
     state.mkdir()
     kernel = LinuxKernel(world.proc)
-    with closing(Ledger(state / "ledger.db", kernel.boot_id())) as ledger:
+    with closing(Ledger(state / NAME, kernel.boot_id())) as ledger:
         acting = Acting(ledger, kernel, LinuxLocks(world.proc), {}, {}, FakeClock())
         acting.apply(
             decided(
@@ -301,12 +301,12 @@ def test_an_undo_without_descriptors_says_that_it_knows_nothing(world: World) ->
     state = world.folder / "state"
     state.mkdir()
     kernel = LinuxKernel(world.proc)
-    with closing(Ledger(state / "ledger.db", kernel.boot_id())) as ledger:
+    with closing(Ledger(state / NAME, kernel.boot_id())) as ledger:
         Acting(ledger, kernel, LinuxLocks(), {}, {}, FakeClock()).apply(decided([Set(Control.NICE, ProcessPlace(world.id), 1)], 0))
     with no_descriptors(), pytest.raises((OSError, LedgerError)):
         undo_from_ledger(state, FakeClock(), proc_root=world.proc)
     with no_descriptors():
-        blind = Ledger(state / "ledger.db", kernel.boot_id())
+        blind = Ledger(state / NAME, kernel.boot_id())
         assert [note.lost for note in blind.notes] == [True]
         with pytest.raises(LedgerError):
             blind.intend([])
@@ -315,62 +315,3 @@ def test_an_undo_without_descriptors_says_that_it_knows_nothing(world: World) ->
         assert [entry.new for entry in blind.outstanding()] == [1, 1], "it was read as soon as that was possible"
     undo_from_ledger(state, FakeClock(), proc_root=world.proc)
     assert os.getpriority(os.PRIO_PROCESS, world.id.pid) == 0
-
-
-# --- the same calls, failed by the kernel ---------------------------------------------------------------------------------------
-
-ACTOR = """
-import sys
-from pathlib import Path
-from nicety.models.records import ProcId
-from nicety.scheduler.act.actuate import Acting
-from nicety.scheduler.decision import Control, Decision, Set, Why
-from nicety.scheduler.places import ProcessPlace, SessionPlace
-from nicety.scheduler.act.knobs.control import LinuxKernel
-from nicety.scheduler.read.locks import LinuxLocks
-from nicety.scheduler.store.ledger import Ledger, LedgerError
-from nicety.scheduler.testing.clock import FakeClock
-state, proc, pid, start = sys.argv[1:]
-process = ProcId(int(pid), int(start))
-kernel = LinuxKernel(Path(proc))
-ledger = Ledger(Path(state) / "ledger.db", kernel.boot_id())
-acting = Acting(ledger, kernel, LinuxLocks(), {}, {}, FakeClock())
-print("ready", flush=True)
-on, session = ProcessPlace(process), SessionPlace(process.pid, process)
-actions = Set(Control.NICE, on, 1), Set(Control.AUTOGROUP, session, 1), Set(Control.AFFINITY, on, (0,))
-acting.apply([Decision(f"s-0.{n}", "p", "t", action, Why("test", "because", {}, (), ())) for n, action in enumerate(actions)])
-acting.settle()
-undone = acting.undo()
-ledger.close()
-print("well" if {outcome.status for outcome in undone} <= {"applied", "unchanged"} else "not well", flush=True)
-"""
-
-SAMPLE = [
-    *(("fdatasync", code, number) for code in ("EIO", "ENOSPC") for number in (1, 2, 4)),
-    *(("pwrite64", code, number) for code in ("ENOSPC", "EIO") for number in (2, 9)),
-    *(("setpriority", code, number) for code in ("EACCES", "EINTR") for number in (1, 3)),
-    *(("sched_setaffinity", code, number) for code in ("ENOMEM", "EINTR") for number in (1, 3)),
-    ("getpriority", "EIO", 4),
-    ("getpriority", "EIO", 9),
-]
-
-
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace, which fails a named system call, is not installed")
-@pytest.mark.parametrize(("call", "code", "number"), SAMPLE)
-def test_a_call_that_the_kernel_itself_fails_is_told_as_truly(world: World, call: str, code: str, number: int) -> None:
-    original, state = world.values(), world.folder / "state"
-    state.mkdir()
-    strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:error={code}:when={number}"]
-    command = [sys.executable, "-c", ACTOR, str(state), str(world.proc), str(world.id.pid), str(world.id.start_ticks)]
-    actor = subprocess.run([*strace, *command], capture_output=True, text=True, timeout=60, check=False)
-    if "ptrace" in actor.stderr.lower():
-        pytest.skip(f"strace may not trace here: {actor.stderr.strip()[:100]}")
-    assert actor.returncode == 0, actor.stderr
-    _, end = actor.stdout.splitlines()
-    changed = world.values() != original
-    assert not (changed and end == "well"), "undo said that all is well"
-    undo_from_ledger(state, FakeClock(), proc_root=world.proc)
-    assert world.values() == original
-    with closing(sqlite3.connect(state / "ledger.db")) as connection:
-        statuses = {status for (status,) in connection.execute("select status from entry")}
-    assert not statuses & {"foreign", "gone", "intent", "done"}

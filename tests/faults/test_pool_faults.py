@@ -15,11 +15,11 @@ import pytest
 
 from nicety.models.records import PoolSample
 from nicety.scheduler.config.sections import PoolConfig
-from nicety.scheduler.decision import Status
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.pools.command.adapter import CommandPool
 from nicety.scheduler.pools.gunicorn.adapter import RETRIES, GunicornPool
 from nicety.scheduler.ports import PoolAdapter
-from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.testing.clock import ShiftedClock
 from nicety.scheduler.testing.driver import PoolDriver
 from nicety.scheduler.testing.web import APPLICATION, free_port

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -15,10 +16,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from nicety.models.records import SAMPLE, HostSample, Identity, ProcId, Snapshot
-from nicety.scheduler.decision import Abilities, Decision, Outcome, ResizePool, Session, Status, Tick, Verdict, Why, encode
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, HostSample, Identity, Snapshot
+from nicety.scheduler.config.paths import Paths
+from nicety.scheduler.config.sections import Config
+from nicety.scheduler.decision import Abilities, Decision, Outcome, ResizePool, Session, Tick, Verdict, Why, encode
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.safe_files import StoreError
+from nicety.scheduler.service.recording import Interrupted, Progress
+from nicety.scheduler.service.recording import record as record_ticks
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader
-from nicety.scheduler.store.files import StoreError
 from nicety.scheduler.store.traces import Lost, TraceError, TraceWriter, read_traces
 from nicety.scheduler.testing.ticks import a_forecast, a_pool, a_tick
 
@@ -410,6 +418,38 @@ print("ok")
     assert run(prepared + code, tmp_path, "unshare", "-m") == "ok\n"
 
 
+@pytest.mark.root
+@needs_mounts
+def test_a_disk_without_free_inodes_drops_ticks_and_recording_goes_on_when_there_are_some(tmp_path: Path) -> None:
+    code = """
+from dataclasses import replace
+writer, written = traces(), []
+first, *rest = machine(30)
+for one in rest[:5]:
+    writer.append(one)
+    written.append(bits(one))
+taken = 0
+try:
+    while True:
+        (state / f"taken-{taken}").touch()
+        taken += 1
+except OSError:
+    pass
+tomorrow = [replace(one, wall=one.wall + 24 * 3600 * SECOND) for one in rest[5:]]  # of a day that needs another file
+for one in tomorrow[:10]:
+    writer.append(one)
+assert writer.dropped == 10 and writer.last_error, (writer.dropped, writer.last_error)
+for number in range(taken):
+    (state / f"taken-{number}").unlink()
+for one in tomorrow[10:]:
+    writer.append(one)
+    written.append(bits(one))
+assert writer.last_error == "" and writer.dropped == 10, writer.last_error
+check(writer, written)
+"""
+    assert run(TMPFS.replace("size=900k", "size=9m,nr_inodes=16") + code, tmp_path, "unshare", "-m") == "dropped 10\n"
+
+
 @pytest.mark.parametrize("limit", [20_000, 60_000])
 def test_a_limit_of_file_size_drops_ticks_and_recording_goes_on_when_it_is_lifted(tmp_path: Path, limit: int) -> None:
     code = f"""
@@ -432,6 +472,27 @@ print("dropped", writer.dropped)
 """
     tmp_path.chmod(0o700)
     assert run(code, tmp_path) == "dropped 10\n"
+
+
+def test_a_recording_that_lost_ticks_says_so_though_the_disk_has_recovered(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    seen: list[Progress] = []
+
+    def tell(progress: Progress) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft if progress.dropped else 4096, hard))
+        seen.append(progress)
+        if len(seen) > 2 and seen[-2].dropped == seen[-1].dropped > 0:
+            raise KeyboardInterrupt
+
+    try:
+        with pytest.raises(Interrupted) as ended:
+            record_ticks(Config(), Paths(tmp_path / "state", tmp_path / "sock"), SystemClock(), 0.01, 60, tell)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    done = ended.value.progress
+    assert done.trouble, "the last tick was written, and an earlier one was not"
+    assert f"{done.dropped} tick{'s' * (done.dropped > 1)} lost" in done.line()
 
 
 def test_a_damaged_decision_log_is_set_aside_and_a_new_one_begun(tmp_path: Path) -> None:

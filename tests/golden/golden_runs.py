@@ -23,7 +23,6 @@ import msgspec
 from nicety.scheduler.config.sections import Config, from_builtins, parse
 from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decision import (
-    Control,
     Decision,
     Digest,
     Flag,
@@ -37,6 +36,7 @@ from nicety.scheduler.decision import (
     Verdict,
     encode,
 )
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import cgroup_of, process_of
 from nicety.scheduler.store.decisions import DecisionReader
 from nicety.scheduler.testing.machine import FakeHogs, FakeMachine, FakeService, FakeWorkers

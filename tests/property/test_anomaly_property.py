@@ -11,7 +11,8 @@ from nicety.models.anomaly.detectors import KINDS, worker_rows
 from nicety.models.anomaly.evidence import CHANNELS
 from nicety.models.anomaly.model import RobustZ, score
 from nicety.models.features import told
-from nicety.models.records import WINDOW, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import WINDOW
 
 odd = st.sampled_from([0.0, -1.0, 1e-300, 1e12, 1e300, math.inf, -math.inf, math.nan])
 

@@ -9,7 +9,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, ProcId, Quota, Snapshot, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, Quota, Snapshot, WorkerSample
 from nicety.scheduler.store.codec import decode, encode
 
 U4, U8 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)

@@ -10,10 +10,13 @@ import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nicety.models.records import HORIZONS, QUANTILES, Anomaly, Class, Forecast, ProcId, Score
+from nicety.models.identity import ProcId
+from nicety.models.records import HORIZONS, QUANTILES, Anomaly, Class, Forecast, Score
 from nicety.scheduler.config.sections import Config, Guard, Placement, PoolConfig, Priority, Quarantine
 from nicety.scheduler.decide.engine import Engine
-from nicety.scheduler.decision import Control, Group, Outcome, Recycle, ResizePool, Restore, Set, Status, Tick, Verdict, encode
+from nicety.scheduler.decision import Group, Outcome, Recycle, ResizePool, Restore, Set, Tick, Verdict, encode
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import ProcessPlace, SessionPlace, process_of
 from nicety.scheduler.testing.machine import FakeHogs, FakeMachine, FakeService, FakeWorkers
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nicety.models.records import Class, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import Class
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.decide.guard import Guard, GuardMemory
 from nicety.scheduler.decide.policies.priority.mechanisms import Ground, Place, Step
-from nicety.scheduler.decision import Control, Decision, Machine, Member, Set, Tick, Why
+from nicety.scheduler.decision import Decision, Machine, Member, Set, Tick, Why
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, SessionPlace, cgroup_of
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
 

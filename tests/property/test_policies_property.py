@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from nicety.models.anomaly.model import alpha
 from nicety.models.forecast.seasonality import Seasonality
-from nicety.models.records import HORIZONS, QUANTILES, Anomaly, Blocked, Class, Deadlock, Forecast, ProcId, Score
+from nicety.models.identity import ProcId
+from nicety.models.records import HORIZONS, QUANTILES, Anomaly, Blocked, Class, Deadlock, Forecast, Score
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import PoolSize as Section
 from nicety.scheduler.config.sections import Quarantine as QuarantineSection
@@ -23,21 +24,9 @@ from nicety.scheduler.decide.policies.priority.mechanisms import Ground
 from nicety.scheduler.decide.policies.priority.memory import PriorityMemory
 from nicety.scheduler.decide.policies.priority.priority import Priority
 from nicety.scheduler.decide.policies.quarantine.quarantine import Quarantine, QuarantineMemory
-from nicety.scheduler.decision import (
-    Control,
-    Digest,
-    Feedback,
-    Flag,
-    Pool,
-    Predicted,
-    Recycle,
-    ResizePool,
-    Restore,
-    Scaled,
-    Set,
-    Status,
-    Tick,
-)
+from nicety.scheduler.decision import Digest, Feedback, Flag, Pool, Predicted, Recycle, ResizePool, Restore, Scaled, Set, Tick
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import DecisionPlace, SessionPlace, cgroup_of, process_of
 from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick

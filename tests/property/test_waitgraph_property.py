@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nicety.models.anomaly.waitgraph import PATIENCE_NS, DeadlockWatch, Halt, Thread, WaitSnapshot, in_vain
-from nicety.models.records import ProcId
+from nicety.models.identity import ProcId
 
 THREADS = [Thread(ProcId(pid, 1), 10 * pid + number) for pid in range(6) for number in range(2)]
 

@@ -14,13 +14,14 @@ import pytest
 from nicety.scheduler.config.paths import Loaded, Paths
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.daemon import Daemon
-from nicety.scheduler.decision import Grant, ResizePool, Scope, Session, Status
+from nicety.scheduler.decision import Grant, ResizePool, Scope, Session
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.ledger import StateLock
 from nicety.scheduler.replay import replay
 from nicety.scheduler.scope import ScopeError
 from nicety.scheduler.service.answers.control_socket import ControlError
-from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.store.decisions import DecisionReader
-from nicety.scheduler.store.ledger import StateLock
 
 CONFIG = """
 [daemon]
@@ -257,7 +258,7 @@ def test_a_name_that_means_nothing_ends_the_start(tmp_path: Path) -> None:
 def test_without_the_right_to_renice_that_is_said_before_it_starts(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nicety.scheduler.act.knobs.control.LinuxKernel.forbidden", lambda _, control: f"{control} is left alone")
+    monkeypatch.setattr("nicety.scheduler.hands.knobs.control.LinuxKernel.forbidden", lambda _, control: f"{control} is left alone")
     place = Place(tmp_path, act=True)
     try:
         place.run(0.2)

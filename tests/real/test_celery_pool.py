@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from nicety.scheduler.config.sections import PoolConfig
-from nicety.scheduler.decision import Status
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.pools.celery.adapter import CeleryPool
-from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.testing.driver import PoolDriver
 from nicety.scheduler.testing.web import free_port
 

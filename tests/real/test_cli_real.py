@@ -20,6 +20,7 @@ import pytest
 from nicety.scheduler.service.answers.control_socket import ControlError, ask
 from nicety.scheduler.store.decisions import DecisionReader, LoggedDecision
 from nicety.scheduler.store.traces import sessions
+from nicety.scheduler.testing.sentries import kill_with_sentries
 
 NICETY = [sys.executable, "-m", "nicety.scheduler"]
 SPIN = "while True:\n    pass\n"
@@ -188,7 +189,7 @@ def test_a_daemon_that_acts_can_be_asked_paused_and_told_to_undo(place: Place) -
 def test_what_a_killed_daemon_left_is_shown_and_put_back(place: Place) -> None:
     daemon = place.daemon("--act")
     until(place.changed)
-    daemon.kill()
+    kill_with_sentries(daemon.pid, place.state)
     daemon.wait()
     assert place.changed()
 
@@ -210,7 +211,7 @@ def test_what_a_killed_daemon_left_is_shown_and_put_back(place: Place) -> None:
 def test_a_value_changed_by_hand_is_left_and_undo_says_so(place: Place) -> None:
     daemon = place.daemon("--act")
     until(place.changed)
-    daemon.kill()
+    kill_with_sentries(daemon.pid, place.state)
     daemon.wait()
     hog = place.hogs[0]
     if values(hog)[0] != place.before[0][0]:

@@ -19,7 +19,8 @@ import pytest
 
 from nicety.models.anomaly.lifecycle import CHILD_FAULTS
 from nicety.models.features import rates
-from nicety.models.records import SAMPLE, Identity, Known, PoolSample, ProcId, Snapshot, Trait, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, Identity, Known, PoolSample, Snapshot, Trait, WorkerSample
 from nicety.scheduler.read.proc import ProcSource
 
 DEADLINE = 20.0  # seconds for anything that a loaded machine may delay

@@ -15,9 +15,9 @@ import pytest
 
 from nicety.models.records import PoolSample
 from nicety.scheduler.config.sections import PoolConfig, Queue
+from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.pools.command.adapter import CommandPool
 from nicety.scheduler.pools.sensing.busy import Activity, Doing
-from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.testing.driver import PoolDriver
 
 SECOND = 1_000_000_000

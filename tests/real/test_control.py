@@ -13,14 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import ProcId
-from nicety.scheduler.act.knobs.control import LinuxKernel
-from nicety.scheduler.act.knobs.slices import SHORTEST, Slices
-from nicety.scheduler.act.knobs.weights import write_weight
-from nicety.scheduler.decision import Control, Status
-from nicety.scheduler.places import AutogroupPlace, CgroupPlace, ThreadId, ThreadPlace
-from nicety.scheduler.ports import Knob, Trouble
-from nicety.scheduler.read.cgroup import Cgroups, Mount, find
+from nicety.models.identity import ProcId
+from nicety.scheduler.hands.faults import Status, Trouble
+from nicety.scheduler.hands.knobs.cgroup import Cgroups, Mount, find
+from nicety.scheduler.hands.knobs.control import LinuxKernel
+from nicety.scheduler.hands.knobs.slices import SHORTEST, Slices
+from nicety.scheduler.hands.knobs.weights import write_weight
+from nicety.scheduler.hands.places import AutogroupPlace, Cgroup, Control, Knob, ThreadId, ThreadPlace
 from nicety.scheduler.testing.puppet import Puppet, proc_id
 
 HERE = find(Path("/proc/self/mountinfo").read_text())
@@ -33,7 +32,7 @@ def own_group(mount: Mount | None, what: str) -> Iterator[Path]:
         pytest.skip("making a cgroup needs root")
     if mount is None:
         pytest.skip(f"this machine has no {what}")
-    path = mount.point / f"nicety-test-{os.getpid()}"
+    path = Path(mount.point) / f"nicety-test-{os.getpid()}"
     try:
         path.mkdir()
     except OSError as error:
@@ -61,7 +60,7 @@ def cpuset_group() -> Iterator[Path]:
 
 
 def shares(path: Path) -> Knob:
-    return Knob(Control.CPU_SHARES, CgroupPlace(f"/{path.name}"))
+    return Knob(Control.CPU_SHARES, Cgroup(f"/{path.name}"))
 
 
 @pytest.mark.root
@@ -98,12 +97,12 @@ def unified(tmp_path: Path) -> Cgroups:
     (tmp_path / "batch.slice" / "cpu.weight").write_text("100\n")
     (tmp_path / "cpuset.cpus.effective").write_text("0-3,7\n")
     (tmp_path / "batch.slice" / "cpuset.cpus.effective").write_text("1-2\n")
-    return Cgroups(None, Mount(tmp_path, "/"), None)
+    return Cgroups(None, Mount(str(tmp_path), "/"), None)
 
 
 def test_cpu_weight_is_written_and_read_back(unified: Cgroups) -> None:
     kernel = LinuxKernel(cgroups=unified)
-    knob = Knob(Control.CPU_WEIGHT, CgroupPlace("/batch.slice"))
+    knob = Knob(Control.CPU_WEIGHT, Cgroup("/batch.slice"))
     assert kernel.read(knob) == 100
     assert kernel.write(knob, 100, 1) is None
     assert kernel.read(knob) == 1
@@ -180,12 +179,12 @@ def test_hierarchies_are_found_in_a_mount_table_of_any_kind() -> None:
     )
     sys_fs = Path("/sys/fs/cgroup")
     assert find(hybrid) == Cgroups(
-        Mount(sys_fs / "cpu,cpuacct", "/"), Mount(sys_fs / "unified", "/"), Mount(sys_fs / "cpuset", "/")
+        Mount(str(sys_fs / "cpu,cpuacct"), "/"), Mount(str(sys_fs / "unified"), "/"), Mount(str(sys_fs / "cpuset"), "/")
     )
     container = find("1 0 0:1 /docker/abc /sys/fs/cgroup\\040x ro,nosuid - cgroup2 cgroup rw\n")
     assert container.weight is not None
-    assert container.weight.directory("/docker/abc/job") == Path("/sys/fs/cgroup x/job")
-    assert container.weight.directory("/job") == Path("/sys/fs/cgroup x/job")
+    assert container.weight.directory("/docker/abc/job") == "/sys/fs/cgroup x/job"
+    assert container.weight.directory("/job") == "/sys/fs/cgroup x/job"
     assert find("") == Cgroups(None, None, None)
 
 
@@ -258,11 +257,12 @@ def test_a_first_thread_that_has_ended_does_not_hide_the_others() -> None:
 REUSE = """
 import os, sys, time
 from pathlib import Path
-from nicety.models.records import ProcId
-from nicety.scheduler.decision import Control, Status
-from nicety.scheduler.places import ThreadId, ThreadPlace
-from nicety.scheduler.act.knobs.control import LinuxKernel
-from nicety.scheduler.ports import Knob
+from nicety.models.identity import ProcId
+from nicety.scheduler.hands.places import Control
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import ThreadId, ThreadPlace
+from nicety.scheduler.hands.knobs.control import LinuxKernel
+from nicety.scheduler.hands.places import Knob
 kernel = LinuxKernel()
 def child(wanted=None):
     if wanted is not None:
@@ -382,7 +382,7 @@ def test_a_real_time_thread_has_no_slice() -> None:
 
 def test_the_default_slice_is_found_whatever_nice_and_policy_we_run_with() -> None:
     slices_or_skip()
-    code = "import os; from nicety.scheduler.act.knobs.slices import Slices; os.nice(5); {}; print(Slices().read(os.getpid()))"
+    code = "import os; from nicety.scheduler.hands.knobs.slices import Slices; os.nice(5); {}; print(Slices().read(os.getpid()))"
     for policy in ("0, 0", "3, 0", "3 | os.SCHED_RESET_ON_FORK, 0", *(["5, 0"] if os.geteuid() == 0 else [])):
         number, priority = policy.split(",")
         change = f"os.sched_setscheduler(0, {number}, os.sched_param({priority}))"
@@ -394,7 +394,7 @@ def test_the_default_slice_is_found_whatever_nice_and_policy_we_run_with() -> No
 
 def test_a_kernel_without_slices_is_refused_with_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = LinuxKernel()
-    monkeypatch.setattr("nicety.scheduler.act.knobs.slices._get_number", -1)
+    monkeypatch.setattr("nicety.scheduler.hands.knobs.slices._get_number", -1)
     with Puppet() as puppet:
         knob = Knob(Control.SLICE, ThreadPlace(puppet.id, ThreadId(*puppet.id)))
         for answer in (kernel.read(knob), kernel.write(knob, 0, 400_000)):
@@ -402,12 +402,12 @@ def test_a_kernel_without_slices_is_refused_with_what_it_takes(monkeypatch: pyte
 
 
 UNPRIVILEGED_SLICE = """
-import os, time
-from nicety.models.records import ProcId
-from nicety.scheduler.decision import Control
-from nicety.scheduler.places import ThreadId, ThreadPlace
-from nicety.scheduler.act.knobs.control import LinuxKernel
-from nicety.scheduler.ports import Knob
+import ctypes, os, threading, time  # which nobody may not read where this Python is
+from nicety.models.identity import ProcId
+from nicety.scheduler.hands.places import Control
+from nicety.scheduler.hands.places import ThreadId, ThreadPlace
+from nicety.scheduler.hands.knobs.control import LinuxKernel
+from nicety.scheduler.hands.places import Knob
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
@@ -433,8 +433,8 @@ def test_everybody_may_slice_his_own_processes_and_put_it_back() -> None:
 
 UNPRIVILEGED = """
 import os
-from nicety.scheduler.decision import Control
-from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.hands.places import Control
+from nicety.scheduler.hands.knobs.control import LinuxKernel
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
@@ -454,7 +454,7 @@ def test_without_the_capability_what_could_not_be_put_back_is_forbidden() -> Non
 @pytest.mark.root
 @root
 def test_a_capability_within_a_user_namespace_does_not_count() -> None:
-    code = "from nicety.scheduler.act.knobs.control import LinuxKernel; from nicety.scheduler.decision import Control; "
+    code = "from nicety.scheduler.hands.knobs.control import LinuxKernel; from nicety.scheduler.hands.places import Control; "
     code += "print(bool(LinuxKernel().forbidden(Control.NICE)))"
     result = subprocess.run(["unshare", "-Ur", sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
     if result.returncode and "unshare" in result.stderr:
@@ -496,7 +496,7 @@ def test_names_with_parentheses_and_newlines_do_not_shift_the_fields(tmp_path: P
 
 BRIEF = """
 import os
-from nicety.scheduler.act.knobs.slices import SHORTEST, Slices, ask_for
+from nicety.scheduler.hands.knobs.slices import SHORTEST, Slices, ask_for
 done, nice = ask_for(SHORTEST), os.nice(0)
 own = Slices().read(0)
 pid = os.fork()

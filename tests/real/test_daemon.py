@@ -1,10 +1,9 @@
-"""The daemon with real parts: models that do not fit, ticks that fail, no rights, kill -9 at random moments."""
+"""The daemon with real parts: models that do not fit, ticks that fail, no rights."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -18,18 +17,20 @@ import numpy as np
 import pytest
 
 from nicety.models.artifact import live_digest, shipped
-from nicety.models.records import SAMPLE, HostSample, PoolSample, ProcId, Snapshot, WorkerSample
-from nicety.scheduler.act.knobs.slices import LONGEST, SHORTEST, Slices
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, HostSample, PoolSample, Snapshot, WorkerSample
 from nicety.scheduler.config.paths import Loaded, Paths
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.daemon import Daemon
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.knobs.slices import LONGEST, SHORTEST, Slices
+from nicety.scheduler.hands.ledger import StateLock
 from nicety.scheduler.read.facts import probe
 from nicety.scheduler.replay import replay
 from nicety.scheduler.service.answers.control_socket import ControlError, ask
-from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.store.decisions import DecisionReader
-from nicety.scheduler.store.ledger import StateLock
 from nicety.scheduler.store.traces import TraceWriter
+from nicety.scheduler.testing.sentries import sentries_of
 from nicety.scheduler.testing.web import APPLICATION, free_port
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only CAP_SYS_NICE can lower a nice again")
@@ -147,21 +148,15 @@ def kernel_values(pids: list[int]) -> dict[str, Any]:
 
 @pytest.mark.root
 @needs_root
-def test_kill_nine_of_the_acting_daemon_at_random_moments_is_undone(tmp_path: Path, contention: list[int]) -> None:
+def test_kill_nine_of_the_acting_daemon_is_put_back_by_its_sentry(tmp_path: Path, contention: list[int]) -> None:
     before = kernel_values(contention)
-    chance, changed = random.Random(7), 0
-    for _ in range(10):
-        daemon = run(tmp_path, "run", "--act", config=ACTING)
-        until(lambda: status(tmp_path / "state"))
-        time.sleep(chance.uniform(0.1, 1.5))  # the moment of death is the subject
-        daemon.kill()
-        daemon.communicate()
-        changed += kernel_values(contention) != before
-        undo = run(tmp_path, "undo", config=ACTING, stdout=subprocess.PIPE)
-        out, talk = undo.communicate(timeout=30)
-        assert undo.returncode == 0, out + talk
-        assert kernel_values(contention) == before
-    assert changed >= 1, "the daemon was killed before it did anything"
+    daemon = run(tmp_path, "run", "--act", config=ACTING)
+    until(lambda: kernel_values(contention) != before)
+    assert (status(tmp_path / "state") or {})["sentry"] in sentries_of(tmp_path / "state")
+    daemon.kill()
+    until(lambda: kernel_values(contention) == before, 2.0)
+    _, log = daemon.communicate(timeout=30)
+    assert "the daemon died; its sentry put " in json.loads(log.splitlines()[-1])["text"]
 
 
 @pytest.mark.root
@@ -203,7 +198,9 @@ def test_where_its_ticks_wait_it_takes_the_share_that_it_needs_and_its_workers_d
         return int(Path(f"/proc/{pid}/autogroup").read_text().split()[-1])
 
     def workers() -> list[int]:
-        return list(map(int, Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()))
+        sentries = sentries_of(tmp_path / "state")
+        children = map(int, Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split())
+        return [pid for pid in children if pid not in sentries]
 
     hogs = [subprocess.Popen(hog, start_new_session=True) for _ in range(16)]
     try:
@@ -503,7 +500,7 @@ def test_a_decision_log_that_cannot_be_used_is_kept_and_said_to_be(tmp_path: Pat
 def test_a_ledger_that_cannot_be_written_is_said_to_be(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
-    (state / "ledger.db").mkdir()
+    (state / "ledger.log").mkdir()
     with StateLock(state) as lock:
         config = Loaded(parse("[daemon]\ninterval = 0.1\n"), None)
         daemon = Daemon(config, Paths(state, state / "control.sock"), lock, SystemClock(), act=True)

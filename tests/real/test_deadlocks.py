@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 from nicety.models.anomaly.waitgraph import UNLESS
-from nicety.models.records import Deadlock, PoolSample, ProcId, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import Deadlock, PoolSample, WorkerSample
 from nicety.scheduler.config.paths import Paths
 from nicety.scheduler.observe.deadlocks import Deadlocks
 from nicety.scheduler.read.calls import NUMBERS
@@ -277,8 +278,11 @@ def children(pid: int) -> list[ProcId]:
 
 WORKER = """
 import fcntl, os, sys, time
-mine, other = "ab" if os.path.exists("first") else "ba"
-open("first", "w").close()
+try:
+    os.close(os.open("first", os.O_CREAT | os.O_EXCL))
+    mine, other = "ba"
+except FileExistsError:
+    mine, other = "ab"
 files = [open(name, "w") for name in (mine, other)]
 fcntl.flock(files[0], fcntl.LOCK_EX)
 open("held-" + mine, "w").close()

@@ -14,11 +14,11 @@ import pytest
 
 from nicety.models.records import PoolSample
 from nicety.scheduler.config.sections import Config, ConfigError, PoolConfig, parse
-from nicety.scheduler.decision import Status
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.pools.build import build
 from nicety.scheduler.pools.executor import ExecutorPool
 from nicety.scheduler.ports import PoolAdapter
-from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.testing.clock import ShiftedClock
 from nicety.scheduler.testing.driver import PoolDriver
 

@@ -9,25 +9,26 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from nicety.models.records import ProcId
-from nicety.scheduler.act.knobs.control import LinuxKernel
-from nicety.scheduler.act.knobs.fence import Fences
+from nicety.models.identity import ProcId
 from nicety.scheduler.act.observing import Observing
 from nicety.scheduler.act.undo import undo_from_ledger
-from nicety.scheduler.decision import Control, Decision, Group, Member, Outcome, Restore, Set, Status
-from nicety.scheduler.fences import Limits, Part, key_of, name_for, parts_of
-from nicety.scheduler.places import FencePlace, ProcessPlace
-from nicety.scheduler.ports import Scan, Trouble
-from nicety.scheduler.read.cgroup import find
+from nicety.scheduler.decision import Decision, Group, Member, Outcome, Restore, Set
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.faults import Status, Trouble
+from nicety.scheduler.hands.fences import Limits, Part, key_of, name_for, parts_of
+from nicety.scheduler.hands.kernel import Scan
+from nicety.scheduler.hands.knobs.cgroup import find
+from nicety.scheduler.hands.knobs.control import LinuxKernel
+from nicety.scheduler.hands.knobs.fence import Fences
+from nicety.scheduler.hands.ledger import StateBusyError
+from nicety.scheduler.hands.places import Control, FencePlace
+from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.read.identity import cgroup_and_unit
-from nicety.scheduler.service.clock import SystemClock
-from nicety.scheduler.store.ledger import StateBusyError
 from nicety.scheduler.testing.bench import WHY, Bench
 from nicety.scheduler.testing.puppet import Puppet, proc_id
 
@@ -47,11 +48,11 @@ class Places:
         for controller, mount in (("cpu", FOUND.shares), ("memory", FOUND.memory), ("pids", FOUND.pids)):
             if mount is not None and os.access(mount.point, os.W_OK):
                 self.controllers.append(controller)
-                self.directories.append(mount.point / name)
+                self.directories.append(Path(mount.point) / name)
         if not self.controllers and FOUND.weight is not None:
-            on = (FOUND.weight.point / "cgroup.subtree_control").read_text().split()
+            on = (Path(FOUND.weight.point) / "cgroup.subtree_control").read_text().split()
             self.controllers = [each for each in ("cpu", "pids") if each in on]
-            self.directories = [FOUND.weight.point / name] if self.controllers else []
+            self.directories = [Path(FOUND.weight.point) / name] if self.controllers else []
         for directory in self.directories:
             directory.mkdir()
 
@@ -237,21 +238,22 @@ def test_a_fork_storm_is_fenced_in_and_let_out(places: Places, bench: Fencing) -
 ACTOR = """
 import os, signal, sys, time
 from pathlib import Path
-from nicety.models.records import ProcId
+from nicety.models.identity import ProcId
 from nicety.scheduler.act.actuate import Acting
-from nicety.scheduler.service.clock import SystemClock
-from nicety.scheduler.decision import Control, Decision, Set, Why
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.decision import Decision, Set, Why
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import ProcessPlace
-from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.hands.knobs.control import LinuxKernel
 from nicety.scheduler.read.locks import LinuxLocks
-from nicety.scheduler.store.ledger import Ledger, StateLock
+from nicety.scheduler.hands.ledger import Ledger, StateLock
 state, pid, start = sys.argv[1:4]
 lock = StateLock(Path(state))
 kernel = LinuxKernel()
-ledger = Ledger(Path(state) / "ledger.db", kernel.boot_id())
+ledger = Ledger(Path(state) / "ledger.log", kernel.boot_id())
 action = Set(Control.FENCE, ProcessPlace(ProcId(int(pid), int(start))), (300, 64 << 20, 8))
 if len(sys.argv) > 4:  # killed at the n-th write to a cgroup
-    from nicety.scheduler.act.knobs import fence
+    from nicety.scheduler.hands.knobs import fence
     write, left = fence._write, [int(sys.argv[4])]
     def dying(file, text):
         left[0] -= 1
@@ -394,8 +396,28 @@ def test_a_process_that_ends_is_gone_for_it_is_in_the_root_by_then(tmp_path: Pat
 
 
 def group(*processes: ProcId) -> Group:
-    members = tuple(Member(process, process.pid, "/", 0) for process in processes)
+    members = tuple(Member(process, process.pid, "/", 0, owner=0) for process in processes)
     return Group("pool", "neutral", len(members), 0.0, 0.0, 0.0, 0, members)  # type: ignore[arg-type]
+
+
+def test_a_fence_that_is_in_use_is_left_for_the_next_undo(places: Places, bench: Fencing) -> None:
+    """Somebody has made a cgroup below it: rmdir(2) says EBUSY until that is gone."""
+    with Puppet() as puppet:
+        places.admit(puppet.id)
+        before = cgroups(puppet.pid)
+        assert bench.fence(puppet.id, Limits(300, 0, 0)).status is Status.APPLIED
+        (fence,) = places.fences()
+        (fence / "somebodys").mkdir()
+        (outcome,) = bench.actuator.undo()
+        assert outcome.status is Status.FAILED, outcome
+        assert f"somebody made cgroup somebodys in the fence {fence}: remove it, then undo again" in outcome.detail
+        assert cgroups(puppet.pid) == before, "it is let out all the same"
+        assert len(bench.ledger.outstanding()) == 1
+        (fence / "somebodys").rmdir()
+        (outcome,) = bench.actuator.undo()
+        assert outcome.status is Status.APPLIED, outcome
+        assert places.fences() == []
+        assert bench.ledger.outstanding() == ()
 
 
 def test_observe_mode_says_what_it_would_do_and_makes_nothing(places: Places) -> None:
@@ -412,13 +434,13 @@ def test_observe_mode_says_what_it_would_do_and_makes_nothing(places: Places) ->
 @pytest.mark.skipif(FOUND.weight is None, reason="no cgroup v2 hierarchy is mounted")
 def test_a_cgroup_of_systemd_is_ours_only_where_it_was_given_away(places: Places, tmp_path: Path) -> None:
     assert FOUND.weight is not None
-    unit = FOUND.weight.point / f"nicety-test-{os.getpid()}.service"
+    unit = Path(FOUND.weight.point) / f"nicety-test-{os.getpid()}.service"
     unit.mkdir()
     try:
         with Puppet() as puppet:
             places.admit(puppet.id)
             (unit / "cgroup.procs").write_text(str(puppet.pid))
-            fences = Fences("/proc", replace(FOUND, manager=None), lambda: Scan((), None), systemd=tmp_path)
+            fences = Fences("/proc", FOUND._replace(manager=None), lambda: Scan((), None), systemd=str(tmp_path))
             answer = fences.plan(puppet.id, Limits(300, 0, 0))
             assert isinstance(answer, Trouble)
             assert "Delegate=" in answer.text
@@ -432,7 +454,7 @@ def test_a_cgroup_of_systemd_is_ours_only_where_it_was_given_away(places: Places
 @pytest.mark.skipif(FOUND.weight is None, reason="no cgroup v2 hierarchy is mounted")
 def test_a_threaded_fence_of_cgroup_v2_needs_no_sibling_to_be_moved() -> None:
     assert FOUND.weight is not None
-    above = FOUND.weight.point / f"nicety-test-{os.getpid()}"
+    above = Path(FOUND.weight.point) / f"nicety-test-{os.getpid()}"
     above.mkdir()
     fences = Fences("/proc", FOUND, LinuxKernel().kin)
     try:

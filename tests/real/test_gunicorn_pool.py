@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from nicety.scheduler.config.sections import PoolConfig
-from nicety.scheduler.decision import Status
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.pools.gunicorn.adapter import GunicornPool
-from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.testing.driver import PoolDriver, load
 from nicety.scheduler.testing.web import APPLICATION, Clients, free_port, get
 

@@ -10,21 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import Class, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import Class
 from nicety.scheduler.act.actuate import Acting
-from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.config.paths import Loaded, Paths
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.daemon import Daemon
-from nicety.scheduler.decision import Control, Decision, Group, Member, Outcome, Set, Status, Why
+from nicety.scheduler.decision import Decision, Group, Member, Outcome, Set, Why
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.knobs.cgroup import find
+from nicety.scheduler.hands.knobs.control import LinuxKernel
+from nicety.scheduler.hands.ledger import Ledger, StateLock
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.ports import Run, Wait
 from nicety.scheduler.read.calls import FUTEX
-from nicety.scheduler.read.cgroup import find
 from nicety.scheduler.read.holders import FileLock, file_locks
 from nicety.scheduler.read.locks import AGAIN, ALIKE, LASTING, STRANGERS, LinuxLocks
-from nicety.scheduler.service.clock import SystemClock
-from nicety.scheduler.store.ledger import Ledger, StateLock
 from nicety.scheduler.testing.contention import KINDS, Scene, last_cpu
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only CAP_SYS_NICE can lower a nice again")
@@ -259,7 +262,7 @@ def test_without_rights_file_locks_are_still_seen_and_nothing_fails(kind: str, e
 @pytest.fixture
 def actuator(tmp_path: Path) -> Iterator[Acting]:
     kernel = LinuxKernel()
-    ledger = Ledger(tmp_path / "ledger.db", kernel.boot_id())
+    ledger = Ledger(tmp_path / "ledger.log", kernel.boot_id())
     made = Acting(ledger, kernel, LinuxLocks(), {}, {}, SystemClock())
     yield made
     made.undo()
@@ -272,7 +275,7 @@ def shares() -> Iterator[list[Path]]:
     mount = find(Path("/proc/self/mountinfo").read_text()).shares
     if mount is None or not os.access(mount.point, os.W_OK):
         pytest.skip("no cgroup v1 cpu hierarchy that can be written")
-    paths = [mount.point / f"nicety-locks-{os.getpid()}-{name}" for name in range(4)]
+    paths = [Path(mount.point) / f"nicety-locks-{os.getpid()}-{name}" for name in range(4)]
     for path in paths:
         path.mkdir()
     yield paths
@@ -287,7 +290,7 @@ def shares() -> Iterator[list[Path]]:
 
 def member(process: ProcId) -> Member:
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return Member(process, int(fields[3]), "/", int(fields[16]))
+    return Member(process, int(fields[3]), "/", int(fields[16]), owner=0)
 
 
 def ratio(actuator: Acting, scene: Scene, action: Set, rounds: int = 3) -> tuple[float, list[Outcome]]:

@@ -19,15 +19,16 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import ProcId
-from nicety.scheduler.act.knobs.control import LinuxKernel
-from nicety.scheduler.act.knobs.slices import Slices
+from nicety.models.identity import ProcId
 from nicety.scheduler.act.undo import undo_from_ledger
-from nicety.scheduler.decision import Action, Control, Restore, Set, Status
+from nicety.scheduler.decision import Action, Restore, Set
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.faults import Status, Trouble
+from nicety.scheduler.hands.knobs.cgroup import find
+from nicety.scheduler.hands.knobs.control import LinuxKernel
+from nicety.scheduler.hands.knobs.slices import Slices
+from nicety.scheduler.hands.places import Control, Knob, Value
 from nicety.scheduler.places import CgroupPlace, DecisionPlace, ProcessPlace
-from nicety.scheduler.ports import Knob, Trouble, Value
-from nicety.scheduler.read.cgroup import find
-from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.testing.bench import Bench
 from nicety.scheduler.testing.places import place_of
 from nicety.scheduler.testing.puppet import Puppet, proc_id
@@ -219,13 +220,14 @@ def test_after_a_fork_storm_nobody_keeps_our_value(bench: Bench, storm: Storm) -
 ACTOR = """
 import sys, time
 from pathlib import Path
-from nicety.models.records import ProcId
+from nicety.models.identity import ProcId
 from nicety.scheduler.act.actuate import Acting
-from nicety.scheduler.decision import Control, Decision, Set, Why
+from nicety.scheduler.decision import Decision, Set, Why
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.testing.places import place_of
-from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.hands.knobs.control import LinuxKernel
 from nicety.scheduler.read.locks import LinuxLocks
-from nicety.scheduler.store.ledger import Ledger, StateLock
+from nicety.scheduler.hands.ledger import Ledger, StateLock
 class Clock:
     monotonic = staticmethod(time.monotonic_ns)
     wall = staticmethod(time.time_ns)
@@ -235,7 +237,7 @@ state, pid, ticks, *rest = sys.argv[1:]
 target = ProcId(int(pid), int(ticks))
 lock = StateLock(Path(state))
 kernel = LinuxKernel()
-actuator = Acting(Ledger(Path(state) / "ledger.db", kernel.boot_id()), kernel, LinuxLocks(), {}, {}, Clock())
+actuator = Acting(Ledger(Path(state) / "ledger.log", kernel.boot_id()), kernel, LinuxLocks(), {}, {}, Clock())
 why = Why("test", "because", {}, (), ())
 for turn in range(1000):
     for word in rest:
@@ -364,7 +366,7 @@ class Scene:
         self.puppet = Puppet()
         self.tids = [self.puppet.pid, self.puppet.thread(), self.puppet.thread()]
         mount = find(Path("/proc/self/mountinfo").read_text()).shares
-        self.group = None if mount is None else mount.point / f"nicety-hand-{os.getpid()}"
+        self.group = None if mount is None else Path(mount.point) / f"nicety-hand-{os.getpid()}"
         if self.group is not None:
             self.group.mkdir(exist_ok=True)
         self.autogroup = Path(f"/proc/{self.puppet.pid}/autogroup")
@@ -495,3 +497,27 @@ def test_a_process_that_somebody_reniced_is_never_written_to(bench: Bench, scene
     assert (outcome.status, outcome.detail) == (Status.FOREIGN, "left: somebody chose nice 5")
     assert written == []
     assert [scene.get(Control.NICE, tid) for tid in scene.tids] == [0, 5, 0]
+
+
+@pytest.mark.parametrize("theirs", [0, 5])
+def test_a_program_that_sets_its_own_value_again_and_again_is_yielded_to_at_once(bench: Bench, scene: Scene, theirs: int) -> None:
+    """It sets what was there before, or something else, after each change of ours. Ours would be 20 changes a thread."""
+    written: Counter[Knob] = Counter()
+    plain = bench.kernel.write
+
+    def write(knob: Knob, expected: Value, value: Value) -> Trouble | None:
+        written[knob] += value == 10
+        return plain(knob, expected, value)
+
+    bench.kernel.write = write  # type: ignore[method-assign] # to witness
+    statuses = []
+    for _ in range(20):
+        (outcome,) = bench.apply(Set(Control.NICE, ProcessPlace(scene.puppet.id), 10, 0))
+        statuses.append(outcome.status)
+        for tid in scene.tids:
+            scene.set(Control.NICE, tid, theirs)
+        bench.actuator.settle()
+    assert statuses == [Status.APPLIED, *[Status.FOREIGN] * 19]
+    assert list(written.values()) == [1] * len(scene.tids)
+    bench.actuator.undo()
+    assert [scene.get(Control.NICE, tid) for tid in scene.tids] == [theirs] * len(scene.tids)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nicety.models.records import ProcId
+from nicety.models.identity import ProcId
 from nicety.scheduler.service.own.cpu import MOST, stand_aside
 from nicety.scheduler.testing.puppet import proc_id
 

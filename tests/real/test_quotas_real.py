@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import ProcId
+from nicety.models.identity import ProcId
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.decision import Abilities, Group
+from nicety.scheduler.hands.knobs.cgroup import find
 from nicety.scheduler.observe.observer import Observer
-from nicety.scheduler.read.cgroup import find
 from nicety.scheduler.read.proc import ProcSource
 
 CGROUPS = find(Path("/proc/self/mountinfo").read_text())
@@ -30,7 +30,7 @@ def limited() -> Iterator[Path]:
     mount = CGROUPS.shares or CGROUPS.weight
     if mount is None or os.geteuid() != 0:
         pytest.skip("needs root and a hierarchy with the cpu controller")
-    directory = mount.point / f"nicety-quota-{os.getpid()}"
+    directory = Path(mount.point) / f"nicety-quota-{os.getpid()}"
     try:
         directory.mkdir()
     except OSError as error:

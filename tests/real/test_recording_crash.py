@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nicety.models.records import SAMPLE, HostSample, Identity, ProcId, Snapshot
-from nicety.scheduler.decision import Abilities, Decision, Outcome, ResizePool, Session, Status, Tick, Verdict, Why
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, HostSample, Identity, Snapshot
+from nicety.scheduler.decision import Abilities, Decision, Outcome, ResizePool, Session, Tick, Verdict, Why
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader
 from nicety.scheduler.store.traces import Lost, TraceWriter, read_traces
 from nicety.scheduler.testing.ticks import a_forecast, a_pool, a_tick

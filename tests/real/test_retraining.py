@@ -22,10 +22,10 @@ from nicety.scheduler.config.paths import Loaded, Paths
 from nicety.scheduler.config.sections import Models, parse
 from nicety.scheduler.daemon import Daemon
 from nicety.scheduler.explain.logstream import INFO, NOTICE, WARNING
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.ledger import StateLock
 from nicety.scheduler.observe.observer import Observer
-from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.service.retraining import GRACE_NS, TRAINING, News, Retraining
-from nicety.scheduler.store.ledger import StateLock
 from nicety.training import cli as training
 
 HOUR = 3_600_000_000_000
@@ -180,7 +180,7 @@ def test_it_is_told_where_to_learn_and_what_it_may_take_and_has_one_thread(trial
     limits = ["--time-budget", "800s", "--memory", str(800 << 20)]
     assert arguments == ["train", "--json", "--state-dir", str(trial.place), *limits]
     assert threads == "1"
-    assert (sys.executable, "-P", "-m", "nicety.training") == TRAINING
+    assert (sys.executable, "-P", "-s", "-m", "nicety.training") == TRAINING
     command = typer.main.get_command(training.app)
     assert isinstance(command, TyperGroup)
     taken = command.commands["train"].make_context("train", arguments[1:]).params

@@ -12,16 +12,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from nicety.models.records import Class, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import Class
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Priority as Section
 from nicety.scheduler.decide.policies.policy import Result
 from nicety.scheduler.decide.policies.priority.memory import PriorityMemory
 from nicety.scheduler.decide.policies.priority.priority import Priority
-from nicety.scheduler.decision import Control, Decision, Group, Member, Restore, Set, Status, Tick
-from nicety.scheduler.fences import name_for
+from nicety.scheduler.decision import Decision, Group, Member, Restore, Set, Tick
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.fences import name_for
+from nicety.scheduler.hands.knobs.cgroup import find
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import ProcessPlace, process_of
-from nicety.scheduler.read.cgroup import find
 from nicety.scheduler.testing.bench import Bench
 from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.puppet import Puppet, proc_id
@@ -48,7 +51,7 @@ def cgroup() -> Iterator[Path]:
     mount = find(Path("/proc/self/mountinfo").read_text()).shares
     if mount is None:
         pytest.skip("this machine has no cgroup v1 cpu hierarchy")
-    made = mount.point / f"nicety-swarm-{os.getpid()}"
+    made = Path(mount.point) / f"nicety-swarm-{os.getpid()}"
     made.mkdir()
     try:
         yield made
@@ -80,7 +83,7 @@ def swarm(session: int, path: str) -> list[Member]:
         except (FileNotFoundError, ProcessLookupError):
             continue
         if int(fields[3]) == session and fields[0] != "Z":
-            found.append(Member(ProcId(int(place.name), int(fields[19])), session, path, int(fields[16]), int(fields[1])))
+            found.append(Member(ProcId(int(place.name), int(fields[19])), session, path, int(fields[16]), int(fields[1]), owner=0))
     return sorted(found, key=lambda member: member.id)
 
 
@@ -103,7 +106,7 @@ def test_children_inherit_the_demotion_of_what_lasts_and_undo_finds_them_all(tmp
     demotes = Priority(Config(priority=Section(slice_ms=0.0)), PriorityMemory())
     with Bench(tmp_path / "state") as bench, Puppet() as puppet:
         (cgroup / "cgroup.procs").write_text(str(puppet.pid))
-        service = a_group("service", Class.INTERACTIVE, [Member(puppet.id, puppet.pid, path, 0)], cpu=0.3, wait=0.6)
+        service = a_group("service", Class.INTERACTIVE, [Member(puppet.id, puppet.pid, path, 0, owner=0)], cpu=0.3, wait=0.6)
         assert len(jobs(driver, 0.5, 3)) >= 3
         machine = a_machine(busy=2.0, cpu_cgroup="", autogroup=False)
         first = a_tick(0, machine=machine, groups=[service, build(swarm(driver, path))])
@@ -161,7 +164,7 @@ def test_a_swarm_is_moved_into_a_cgroup_of_the_least_weight_and_out_again(
     with Bench(tmp_path / "state") as bench, Puppet() as puppet:
         deciding = Deciding(bench)
         (cgroup / "cgroup.procs").write_text(str(puppet.pid))
-        service = a_group("service", Class.INTERACTIVE, [Member(puppet.id, puppet.pid, path, 0)], cpu=0.3, wait=0.6)
+        service = a_group("service", Class.INTERACTIVE, [Member(puppet.id, puppet.pid, path, 0, owner=0)], cpu=0.3, wait=0.6)
 
         def tick(seq: int) -> Tick:
             return a_tick(seq, machine=a_machine(busy=2.0), groups=[service, build(swarm(driver, path))])
@@ -191,7 +194,7 @@ def test_a_swarm_is_moved_into_a_cgroup_of_the_least_weight_and_out_again(
             orphan = subprocess.Popen(["sleep", "30"], start_new_session=True)  # as if it had been born there
             try:
                 (fence / "cgroup.procs").write_text(str(orphan.pid))
-                left = Member(proc_id(orphan.pid), orphan.pid, path, 0, 1)
+                left = Member(proc_id(orphan.pid), orphan.pid, path, 0, 1, owner=0)
                 decisions = deciding.step(a_tick(2, machine=a_machine(busy=2.0), groups=[service, build([left])]))
                 assert [it.action for it in decisions] == [Restore(Control.FENCE, ProcessPlace(root))]
                 assert f"{path}\n" in Path(f"/proc/{orphan.pid}/cgroup").read_text()

@@ -15,19 +15,21 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import ProcId
-from nicety.scheduler.act.knobs.control import LinuxKernel
-from nicety.scheduler.act.knobs.slices import Slices
-from nicety.scheduler.act.restoring import PAST_FORK_NS
+from nicety.models.identity import ProcId
 from nicety.scheduler.act.undo import undo_from_ledger
 from nicety.scheduler.config.sections import PoolConfig
-from nicety.scheduler.decision import Control, ResizePool, Restore, Set, Status
-from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace, ThreadId
+from nicety.scheduler.decision import ResizePool, Restore, Set
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.knobs.cgroup import find
+from nicety.scheduler.hands.knobs.control import LinuxKernel
+from nicety.scheduler.hands.knobs.slices import Slices
+from nicety.scheduler.hands.ledger import StateBusyError
+from nicety.scheduler.hands.places import Control, ThreadId
+from nicety.scheduler.hands.restoring import PAST_FORK_NS
+from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.pools.gunicorn.adapter import GunicornPool
 from nicety.scheduler.ports import PoolAdapter
-from nicety.scheduler.read.cgroup import find
-from nicety.scheduler.service.clock import SystemClock
-from nicety.scheduler.store.ledger import StateBusyError
 from nicety.scheduler.testing.bench import Bench
 from nicety.scheduler.testing.puppet import Puppet
 
@@ -148,7 +150,7 @@ def test_shares_of_a_real_cgroup_go_back_and_a_removed_one_is_gone(bench: Bench)
     mount = find(Path("/proc/self/mountinfo").read_text()).shares
     if mount is None:
         pytest.skip("this machine has no cgroup v1 cpu hierarchy")
-    groups = [mount.point / f"nicety-undo-{os.getpid()}-{number}" for number in range(3)]
+    groups = [Path(mount.point) / f"nicety-undo-{os.getpid()}-{number}" for number in range(3)]
     for group in groups:
         group.mkdir()
     try:
@@ -190,9 +192,9 @@ def test_a_slice_that_somebody_had_set_goes_back_to_it_and_a_default_to_the_defa
 @root
 def test_an_idle_cgroup_goes_back_with_its_weight(bench: Bench) -> None:
     mount = find(Path("/proc/self/mountinfo").read_text()).shares
-    if mount is None or not (mount.point / "cpu.idle").exists():
+    if mount is None or not (Path(mount.point) / "cpu.idle").exists():
         pytest.skip("this machine has no cgroup v1 cpu hierarchy with cpu.idle")
-    groups = [mount.point / f"nicety-idle-{os.getpid()}-{number}" for number in range(3)]
+    groups = [Path(mount.point) / f"nicety-idle-{os.getpid()}-{number}" for number in range(3)]
     for group in groups:
         group.mkdir()
     try:
@@ -215,13 +217,14 @@ def test_an_idle_cgroup_goes_back_with_its_weight(bench: Bench) -> None:
 ACT_AND_UNDO = """
 import os, sys, time
 from pathlib import Path
-from nicety.models.records import ProcId
+from nicety.models.identity import ProcId
 from nicety.scheduler.act.actuate import Acting
-from nicety.scheduler.decision import Control, Decision, Set, Why
+from nicety.scheduler.decision import Decision, Set, Why
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.testing.places import place_of
-from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.hands.knobs.control import LinuxKernel
 from nicety.scheduler.read.locks import LinuxLocks
-from nicety.scheduler.store.ledger import Ledger
+from nicety.scheduler.hands.ledger import Ledger
 class Clock:
     monotonic = staticmethod(time.monotonic_ns)
     wall = staticmethod(time.time_ns)
@@ -234,7 +237,7 @@ if int(user):
     os.setgid(int(user))
     os.setuid(int(user))
 kernel = LinuxKernel()
-ledger = Ledger(Path(state) / "ledger.db", kernel.boot_id())
+ledger = Ledger(Path(state) / "ledger.log", kernel.boot_id())
 acting = Acting(ledger, kernel, LinuxLocks(), {}, {}, Clock())
 decisions = []
 for process in [ProcId(*pair) for pair in zip(numbers[::2], numbers[1::2])]:
@@ -310,14 +313,15 @@ def test_undo_of_a_state_directory_without_a_ledger_is_nothing(tmp_path: Path) -
 IMPOSTOR = """
 import os, sys, time
 from pathlib import Path
-from nicety.models.records import ProcId
+from nicety.models.identity import ProcId
 from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.act.undo import undo_from_ledger
-from nicety.scheduler.decision import Control, Decision, Set, Why
+from nicety.scheduler.decision import Decision, Set, Why
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import ProcessPlace
-from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.hands.knobs.control import LinuxKernel
 from nicety.scheduler.read.locks import LinuxLocks
-from nicety.scheduler.store.ledger import Ledger
+from nicety.scheduler.hands.ledger import Ledger
 class Clock:
     monotonic = staticmethod(time.monotonic_ns)
     wall = staticmethod(time.time_ns)
@@ -334,7 +338,7 @@ def child(wanted=None):
     return pid
 kernel = LinuxKernel()
 state = Path(sys.argv[1])
-ledger = Ledger(state / "ledger.db", kernel.boot_id())
+ledger = Ledger(state / "ledger.log", kernel.boot_id())
 acting = Acting(ledger, kernel, LinuxLocks(), {}, {}, Clock())
 pid = child()
 identity = next(kin.id for kin in kernel.kin().kin if kin.id.pid == pid)

@@ -16,7 +16,7 @@ import pytest
 CAN_UNSHARE = 21  # CAP_SYS_ADMIN
 WATCH = """
 import json, os, sys, time
-from nicety.models.records import ProcId
+from nicety.models.identity import ProcId
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.decision import Abilities
 from nicety.scheduler.read.proc import ProcSource
@@ -88,7 +88,7 @@ def test_a_build_of_thousands_of_processes_is_seen(tmp_path: Path) -> None:
 def test_doctor_says_that_a_namespace_hides_the_rest() -> None:
     look = """if True:
         from pathlib import Path
-        from nicety.scheduler.service.clock import SystemClock
+        from nicety.scheduler.hands.clock import SystemClock
         from nicety.scheduler.service.doctor import visibility
         print(visibility(Path("/proc"), SystemClock()).what)"""
     with running(sys.executable, "-c", HOG):

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from nicety.scheduler.config.sections import PoolConfig
-from nicety.scheduler.decision import Status
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.pools.uwsgi import adapter as uwsgi
 from nicety.scheduler.pools.uwsgi.adapter import UwsgiPool
-from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.testing.driver import PoolDriver, load
 from nicety.scheduler.testing.web import APPLICATION, Address, Clients, free_port, get
 

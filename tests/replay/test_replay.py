@@ -18,9 +18,9 @@ import pytest
 
 from nicety.scheduler.config.paths import Paths
 from nicety.scheduler.decision import Tick, encode
+from nicety.scheduler.hands.safe_files import StoreError
 from nicety.scheduler.replay import replay
 from nicety.scheduler.store.decisions import DecisionReader
-from nicety.scheduler.store.files import StoreError
 
 CONFIG = """
 [priority]

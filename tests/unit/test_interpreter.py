@@ -22,6 +22,7 @@ STARTS = {
 }
 
 STARTERS = {
+    "scheduler/act/sentries.py",  # with -I
     "scheduler/cli/running.py",
     "scheduler/service/retraining.py",
     "scheduler/demo/run.py",
@@ -48,7 +49,8 @@ def test_this_interpreter_is_named_in_one_place_only() -> None:
         if isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.executable"
     }
     said = {"scheduler/pools/celery/agent.py"}  # in a message, of the interpreter that runs the agent
-    assert named - said == {"scheduler/interpreter.py"}
+    isolated = {"scheduler/act/sentries.py"}  # with -I and -S
+    assert named - said == {"scheduler/interpreter.py", *isolated}
 
 
 def test_processes_are_started_in_known_places_only() -> None:

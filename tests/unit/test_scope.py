@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nicety.models.records import ProcId
+from nicety.models.identity import ProcId
 from nicety.scheduler.act.scoped import as_record, words
 from nicety.scheduler.config.sections import Config, ConfigError, parse
 from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decision import (
     Abilities,
     Action,
-    Control,
     Decision,
     Digest,
     Flag,
@@ -30,6 +29,7 @@ from nicety.scheduler.decision import (
     encode,
 )
 from nicety.scheduler.explain.status_page import status_page
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.scope import ACT, EVERYTHING, OBSERVE, POLICIES, ScopeError, act_on, acts, left, observe, resolve, things
 from nicety.scheduler.words import moment

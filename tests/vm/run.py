@@ -53,6 +53,12 @@ TOOLS = {
 }
 """Programs and the Debian packages that they are from."""
 
+XML = "/run/tmp/junit.xml"
+"""Where pytest writes in the guest what became of each test."""
+
+RESULTS = "-- results --"
+"""The line before and after that file on the console: nothing else leads out of the guest."""
+
 ESCAPES = re.compile(r"\x1b(c|\[[0-9;?]*[A-Za-z])")
 """With which the firmware clears a screen."""
 
@@ -201,7 +207,11 @@ def script(files: Iterable[Path], layout: str, options: str) -> str:
             "export HOME=/run/tmp TMPDIR=/run/tmp PATH=/usr/sbin:/usr/bin:/sbin:/bin OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1",
             "export HYPOTHESIS_STORAGE_DIRECTORY=/run/tmp/hypothesis",  # its plugin makes one at each start
             f"export NICETY_VM_LAYOUT={layout} PYTHONPATH={CHECKOUT}/src:{GUEST}",
-            f"exec {sys.prefix}/bin/python -m pytest -p no:cacheprovider --color=no {options} {' '.join(map(str, files))}",
+            f"{sys.prefix}/bin/python -m pytest -p no:cacheprovider --color=no --junit-xml={XML} {options} "
+            + " ".join(map(str, files)),
+            "status=$?",
+            f"echo; echo {RESULTS}; cat {XML}; echo; echo {RESULTS}",
+            "exit $status",
             "",
         )
     )
@@ -263,6 +273,7 @@ def boot(kernel: Path, initramfs: Path, layout: str, limit: float) -> int:
     timer = threading.Timer(limit, stop)
     timer.start()
     status = 2
+    results: list[str] | None = None
     try:
         assert machine.stdout is not None
         for line in machine.stdout:
@@ -270,6 +281,12 @@ def boot(kernel: Path, initramfs: Path, layout: str, limit: float) -> int:
             ended = re.fullmatch(r"guest ended with (\d+)", text)
             if ended:
                 status = int(ended[1])
+            elif text == RESULTS:
+                if results is not None:
+                    keep(layout, "\n".join(results))
+                results = [] if results is None else None
+            elif results is not None:
+                results.append(text)
             else:
                 print(text, flush=True)
     finally:
@@ -279,6 +296,13 @@ def boot(kernel: Path, initramfs: Path, layout: str, limit: float) -> int:
     if late.is_set():
         print(f"test-vm: {layout}: not done after {limit:.0f} s", flush=True)
     return status
+
+
+def keep(layout: str, results: str) -> None:
+    """Write what became of each test where `make test` writes it too."""
+    place = CHECKOUT / "build"
+    place.mkdir(exist_ok=True)
+    (place / f"junit-vm-{layout}.xml").write_text(results)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from ....models.records import HORIZONS, QUANTILES
-from ...decision import Action, Control, Decision, Digest, Effect, Flag, Note, Recycle, ResizePool, Restore, Status, Tick, Why
+from ...decision import Action, Decision, Digest, Effect, Flag, Note, Recycle, ResizePool, Restore, Tick, Why
+from ...hands.faults import Status
+from ...hands.places import Control
 from ...places import CgroupPlace, DecisionPlace, ProcessPlace, SessionPlace
 
 DONE = frozenset({Status.APPLIED, Status.OBSERVED, Status.UNCHANGED, Status.PARTIAL})

@@ -17,11 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ....models.records import PoolSample, ProcId, WorkerSample
+from ....models.identity import ProcId
+from ....models.records import PoolSample, WorkerSample
 from ...config.sections import PoolConfig
-from ...decision import Status
+from ...hands.faults import Status
+from ...hands.kernel import Clock
 from ...interpreter import SAFE_PATH
-from ...ports import Clock
 from ..sensing.busy import ChildList, Doing
 from ..sensing.hands_off import QUIET, ForeignSize, HandsOff
 from ..sensing.main_process import MainProcess

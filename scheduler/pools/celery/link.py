@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...redaction import redacted
+
 log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
@@ -28,6 +30,8 @@ MAX_ANSWER = 1 << 20
 """Most bytes of one answer. Chosen: `stats` of 1,000 processes has 10 kB."""
 MAX_COMPLAINT = 4096
 """Most bytes kept of the agent's standard error. Chosen."""
+MAX_WORDS = 500
+"""Most letters kept of one text of the agent. Chosen."""
 
 BOOTSTRAP = (
     "import sys\n"
@@ -64,12 +68,14 @@ class _AgentRequest:
 
 
 class AgentLink:
-    """The agent, with its restarts. `launch` starts the process and may raise OSError; `settings` becomes its first line."""
+    """The agent, with its restarts. `launch` starts the process and may raise OSError; `settings` becomes its first line. Nothing
+    that leaves here holds the password of the broker in `settings`."""
 
     def __init__(self, name: str, launch: Callable[[], subprocess.Popen[bytes]], settings: Mapping[str, Any]) -> None:
         self._name = name
         self._launch = launch
         self._greeting = json.dumps(settings).encode() + b"\n"
+        self._broker = str(settings.get("broker", ""))
         self._process: subprocess.Popen[bytes] | None = None
         self._up = False
         self._late = 0
@@ -114,9 +120,9 @@ class AgentLink:
         while b"\n" in self._output:
             line, self._output = self._output.split(b"\n", 1)
             try:
-                message = json.loads(line)
+                message = self._shown(json.loads(line))
                 known = isinstance(message, dict)
-            except ValueError:
+            except (ValueError, RecursionError):
                 message, known = {}, False
             if known and "fatal" in message:
                 return self._failed(str(message["fatal"]), now)
@@ -127,7 +133,7 @@ class AgentLink:
                 self._failures, self.problem = 0, ""
                 return Answer(do, message.get("ok"), str(message.get("error", "")))
             else:
-                return self._failed(f"it wrote {line[:60]!r}, which is no answer", now)
+                return self._failed(f"it wrote {self._shown(line.decode(errors='replace'))[:60]!r}, which is no answer", now)
         if ended:
             return self._failed(self._last_words(), now)
         if len(self._output) > MAX_ANSWER:
@@ -171,6 +177,17 @@ class AgentLink:
         self.problem = text
         return None if lost is None else Answer(lost.do, None, text, lost=True)
 
+    def _shown(self, value: Any) -> Any:
+        """A value of the agent, with every text in it cut to `MAX_WORDS` and without passwords."""
+        match value:
+            case str():
+                return redacted(value, self._broker)[:MAX_WORDS]
+            case list():
+                return [self._shown(each) for each in value]
+            case dict():
+                return {key: self._shown(each) for key, each in value.items()}
+        return value
+
     def _send(self) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
@@ -191,7 +208,7 @@ class AgentLink:
 
     def _last_words(self) -> str:
         assert self._process is not None
-        lines = [line for line in self._complaint.decode("utf-8", "replace").splitlines() if line.strip()]
+        lines = [line for line in self._shown(self._complaint.decode("utf-8", "replace")).splitlines() if line.strip()]
         code = self._process.returncode
         return f"it ended with status {code}" + (f" ({lines[-1].strip()[:200]})" if lines else "")
 

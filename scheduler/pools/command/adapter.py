@@ -6,22 +6,25 @@ Must not know policies or what the command does. It waits for and signals only i
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import logging
 import os
 import pwd
 import random
 import signal
+import stat
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ....models.records import PoolSample, ProcId, WorkerSample
+from ....models.identity import ProcId
+from ....models.records import PoolSample, WorkerSample
 from ...config.sections import PoolConfig
-from ...decision import Status
-from ...ports import Clock
+from ...hands.faults import Status
+from ...hands.kernel import Clock
 from ..sensing.busy import Activity, Doing
 from ..sensing.signals import identify
 from ..sensing.tally import PoolTally
@@ -341,14 +344,20 @@ class CommandPool:
         )
 
     def _open_log(self) -> int:
-        """Open the pool's log for appending, rotated if it is full."""
+        """Open the pool's log for appending, rotated if it is full. No link is followed. Raises OSError."""
         self._log_file.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         try:
             if self._log_file.stat().st_size > LOG_BYTES:
                 self._log_file.replace(self._log_file.with_suffix(".log.1"))
         except FileNotFoundError:
             pass
-        return os.open(self._log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        output = os.open(self._log_file, flags, 0o640)
+        found = os.fstat(output)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            os.close(output)
+            raise OSError(errno.EEXIST, "not a file, or one with a second name (hard link); move it away", str(self._log_file))
+        return output
 
 
 @functools.cache

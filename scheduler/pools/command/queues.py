@@ -19,7 +19,8 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from ...config.sections import Queue
-from ...ports import Clock
+from ...hands.kernel import Clock
+from ...redaction import redacted
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +191,7 @@ class CommandCounter:
             raise CountError(f"{self._command[0]} ended with status {status}: try it by hand, or correct queue.command")
         text = self._output.decode("ascii", "replace").strip()
         if not text.isdecimal() or len(text) > 18:
-            raise CountError(f"{self._command[0]} printed {text[:40]!r}: it must print one whole number")
+            raise CountError(f"{self._command[0]} printed {redacted(text)[:40]!r}: it must print one whole number")
         return int(text)
 
     def close(self) -> None:
@@ -230,6 +231,7 @@ class RedisCounter:
 
     def __init__(self, url: str) -> None:
         self._address, self._greeting, self._query = _redis_parts(url)
+        self._url = url
         self._where = url.split("@")[-1].removeprefix("redis://").removeprefix("unix://")  # without the password
         self._socket: socket.socket | None = None
         self._to_send = b""
@@ -312,11 +314,12 @@ class RedisCounter:
             return None
         for line in lines[: self._expected]:
             if line.startswith(b"-"):
-                text = line[1:].decode("utf-8", "replace")
+                text = redacted(line[1:].decode("utf-8", "replace"), self._url)  # an unknown command is quoted with its arguments
                 raise CountError(f"redis at {self._where}: {text!r}; correct queue.redis_list")
         last = lines[self._expected - 1]
         if not last.startswith(b":") or not last[1:].isdigit():
-            raise CountError(f"redis at {self._where}: it answered {last[:40]!r} to LLEN; correct queue.redis_list")
+            text = redacted(last.decode("utf-8", "replace"), self._url)[:40]
+            raise CountError(f"redis at {self._where}: it answered {text!r} to LLEN; correct queue.redis_list")
         return int(last[1:])
 
 
@@ -326,8 +329,14 @@ def _encode(words: list[bytes]) -> bytes:
 
 
 def _redis_parts(url: str) -> tuple[str | tuple[str, int], list[list[bytes]], list[bytes]]:
-    """(address, AUTH and SELECT, LLEN) of a URL."""
-    parts = urlsplit(url)
+    """(address, AUTH and SELECT, LLEN) of a URL. Raises ValueError with a text that quotes nothing of it."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 6379
+    except ValueError:  # whose text quotes what it took for the host or the port
+        raise ValueError(
+            "its host or port cannot be read; write /, ?, #, @ and [ of a password as %2F, %3F, %23, %40, %5B"
+        ) from None
     path, _, key = parts.path.rpartition("/")
     path, _, database = path.rpartition("/")
     if parts.scheme not in {"redis", "unix"} or not key or not database.isdecimal():
@@ -344,7 +353,7 @@ def _redis_parts(url: str) -> tuple[str | tuple[str, int], list[list[bytes]], li
         return unquote(path), greeting, query
     if path:
         raise ValueError("a slash in the key must be written %2F")
-    return (parts.hostname or "127.0.0.1", parts.port or 6379), greeting, query
+    return (parts.hostname or "127.0.0.1", port), greeting, query
 
 
 def counter(queue: Queue, start: Callable[[list[str]], subprocess.Popen[bytes]]) -> Counter:

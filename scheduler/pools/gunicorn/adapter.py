@@ -11,10 +11,11 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from ....models.records import PoolSample, ProcId, WorkerSample
+from ....models.identity import ProcId
+from ....models.records import PoolSample, WorkerSample
 from ...config.sections import PoolConfig
-from ...decision import Status
-from ...ports import Clock
+from ...hands.faults import Status
+from ...hands.kernel import Clock
 from ..sensing.busy import CallView, ChildList, Doing, serving
 from ..sensing.hands_off import QUIET, ForeignSize, HandsOff
 from ..sensing.listening import AcceptQueue

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ....models.records import ProcId
+from ....models.identity import ProcId
 from ...config.sections import PoolConfig
-from ...decision import Status
+from ...hands.faults import Status
 from ..sensing.busy import children
 from ..sensing.listening import AcceptQueue
 from ..sensing.pidfile import named

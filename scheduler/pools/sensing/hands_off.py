@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from ...decision import Status
+from ...hands.faults import Status
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from ....models.records import ProcId
+from ....models.identity import ProcId
 from ...config.sections import PoolConfig
 from .signals import ProcessHandle
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ....models.records import ProcId
+from ....models.identity import ProcId
 from ...config.sections import PoolConfig
 from .signals import ProcessHandle, open_process
 

@@ -11,8 +11,8 @@ import signal
 from pathlib import Path
 from typing import NamedTuple
 
-from ....models.records import ProcId
-from ...decision import Status
+from ....models.identity import ProcId
+from ...hands.faults import Status
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 """Unit of start times in /proc/PID/stat."""

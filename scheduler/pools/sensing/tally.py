@@ -9,7 +9,8 @@ import statistics
 from collections import deque
 from collections.abc import Iterable
 
-from ....models.records import PoolSample, ProcId, WorkerSample
+from ....models.identity import ProcId
+from ....models.records import PoolSample, WorkerSample
 
 STARTS = 16
 """Start times kept; their median is reported. Chosen."""

@@ -15,10 +15,11 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from ....models.records import PoolSample, ProcId, WorkerSample
+from ....models.identity import ProcId
+from ....models.records import PoolSample, WorkerSample
 from ...config.sections import PoolConfig
-from ...decision import Status
-from ...ports import Clock
+from ...hands.faults import Status
+from ...hands.kernel import Clock
 from ..sensing.busy import CallView
 from ..sensing.hands_off import QUIET, HandsOff
 from ..sensing.listening import AcceptQueue

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from ....models.records import ProcId
+from ....models.identity import ProcId
 from ..holders import Area, FileLock, shared_areas
 from .file_locks import locks_on
 from .records import START, Ask, Is, Maps, Opens, Query

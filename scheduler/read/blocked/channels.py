@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import stat
 
-from ....models.records import ProcId
+from ....models.identity import ProcId
 from ..calls import Call, is_timed
 from ..holders import stat_fields
 from ..sockets import SockDiag, socket_inode

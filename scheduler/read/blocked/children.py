@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from ....models.records import ProcId
+from ....models.identity import ProcId
 from ..calls import int32
 from ..holders import identify, read, stat_fields, thread_ids
 from .budget import FRESH

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from ....models.anomaly.waitgraph import Halt, Thread
-from ....models.records import ProcId
+from ....models.identity import ProcId
 from .budget import FRESH, WORKERS
 from .helpers import Helpers
 from .proof import whole

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 
-from ....models.records import ProcId
+from ....models.identity import ProcId
 from ..holders import FileLock, file_locks, identify, read
 from ..text import printable
 from .records import Ask, Holds, Is, Need

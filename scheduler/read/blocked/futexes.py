@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from ....models.records import ProcId
+from ....models.identity import ProcId
 from ..holders import (
     Area,
     FutexWait,

@@ -5,7 +5,7 @@ Lives for one look: each process is read at most once in it.
 
 from __future__ import annotations
 
-from ....models.records import ProcId
+from ....models.identity import ProcId
 from .belongings import Belongings
 from .proof import Proof
 from .records import Ask, Holds, Is, Need, Query, Seen

@@ -3,7 +3,7 @@ nothing."""
 
 from __future__ import annotations
 
-from ....models.records import ProcId
+from ....models.identity import ProcId
 from ..calls import Call, int32
 from ..holders import futex_wait
 from .belongings import Belongings

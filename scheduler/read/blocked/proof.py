@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from ....models.anomaly.waitgraph import Halt, Thread, in_vain
-from ....models.records import ProcId
+from ....models.identity import ProcId
 from .records import Ask, Is, Seen
 from .standing import Standing, turn_of
 from .sweep import Sweep

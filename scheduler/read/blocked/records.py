@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from ....models.records import ProcId
+from ....models.identity import ProcId
 from ..holders import FileLock, Place
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ....models.records import ProcId
+from ....models.identity import ProcId
 from ..calls import NUMBERS, is_timed, parse_call
 from ..holders import read
 from .budget import MAIN, OTHERS

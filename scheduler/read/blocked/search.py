@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Collection, Iterable
 
 from ....models.anomaly.waitgraph import Halt, Thread, in_vain
-from ....models.records import ProcId
+from ....models.identity import ProcId
 from .budget import PROCESSES
 from .helpers import Helpers
 from .proof import Proof

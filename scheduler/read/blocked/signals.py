@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ....models.records import ProcId
+from ....models.identity import ProcId
 from ..holders import read
 
 

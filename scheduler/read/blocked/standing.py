@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from ....models.anomaly.waitgraph import Halt, Thread
-from ....models.records import ProcId
+from ....models.identity import ProcId
 from ..holders import read
 
 

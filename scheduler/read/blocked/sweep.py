@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 
 from ....models.anomaly.waitgraph import Thread
-from ....models.records import ProcId
+from ....models.identity import ProcId
 from ..holders import identify
 from .belongings import Belongings
 from .budget import FRESH, MOST_SWEPT, SWEEP, SWEPT

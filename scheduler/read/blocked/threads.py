@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ....models.anomaly.waitgraph import Thread
-from ....models.records import ProcId
+from ....models.identity import ProcId
 from ..calls import NUMBERS, is_timed, parse_call, stack_pointer
 from ..holders import read, stat_fields, thread_ids
 from .belongings import Belongings

@@ -3,17 +3,18 @@ to another. Must not know how a change is made or decided."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from ...act.scoped import Scoped, as_record, unable, words
 from ...decision import Outcome, Scope
 from ...explain.logstream import NOTICE, WARNING
+from ...hands.kernel import Clock, Kernel
+from ...hands.ledger import LedgerError
 from ...observe.measure import group_names
-from ...ports import Clock, Kernel
 from ...read.proc import ProcSource
 from ...scope import OBSERVE, act_on, acts, left, resolve
-from ...store.ledger import LedgerError
 from ..latest import Latest
 from ..notify import Notifier
 from ..readings import Readings
@@ -42,7 +43,7 @@ class Names:
             snapshot = source.read(self._clock.monotonic(), self._clock.wall(), tuple(self._pools.samples.values()))
         finally:
             source.close()
-        return group_names(self._settings.config, snapshot) | {group.name for group in self._latest.groups}
+        return group_names(self._settings.config, snapshot, os.geteuid()) | {group.name for group in self._latest.groups}
 
     def first_scope(self, act: bool | None, named: Sequence[str], seconds: float | None) -> Scope:
         """The scope at the start. `act`: whether the caller said to act; None leaves it to the configuration. If true, the scope is

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ...config.paths import SOCKET_PATH_LIMIT
-from ...ports import Clock
+from ...hands.kernel import Clock
 
 REQUEST_LIMIT = 4096
 """Maximum bytes of a request. Chosen: a verb and a few arguments take under 200."""
@@ -255,10 +255,22 @@ def ask(path: Path, verb: str, timeout_seconds: float = CLIENT_SECONDS, **argume
         raise ControlError(f"{path}: {error.strerror or error}; give the daemon's --state-dir") from None
     if not data.endswith(b"\n"):
         raise ControlError(f"the daemon at {path} ended the connection without an answer; see its log")
-    answer: dict[str, Any] = json.loads(data)
-    if not answer.pop("ok"):
-        raise ControlError(str(answer["error"]))
-    return answer
+    return _understood(bytes(data), path)
+
+
+def _understood(line: bytes, path: Path) -> dict[str, Any]:
+    """The answer in a line, without "ok". Raises ControlError for a refusal, and for a line that no daemon sends."""
+    try:
+        answer: Any = json.loads(line)
+    except (ValueError, RecursionError):
+        answer = None
+    if isinstance(answer, dict):
+        done, error = answer.pop("ok", None), answer.get("error")
+        if done is True:
+            return answer
+        if done is False and isinstance(error, str) and error:
+            raise ControlError(error)
+    raise ControlError(f"what listens at {path} does not answer as a nicety of this version does; give the daemon's --state-dir")
 
 
 def _listen(path: Path, group: int | None) -> socket.socket:

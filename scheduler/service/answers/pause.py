@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ...explain.logstream import NOTICE
-from ...ports import Clock
+from ...hands.kernel import Clock
 from ..reports import Reports
 
 

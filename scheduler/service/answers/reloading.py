@@ -11,8 +11,9 @@ from ...act.scoped import Scoped
 from ...config.paths import PathError
 from ...config.sections import Config, ConfigError, PoolConfig
 from ...explain.logstream import ERROR, NOTICE
+from ...hands.kernel import Clock
 from ...pools.build import build
-from ...ports import Clock, PoolAdapter
+from ...ports import PoolAdapter
 from ..notify import Notifier
 from ..own.budget import Budget
 from ..readings import Readings

@@ -9,7 +9,7 @@ import msgspec
 from ...act.scoped import Scoped
 from ...decide.engine import first_memory
 from ...explain.logstream import NOTICE
-from ...ports import Clock
+from ...hands.kernel import Clock
 from ...scope import ScopeError, act_on, observe
 from ..reports import Reports
 from ..sessions import Sessions

@@ -9,9 +9,10 @@ import msgspec
 
 from .... import __version__
 from ...act.scoped import Scoped
+from ...act.sentries import Sentries
 from ...decision import Group, Pool
 from ...explain.in_force import each, sum_up
-from ...ports import Clock
+from ...hands.kernel import Clock
 from ..latest import Latest
 from ..own.budget import Budget
 from ..own.cost import own_cpu_ns, resident_bytes
@@ -31,6 +32,7 @@ class StatusAnswer:
         sessions: Sessions,
         acting_on: ActingOn,
         actuator: Scoped,
+        sentries: Sentries,
         latest: Latest,
         pause: Pause,
         budget: Budget,
@@ -41,7 +43,13 @@ class StatusAnswer:
         started: int,
     ) -> None:
         """`started`: when the daemon started, monotonic ns."""
-        self._sessions, self._acting_on, self._actuator, self._latest = sessions, acting_on, actuator, latest
+        self._sessions, self._acting_on, self._actuator, self._sentries, self._latest = (
+            sessions,
+            acting_on,
+            actuator,
+            sentries,
+            latest,
+        )
         self._pause, self._budget, self._own_place = pause, budget, own_place
         self._retraining, self._steps, self._clock = retraining, steps, clock
         self._started = started
@@ -59,6 +67,7 @@ class StatusAnswer:
             "ticks": self._latest.ticks,
             "missed_ticks": self._latest.missed,
             **self._own(now),
+            "users": "kept apart" if self._sessions.current.config["tenants"]["apart"] else "one team",
             "notes": msgspec.to_builtins(self._latest.notes),
             "pools": _pools(tick.pools if tick else ()),
             "groups": _groups(self._latest.groups),
@@ -71,6 +80,7 @@ class StatusAnswer:
         artefacts = sessions.current.artefacts
         return {
             "budget": {"share": self._budget.share, "limit": self._budget.limit, "reduced": self._budget.reduced},
+            "sentry": self._sentries.pid,
             "own_nice": self._own_place.priority.nice,
             "faults": [msgspec.to_builtins(fault) for fault in self._steps.faults],
             "trace_ticks_dropped": traces.dropped if traces is not None else 0,

@@ -6,7 +6,7 @@ import resource
 from pathlib import Path
 
 from ...explain.logstream import NOTICE, WARNING
-from ...ports import Clock
+from ...hands.kernel import Clock
 from ..reports import Reports
 from .budget import LEVELS, WINDOW_NS, Budget
 

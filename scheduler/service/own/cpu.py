@@ -13,7 +13,7 @@ import ctypes
 import os
 from collections.abc import Sequence
 
-from ....models.records import ProcId
+from ....models.identity import ProcId
 from ...read.holders import stat_fields
 
 MOST = 4

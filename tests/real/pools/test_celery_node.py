@@ -16,7 +16,8 @@ import pytest
 
 from nicety.models.records import PoolSample
 from nicety.scheduler.config.sections import ConfigError, PoolConfig, parse
-from nicety.scheduler.decision import Status
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.pools.build import build
 from nicety.scheduler.pools.celery.adapter import GROWN_NS, LATE_NS, CeleryPool
 from nicety.scheduler.pools.celery.link import ANSWER_NS, BOOTSTRAP, START_NS, AgentLink
@@ -24,7 +25,6 @@ from nicety.scheduler.pools.celery.main import PoolProcess, environment, interpr
 from nicety.scheduler.pools.sensing.busy import Doing
 from nicety.scheduler.pools.sensing.hands_off import HANDS_OFF_NS
 from nicety.scheduler.pools.sensing.pidfile import named
-from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.testing.clock import FakeClock, ShiftedClock
 from nicety.scheduler.testing.driver import PoolDriver
 
@@ -418,11 +418,11 @@ def test_a_stranger_is_refused_before_anything_is_started(tmp_path: Path) -> Non
 class Talk:
     """A link to a puppet agent, on a fake clock."""
 
-    def __init__(self, code: str) -> None:
+    def __init__(self, code: str, broker: str = "memory://") -> None:
         self.clock = FakeClock(monotonic=1000 * SECOND)
         self.launched = 0
         text = f"import sys, json, time, os\ndef serve(settings):\n    {code}\n"
-        self.link = AgentLink("jobs", self.launch, {"script": text})
+        self.link = AgentLink("jobs", self.launch, {"script": text, "broker": broker})
 
     def launch(self) -> subprocess.Popen[bytes]:
         self.launched += 1
@@ -465,7 +465,7 @@ def test_requests_are_answered_one_at_a_time() -> None:
     ("code", "words"),
     [
         ("sys.exit('cannot go on')", "it ended with status 1 (cannot go on)"),
-        ("print('hello', flush=True); time.sleep(1000)", "it wrote b'hello', which is no answer"),
+        ("print('hello', flush=True); time.sleep(1000)", "it wrote 'hello', which is no answer"),
         ('print(\'{"fatal": "no Celery: give python"}\', flush=True); time.sleep(1000)', "no Celery: give python"),
         ("print('x' * 2000000, end='', flush=True); time.sleep(1000)", "is longer than"),
     ],
@@ -480,6 +480,35 @@ def test_an_agent_that_fails_is_started_again_ever_later(code: str, words: str) 
         talk.link.step(talk.clock.monotonic())
         assert talk.launched == number
         talk.clock.advance(1)
+    talk.link.close()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "sys.exit('cannot use ' + settings['broker'])",
+        "print(settings['broker'], flush=True); time.sleep(1000)",
+        "print(json.dumps({'fatal': 'no way to ' + settings['broker']}), flush=True); time.sleep(1000)",
+        "raise ValueError('netloc :p%40ss@w0rd@nowhere')",
+        READY + "sys.exit('AUTH p@ss@w0rd')",
+    ],
+)
+def test_no_end_of_an_agent_shows_the_password_of_the_broker(code: str, caplog: pytest.LogCaptureFixture) -> None:
+    talk = Talk(code, "redis://:p%40ss@w0rd@nowhere/0")
+    talk.until(lambda: talk.link.problem)
+    said = " ".join([talk.link.problem, *(record.getMessage() for record in caplog.records)])
+    assert "**" in said
+    assert "w0rd" not in said
+    talk.link.close()
+
+
+def test_no_answer_of_an_agent_shows_the_password_of_the_broker() -> None:
+    said = "{'id': json.loads(l)['id'], 'ok': {'problem': ['refused by ' + settings['broker']]}, 'error': 'AUTH se cret'}"
+    talk = Talk(READY + f"[print(json.dumps({said}), flush=True) for l in sys.stdin]", "redis://:se%20cret@nowhere/0")
+    talk.ready()
+    talk.link.ask(talk.clock.monotonic(), "load")
+    (answer,) = talk.until(talk.link.ready)
+    assert (answer.result, answer.error) == ({"problem": ["refused by redis://:**@nowhere/0"]}, "AUTH **")
     talk.link.close()
 
 

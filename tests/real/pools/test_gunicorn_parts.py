@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import ProcId
+from nicety.models.identity import ProcId
 from nicety.scheduler.config.sections import PoolConfig
-from nicety.scheduler.decision import Status
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.pools.gunicorn.master import find, is_worker
 from nicety.scheduler.pools.sensing.busy import CallView, Doing, serving
 from nicety.scheduler.pools.sensing.listening import AcceptQueue

@@ -240,6 +240,21 @@ def test_an_error_of_redis_is_told_without_the_password(redis: FakeRedis) -> Non
         answer(RedisCounter(f"redis://127.0.0.1:{redis.port}/0/text"))
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:s3cret/0/queue",  # the host was forgotten, and the password stands for the port
+        "redis://:s3cret@[127.0.0.1/0/queue",
+        "redis://:s3cret\u2100@127.0.0.1/0/queue",
+        "redis://:s3cret/x@127.0.0.1/0/queue",
+    ],
+)
+def test_a_url_that_cannot_be_read_is_refused_without_the_password(url: str) -> None:
+    with pytest.raises(ValueError, match=r"host or port|slash") as error:
+        counter(Queue(redis_list=url), start)
+    assert "s3cret" not in str(error.value)
+
+
 def test_a_silent_redis_times_out_and_no_step_waits_for_it(redis: FakeRedis) -> None:
     redis.silent = True
     counting = RedisCounter(f"redis://127.0.0.1:{redis.port}/0/queue")
@@ -291,6 +306,30 @@ def test_a_real_redis_agrees(tmp_path: Path) -> None:
             assert client.recv(100) == b":4\r\n"
         counting = RedisCounter(f"unix://{path}/0/queue")
         assert answer(counting) == 4
+        counting.close()
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server on this machine")
+def test_a_real_redis_without_auth_quotes_the_password_and_nobody_sees_it(tmp_path: Path) -> None:
+    path = tmp_path / "redis.sock"
+    options = ["--port", "0", "--unixsocket", str(path), "--save", "", "--rename-command", "AUTH", ""]
+    server = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 10
+        while not path.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(b"AUTH s3cret\r\n")
+            assert b"s3cret" in client.recv(200), "this Redis quotes no arguments: the test shows nothing"
+        counting = RedisCounter(f"unix://:s3cret@{path}/0/queue")
+        with pytest.raises(CountError, match="unknown command") as error:
+            answer(counting)
+        assert "s3cret" not in str(error.value)
         counting.close()
     finally:
         server.terminate()

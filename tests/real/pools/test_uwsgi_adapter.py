@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from nicety.models.records import PoolSample, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import PoolSample
 from nicety.scheduler.config.sections import ConfigError, PoolConfig, parse
-from nicety.scheduler.decision import Status
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.pools.build import build
 from nicety.scheduler.pools.uwsgi import adapter as uwsgi
 from nicety.scheduler.pools.uwsgi.adapter import UwsgiPool

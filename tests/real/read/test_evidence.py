@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import ProcId
+from nicety.models.identity import ProcId
 from nicety.scheduler.decision import encode
 from nicety.scheduler.read.evidence import DESCRIPTORS, THREADS, Evidence, look
 from nicety.scheduler.read.process import see

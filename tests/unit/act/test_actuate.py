@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count, repeat
 from pathlib import Path
@@ -16,31 +16,22 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from nicety.models.records import PoolSample, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import PoolSample
 from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.act.observing import Observing
 from nicety.scheduler.act.pools_back import STEADY_NS
-from nicety.scheduler.act.restoring import LOOK_NS, PATIENCE_IN_A_TICK_NS, PATIENCE_NS
-from nicety.scheduler.decision import (
-    Action,
-    Control,
-    Decision,
-    Digest,
-    Flag,
-    Outcome,
-    Recycle,
-    ResizePool,
-    Restore,
-    Set,
-    Status,
-    Why,
-)
-from nicety.scheduler.fences import ALTERED, name_for
-from nicety.scheduler.places import AutogroupPlace, CgroupPlace, ProcessPlace, SessionPlace, ThreadId, ThreadPlace, process_of
-from nicety.scheduler.ports import Knob, PoolAdapter, Trouble, Value
-from nicety.scheduler.store.ledger import Ledger
+from nicety.scheduler.decision import Action, Decision, Digest, Flag, Outcome, Recycle, ResizePool, Restore, Set, Why
+from nicety.scheduler.hands.faults import Status, Trouble
+from nicety.scheduler.hands.fences import ALTERED, name_for
+from nicety.scheduler.hands.ledger import NAME, Ledger
+from nicety.scheduler.hands.places import AutogroupPlace, Cgroup, Control, Knob, ThreadId, ThreadPlace, Value, process_of
+from nicety.scheduler.hands.restoring import LOOK_NS, PATIENCE_IN_A_TICK_NS, PATIENCE_NS
+from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
+from nicety.scheduler.ports import PoolAdapter
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.kernel import FakeKernel
+from nicety.scheduler.testing.ledger_file import rows
 from nicety.scheduler.testing.locks import FakeLocks
 from nicety.scheduler.testing.places import place_of
 from nicety.scheduler.testing.pool import FakePool
@@ -64,7 +55,7 @@ class Bench:
 
     def restart(self) -> None:
         """A new actuator on the same file, as after kill -9."""
-        self.ledger = Ledger(self.folder / "ledger.db", self.kernel.boot_id())
+        self.ledger = Ledger(self.folder / "ledger.log", self.kernel.boot_id())
         self.actuator = Acting(self.ledger, self.kernel, FakeLocks(), self.pools, self.samples, self.clock)
 
     def decide(self, action: Action, target: str = "target") -> Decision:
@@ -125,11 +116,9 @@ def test_the_intent_of_every_change_is_durable_before_the_change(bench: Bench) -
         process, on = process_of(knob.on), knob.on
         pid = process.pid if process else None
         tid = on.thread.tid if isinstance(on, ThreadPlace) else None
-        key = on.path if isinstance(on, CgroupPlace) else on.name if isinstance(on, AutogroupPlace) else ""
-        with contextlib.closing(sqlite3.connect(bench.folder / "ledger.db")) as connection:
-            query = "select count(*) from entry where status = 'intent' and control = ? and pid is ? and tid is ? and key = ?"
-            (count,) = connection.execute(query, (knob.control.value, pid, tid, key)).fetchone()
-        witnessed.append(count)
+        key = on.path if isinstance(on, Cgroup) else on.name if isinstance(on, AutogroupPlace) else ""
+        intents = [(row.control, row.pid, row.tid, row.key) for row in rows(bench.folder / NAME) if row.status == "intent"]
+        witnessed.append(intents.count((knob.control, pid, tid, key)))
 
     bench.kernel.before_write = look
     bench.apply(
@@ -144,46 +133,42 @@ def test_the_intent_of_every_change_is_durable_before_the_change(bench: Bench) -
 
 def test_the_intent_of_a_pool_size_is_durable_before_the_request(bench: Bench) -> None:
     pool = bench.add_pool()
-    seen: list[tuple[str, str, str]] = []
+    seen: list[tuple[str, object, object]] = []
 
     class Witness(FakePool):
         def resize(self, size: int) -> tuple[Status, str]:
-            with contextlib.closing(sqlite3.connect(bench.folder / "ledger.db")) as connection:
-                seen.extend(connection.execute("select status, original, new from entry where control = 'pool.size'").fetchall())
+            seen.extend((row.status, row.original, row.new) for row in rows(bench.folder / NAME) if row.control == "pool.size")
             return super().resize(size)
 
     pool.__class__ = Witness
     bench.apply(ResizePool("web", 5))
-    assert seen == [("intent", "2", "5")]
+    assert seen == [("intent", 2, 5)]
 
 
-def test_all_intents_of_a_call_are_one_commit(bench: Bench) -> None:
+def test_all_intents_of_a_call_are_one_write(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     processes = [bench.kernel.start() for _ in range(5)]
-    commits: list[str] = []
-    bench.ledger.intend([])
-    connection = sqlite3.connect(bench.folder / "ledger.db")
-    before = connection.execute("pragma data_version").fetchone()
-
-    def look(knob: Knob) -> None:
-        now = connection.execute("pragma data_version").fetchone()
-        if not commits or commits[-1] != str(now):
-            commits.append(str(now))
-
-    bench.kernel.before_write = look
+    flushes: list[int] = []
+    before_changes: list[int] = []
+    monkeypatch.setattr("os.fdatasync", flushes.append)
+    bench.kernel.before_write = lambda _: before_changes.append(len(flushes))
     bench.apply(*(set_nice(process, 10) for process in processes))
-    connection.close()
-    assert len(commits) == 1
-    assert commits[0] != str(before)
+    assert before_changes == [1] * 5
 
 
-def test_a_ledger_that_cannot_be_written_stops_changes_and_undo_still_works(tmp_path: Path) -> None:
+def fails_with(number: int) -> Callable[..., int]:
+    def call(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+def test_a_ledger_that_cannot_be_written_stops_changes_and_undo_still_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = Bench(tmp_path)
     process, other = bench.kernel.start(), bench.kernel.start()
     bench.apply(set_nice(process, 10))
-    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
-        pages = connection.execute("pragma page_count").fetchone()[0]
-    assert bench.ledger._connection is not None
-    bench.ledger._connection.execute(f"pragma max_page_count = {pages}")  # the same error as a full disk
+    monkeypatch.setattr("os.pwrite", fails_with(errno.ENOSPC))
     outcomes = bench.apply(
         *(set_nice(other, 5 + each) for each in range(1)), *(set_nice(bench.kernel.start(), 3) for _ in range(200))
     )
@@ -1371,3 +1356,11 @@ def test_a_write_that_failed_half_way_stays_open(bench: Bench) -> None:
     bench.kernel.write = write  # type: ignore[method-assign]
     assert open_rows(bench) == 1, "the fence is there"
     assert [outcome.status for outcome in bench.actuator.undo()] == [Status.APPLIED]
+
+
+def test_a_pool_in_the_ledger_does_not_keep_the_periodic_check_from_the_values_after_it(bench: Bench) -> None:
+    bench.add_pool(size=2)
+    first, last = bench.kernel.start(), bench.kernel.start()
+    bench.apply(set_nice(first, 5), ResizePool("web", 4), set_nice(last, 5))
+    bench.kernel.poke(bench.kernel.knob(Control.NICE, first.pid), 3)
+    assert [(outcome.status, outcome.decision) for outcome in bench.actuator.settle()] == [(Status.FOREIGN, "s-0.1")]

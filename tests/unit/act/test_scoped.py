@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import PoolSample, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import PoolSample
 from nicety.scheduler.act.scoped import Scoped, as_record, unable
-from nicety.scheduler.decision import Action, Control, Decision, Grant, Outcome, ResizePool, Restore, Scope, Set, Status, Why
+from nicety.scheduler.decision import Action, Decision, Grant, Outcome, ResizePool, Restore, Scope, Set, Why
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.ledger import LedgerError
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.ports import PoolAdapter
 from nicety.scheduler.scope import ACT, OBSERVE, act_on, observe
-from nicety.scheduler.store.ledger import LedgerError
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.kernel import FakeKernel
 from nicety.scheduler.testing.locks import FakeLocks
@@ -29,7 +32,7 @@ class Bench:
         self.pool = FakePool("web", self.clock, size=2, first_pid=5000, maximum=9)
         self.pools: dict[str, PoolAdapter] = {"web": self.pool}
         self.samples: dict[str, PoolSample] = {}
-        self.actuator = Scoped(folder / "ledger.db", self.kernel, FakeLocks(), self.pools, self.samples, self.clock)
+        self.actuator = Scoped(folder / "ledger.log", self.kernel, FakeLocks(), self.pools, self.samples, self.clock)
         self.count = 0
         master = self.look().master
         assert master is not None
@@ -90,7 +93,7 @@ def test_there_is_no_ledger_until_something_acts(bench: Bench, tmp_path: Path) -
 
 
 def test_a_ledger_that_cannot_be_used_leaves_the_scope_as_it_was(bench: Bench, tmp_path: Path) -> None:
-    (tmp_path / "ledger.db").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "ledger.log").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(LedgerError, match="symbolic link"):
         bench.actuator.act_on(ACT)
     assert (bench.actuator.scope, bench.actuator.mode) == (OBSERVE, "observe")

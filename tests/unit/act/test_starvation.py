@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import Class, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import Class
 from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.act.census import SCAN_NS, Census
 from nicety.scheduler.act.observing import Observing
-from nicety.scheduler.act.starvation import AGAIN_NS, LOOK_NS, Case, Looked, StarvationWatchdog
-from nicety.scheduler.changes import Demotion, Subject
-from nicety.scheduler.decision import Action, Control, Decision, Group, Member, Outcome, Restore, Set, Status, Why
-from nicety.scheduler.fences import name_for
-from nicety.scheduler.places import AutogroupPlace, CgroupPlace, ProcessPlace, SessionPlace
-from nicety.scheduler.ports import Trouble, Value, Wait
-from nicety.scheduler.store.ledger import Ledger
+from nicety.scheduler.act.starvation import AGAIN_NS, LOOK_NS, Case, Demotion, Looked, StarvationWatchdog
+from nicety.scheduler.decision import Action, Decision, Group, Member, Outcome, Restore, Set, Why
+from nicety.scheduler.hands.faults import Status, Trouble
+from nicety.scheduler.hands.fences import name_for
+from nicety.scheduler.hands.ledger import Ledger
+from nicety.scheduler.hands.places import AutogroupPlace, Cgroup, Control, Subject, Value
+from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
+from nicety.scheduler.ports import Wait
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.kernel import FakeKernel
 from nicety.scheduler.testing.locks import FakeLocks
@@ -28,7 +30,7 @@ SESSION = Subject(Control.AUTOGROUP, AutogroupPlace("autogroup-7", OTHER))
 
 
 def nice(process: ProcId) -> Subject:
-    return Subject(Control.NICE, ProcessPlace(process))
+    return Subject(Control.NICE, process)
 
 
 @dataclass
@@ -156,7 +158,7 @@ def test_the_holder_found_by_the_lock_may_be_anybody(watch: Watch) -> None:
     stranger = ProcId(99, 99)
     watch.locks.waiting = [Wait(WAITER, 20, 1, "flock on inode 7", stranger, 0, ())]
     watch.locks.burn(stranger, 0.0)
-    batch = Subject(Control.CPU_SHARES, CgroupPlace("/batch"))
+    batch = Subject(Control.CPU_SHARES, Cgroup("/batch"))
     cases: list[Case] = []
     for _ in range(4):
         looked = watch.relief.look(watch.now, watch.demotions, (WAITER,), lambda process: (batch,) if process == stranger else ())
@@ -306,7 +308,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.kernel, self.clock, self.locks = FakeKernel(), FakeClock(), FakeLocks()
-        self.ledger = Ledger(self.folder / "ledger.db", self.kernel.boot_id())
+        self.ledger = Ledger(self.folder / "ledger.log", self.kernel.boot_id())
         self.actuator = Acting(self.ledger, self.kernel, self.locks, {}, {}, self.clock)
         self.waiter = self.kernel.start()
         self.count = 0
@@ -326,7 +328,8 @@ class Bench:
 
         def members(processes: tuple[ProcId, ...], path: str) -> tuple[Member, ...]:
             return tuple(
-                Member(process, self.kernel.processes[process.pid].session, path, 0, above.get(process, 0)) for process in processes
+                Member(process, self.kernel.processes[process.pid].session, path, 0, above.get(process, 0), owner=0)
+                for process in processes
             )
 
         self.groups = (

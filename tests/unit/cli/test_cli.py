@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from nicety.models.records import ProcId
+from nicety.models.identity import ProcId
 from nicety.scheduler import cli
 from nicety.scheduler.cli import shared
 from nicety.scheduler.config import paths
 from nicety.scheduler.config.paths import PathError
 from nicety.scheduler.config.sections import Config, ConfigError, to_builtins
-from nicety.scheduler.decision import Abilities, Decision, Outcome, Refusal, ResizePool, Session, Status, Verdict, Why
+from nicety.scheduler.decision import Abilities, Decision, Outcome, Refusal, ResizePool, Session, Verdict, Why
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.store.decisions import DecisionLog
 from nicety.scheduler.testing.ticks import a_pool, a_tick
 

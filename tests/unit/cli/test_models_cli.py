@@ -29,8 +29,8 @@ from nicety.models.artifact import (
 )
 from nicety.scheduler.cli.models import ModelKind
 from nicety.scheduler.explain import model_page
+from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.service.answers.control_socket import ControlError, ControlSocket
-from nicety.scheduler.service.clock import SystemClock
 
 Invoke = Callable[..., Any]
 

@@ -18,7 +18,8 @@ import nicety.training.dataset
 import nicety.training.gather
 from nicety.models.artifact import load_live
 from nicety.models.forecast.demand import Network
-from nicety.models.records import SAMPLE, HostSample, Identity, Known, PoolSample, ProcId, Snapshot, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, HostSample, Identity, Known, PoolSample, Snapshot, WorkerSample
 from nicety.scheduler.store.traces import TraceWriter
 from nicety.training.cli import app
 from nicety.training.dataset import LEAST_TICKS
@@ -140,8 +141,11 @@ def test_the_same_again_is_refused_with_the_table(state: Path, first: tuple[int,
 
 def test_a_dry_run_saves_nothing_but_the_report_that_was_asked_for(state: Path, tmp_path: Path) -> None:
     before = sorted(state.rglob("*"))
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "page.html").symlink_to(tmp_path / "victim")
     options = ["--only", "demand", "--dry-run", "--models", str(tmp_path / "models"), "--report", str(tmp_path / "page.html")]
     code, out, _ = train(state, *options)
+    assert (tmp_path / "victim").read_text() == "precious", "a planted link is replaced, not followed"
     assert code == 0
     assert "demand model: would be promoted" in out
     assert not (tmp_path / "models").exists()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nicety.models.records import Class
 from nicety.scheduler.config.sections import KINDS_OF, Config, ConfigError, PoolConfig, from_builtins, parse, to_builtins
 
-SECTIONS = "daemon, groups, guard, models, placement, pool_size, pools, priority, quarantine, store"
+SECTIONS = "daemon, groups, guard, models, placement, pool_size, pools, priority, quarantine, store, tenants"
 
 KINDS = 'one of "gunicorn", "uwsgi", "celery", "executor", "command"'
 
@@ -180,6 +180,21 @@ def test_a_configuration_survives_the_decision_log() -> None:
     assert from_builtins(json.loads(json.dumps(to_builtins(config)))) == config
 
 
+def test_the_decision_log_gets_no_password_of_the_configuration() -> None:
+    config = parse(
+        '[pools.a]\nkind = "command"\ncommand = ["run", "--password=s3cret"]\nqueue.command = ["redis-cli", "-a", "s3cret"]\n'
+        '[pools.b]\nkind = "command"\ncommand = ["run"]\nqueue.redis_list = "redis://app:s3cret@127.0.0.1/0/jobs"\n'
+        '[pools.c]\nkind = "celery"\npid = 77\nbroker = "amqp://app:s3cret@127.0.0.1//"\n'
+    )
+    recorded = to_builtins(config)
+    assert "s3cret" not in json.dumps(recorded)
+    a, b, c = (recorded["pools"][name] for name in "abc")
+    assert (a["command"], a["queue"]["command"]) == (["run", "**"], ["redis-cli", "**"])
+    assert (b["command"], b["queue"]["redis_list"]) == (["run"], "redis://app:**@127.0.0.1/0/jobs")
+    assert c["broker"] == "amqp://app:**@127.0.0.1//"
+    assert from_builtins(recorded).pools["c"].pid == 77
+
+
 # --- whatever is written ------------------------------------------------------------------------------------------------------
 
 KEYS = ["daemon", "interval", "act", "groups", "pools", "x", "kind", "queue", "files", "program", "uid", "class", "quantile", ""]
@@ -222,8 +237,9 @@ def parses_or_explains(text: str) -> None:
         causes, config = error.problems, Config()
         assert causes
     assert all(cause.startswith("n.toml") for cause in causes)
-    assert from_builtins(to_builtins(config)) == config
-    json.dumps(to_builtins(config), allow_nan=False)
+    recorded = to_builtins(config)
+    assert to_builtins(from_builtins(recorded)) == recorded
+    json.dumps(recorded, allow_nan=False)
 
 
 @settings(max_examples=150, deadline=None)
@@ -261,3 +277,49 @@ def test_a_key_that_only_some_kinds_of_pools_have_says_which() -> None:
         named = {kind for kind in ("gunicorn", "uwsgi", "celery", "executor", "command") if kind in before.split(", ")}
         assert named <= set(KINDS_OF.get(key, ()))
         assert all(kind in text for kind in KINDS_OF.get(key, ()))
+
+
+def a_uid(name: str) -> int:
+    if name == "bob":
+        return 1001
+    raise LookupError(f'no user is called "{name}"; did you mean "bob"?')
+
+
+def test_names_of_users_become_uids_when_the_file_is_read() -> None:
+    text = '[tenants]\nmay_be_demoted = ["user bob", "user 1002", "unit backup.*", "slice batch.slice"]\n'
+    assert parse(text, uid_of=a_uid).tenants.may_be_demoted == ["user 1001", "user 1002", "unit backup.*", "slice batch.slice"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("user bbo", 'no user is called "bbo"; did you mean "bob"?'),
+        ("usr bob", '"usr bob" is no "user NAME", "user UID", "unit GLOB" or "slice GLOB"; did you mean "user bob"?'),
+        ("backup.service", 'is no "user NAME", "user UID", "unit GLOB" or "slice GLOB"; did you mean "unit backup.service"?'),
+        ("batch.slice", 'did you mean "slice batch.slice"?'),
+        ("slice batch", '"slice batch" names no slice; did you mean "slice batch.slice"?'),
+        ("user", 'is no "user NAME"'),
+        ("", 'is no "user NAME"'),
+    ],
+)
+def test_an_entry_that_names_nobody_is_an_error_beside_all_others(entry: str, said: str) -> None:
+    text = f"[daemon]\nintervall = 1\n[tenants]\nmay_be_helped = {json.dumps([entry, 'user bob'])}\n"
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "n.toml", a_uid)
+    unknown, wrong = caught.value.problems
+    assert unknown.startswith("n.toml:2: daemon.intervall")
+    assert wrong.startswith("n.toml:4: tenants.may_be_helped: ")
+    assert said in wrong
+
+
+def test_a_name_without_a_database_of_users_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="cannot be looked up here: give the uid"):
+        parse('[tenants]\nmay_be_helped = ["user bob"]\n')
+
+
+@pytest.mark.parametrize(
+    ("uid", "system"),
+    [(0, True), (999, True), (1000, False), (61183, False), (61184, True), (65519, True), (65520, False), (None, False)],
+)
+def test_which_users_are_the_systems(uid: int | None, system: bool) -> None:
+    assert Config().tenants.is_system(uid) == system

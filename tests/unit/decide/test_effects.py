@@ -8,7 +8,9 @@ import pytest
 from nicety.models.records import Class
 from nicety.scheduler.decide.effects import Effects, EffectsMemory, judge
 from nicety.scheduler.decide.policies.policy import Aim, Impact, Metric
-from nicety.scheduler.decision import Control, Decision, Digest, Outcome, Status, Tick, Why
+from nicety.scheduler.decision import Decision, Digest, Outcome, Tick, Why
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.testing.ticks import a_group, a_member, a_tick
 
 AIM = Aim(Metric.WAIT, "service", 0.5, "hogs", Control.NICE, back=False, goal=0.05, again=1)

@@ -7,28 +7,16 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from nicety.models.records import Class, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import Class
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Guard as Section
 from nicety.scheduler.config.sections import Quarantine as QuarantineSection
 from nicety.scheduler.decide.guard import Guard, GuardMemory
 from nicety.scheduler.decide.policies.policy import Result
-from nicety.scheduler.decision import (
-    Action,
-    Control,
-    Decision,
-    Flag,
-    Group,
-    Member,
-    Pool,
-    Recycle,
-    ResizePool,
-    Restore,
-    Set,
-    Status,
-    Tick,
-    Why,
-)
+from nicety.scheduler.decision import Action, Decision, Flag, Group, Member, Pool, Recycle, ResizePool, Restore, Set, Tick, Why
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
 
@@ -167,11 +155,11 @@ def test_only_workers_are_fenced_in_and_never_so_that_they_cannot_give_a_lock_ba
 
 
 LOOP = a_member(20, session=20)
-SHELL = Member(ProcId(21, 21), 20, "/", 0, parent=20)
+SHELL = Member(ProcId(21, 21), 20, "/", 0, parent=20, owner=0)
 
 
 def below(pid: int, parent: int = 21) -> Member:
-    return Member(ProcId(pid, pid), 20, "/", 0, parent)
+    return Member(ProcId(pid, pid), 20, "/", 0, parent, owner=0)
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from nicety.models.records import Class, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import Class
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Placement as Section
 from nicety.scheduler.decide.policies.placement.placement import GIVEN_UP_SECONDS, Move, Placement, PlacementMemory
 from nicety.scheduler.decide.policies.policy import Proposal, Result
-from nicety.scheduler.decision import Decision, Restore, Set, Status, Tick, Topology
+from nicety.scheduler.decision import Decision, Restore, Set, Tick, Topology
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_tick

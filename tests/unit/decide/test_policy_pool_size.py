@@ -8,14 +8,16 @@ from collections.abc import Callable, Sequence
 import msgspec
 import pytest
 
-from nicety.models.records import HORIZONS, Class, Forecast
+from nicety.models.records import HORIZONS, QUANTILES, Class, Forecast
 from nicety.scheduler.config.sections import Config, PoolSize
 from nicety.scheduler.decide.policies.policy import Aim, Metric, Proposal, Result
 from nicety.scheduler.decide.policies.pool_size.need import fair_share
 from nicety.scheduler.decide.policies.pool_size.pool_size import PoolSize as Policy
 from nicety.scheduler.decide.policies.pool_size.pool_size import PoolSizeMemory
 from nicety.scheduler.decide.policies.pool_size.reaction import reaction
-from nicety.scheduler.decision import Control, Decision, Pool, Predicted, ResizePool, Scaled, Status, Tick
+from nicety.scheduler.decision import Decision, Pool, Predicted, ResizePool, Scaled, Tick
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_pool, a_tick
 
@@ -75,6 +77,18 @@ def test_a_forecast_is_a_floor_below_which_the_reactive_rule_cannot_go() -> None
     assert decision.why.figures["horizon_seconds"] == 3  # the nearest that is 1.2 x 2 s ahead
     assert decision.why.figures["seasonality"] == "none"
     assert decision.why.flips == ("a median of the load forecast below 1.8 Erlang would keep 2",)
+
+
+@pytest.mark.parametrize(
+    ("start", "seconds", "size"),
+    [(2.5, 3, 4), (5.0, 6, 5), (10.0, 12, 6), (11.0, 30, 7), (25.0, 30, 7), (100.0, 30, 7), (None, 6, 5)],
+)
+def test_the_forecast_is_for_when_a_worker_that_is_started_now_is_ready(start: float | None, seconds: int, size: int) -> None:
+    loads = (2.0, 3.0, 4.0, 5.0, 6.0)  # 1, 3, 6, 12 and 30 s ahead
+    forecast = Forecast("web", "load", tuple((load,) * len(QUANTILES) for load in loads), "demand abc")
+    pool = a_pool(size=2, load=1.0, start_seconds=start)
+    (decision,) = policy().propose(a_tick(1, machine=a_machine(cpus=16), pools=[pool], forecasts=[forecast]))
+    assert (decision.why.figures["horizon_seconds"], size_of([decision])) == (seconds, size)
 
 
 @pytest.mark.parametrize(("quantile", "size"), [(0.5, 3), (0.95, 8)])

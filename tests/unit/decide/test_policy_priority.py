@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from nicety.models.records import Behaviour, Class, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import Behaviour, Class
 from nicety.scheduler.config.sections import Config, PoolConfig
 from nicety.scheduler.config.sections import Priority as Section
 from nicety.scheduler.decide.policies.policy import Aim, Impact, Metric, Proposal, Result
@@ -17,7 +18,9 @@ from nicety.scheduler.decide.policies.priority.memory import PriorityMemory
 from nicety.scheduler.decide.policies.priority.pairs import ANYBODY
 from nicety.scheduler.decide.policies.priority.priority import Priority
 from nicety.scheduler.decide.policies.priority.slices import LONG_TICKS, SHORT_TICKS
-from nicety.scheduler.decision import Control, Decision, Effect, Group, Machine, Member, Restore, Set, Status, Tick
+from nicety.scheduler.decision import Decision, Effect, Group, Machine, Member, Restore, Set, Tick
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import SessionPlace, cgroup_of, process_of
 from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_tick
@@ -578,7 +581,7 @@ def test_what_is_forgotten_is_proposed_again_in_full_and_nothing_else() -> None:
         frozenset({"policy priority", "make", "service"}),
     ]
     assert standing[0].undone_by == Restore(Control.AUTOGROUP, SessionPlace(20, ProcId(20, 20)))
-    demotes.memory.contention.level = 2
+    demotes.memory.contention.parties["system"].level = 2
     demotes.forget(lambda each: "make" in each.about)
     (again,) = observed(demotes, contention(2, service(), hogs(), make))
     assert (again.target, sets([again])) == ("group make session 30", [(Control.AUTOGROUP, ProcId(30, 30), 19)])

@@ -10,26 +10,16 @@ import pytest
 
 from nicety.models.anomaly.model import alpha
 from nicety.models.anomaly.waitgraph import UNLESS
-from nicety.models.records import Anomaly, Blocked, Deadlock, ProcId, Score
+from nicety.models.identity import ProcId
+from nicety.models.records import Anomaly, Blocked, Deadlock, Score
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Quarantine as Section
 from nicety.scheduler.decide.policies.policy import Result
 from nicety.scheduler.decide.policies.quarantine.incidents import Incident
 from nicety.scheduler.decide.policies.quarantine.quarantine import Quarantine, QuarantineMemory
-from nicety.scheduler.decision import (
-    Antagonist,
-    Control,
-    Decision,
-    Digest,
-    Feedback,
-    Flag,
-    Recycle,
-    Restore,
-    Set,
-    StarvedWorker,
-    Status,
-    Tick,
-)
+from nicety.scheduler.decision import Antagonist, Decision, Digest, Feedback, Flag, Recycle, Restore, Set, StarvedWorker, Tick
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_member, a_pool, a_tick

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from nicety.models.records import Class, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import Class
 from nicety.scheduler.config.sections import Config, PoolConfig
 from nicety.scheduler.config.sections import Priority as Section
 from nicety.scheduler.decide.engine import Engine
@@ -17,8 +18,10 @@ from nicety.scheduler.decide.policies.priority.held import Held
 from nicety.scheduler.decide.policies.priority.memory import PriorityMemory
 from nicety.scheduler.decide.policies.priority.priority import Priority
 from nicety.scheduler.decide.policies.priority.swarms import MIXED_SECONDS, SWARM_SECONDS
-from nicety.scheduler.decision import Control, Decision, Effect, Group, Machine, Member, Restore, Set, Status, Tick
+from nicety.scheduler.decision import Decision, Effect, Group, Machine, Member, Restore, Set, Tick
 from nicety.scheduler.explain.gathered import describe
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, process_of
 from nicety.scheduler.testing.machine import FakeHogs, FakeMachine, FakeService
 from nicety.scheduler.testing.policies import admitted
@@ -36,7 +39,7 @@ def policy(pools: Sequence[str] = (), **changes: object) -> Priority:
 
 
 def child(pid: int, parent: int, nice: int = 0) -> Member:
-    return Member(ProcId(pid, pid), 10, "/", nice, parent)
+    return Member(ProcId(pid, pid), 10, "/", nice, parent, owner=0)
 
 
 MAKE, SHELL = child(100, 1), child(101, 100)
@@ -167,7 +170,7 @@ def test_a_swarm_stays_fenced_in_while_it_links_and_is_not_eased() -> None:
     step(demotes, tick(0, OWN, swarm(MAKE)))
     calm = a_group("service", Class.INTERACTIVE, [a_member(10, session=10)], cpu=0.6, wait=0.001)
     assert [step(demotes, tick(seq, calm, swarm(MAKE, SHELL, brief=0.0))) for seq in range(1, 40)] == [[]] * 39
-    assert demotes.memory.contention.level > 0
+    assert demotes.memory.contention.level("") > 0
     assert [held.value for held in demotes.memory.held.values()] == [WEIGHT]
 
 

@@ -9,7 +9,8 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from nicety.models.records import Class, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import Class
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Guard as GuardSection
 from nicety.scheduler.config.sections import Priority as Section
@@ -17,7 +18,9 @@ from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decide.policies.policy import Result
 from nicety.scheduler.decide.policies.priority.memory import PriorityMemory
 from nicety.scheduler.decide.policies.priority.priority import Priority
-from nicety.scheduler.decision import Control, Decision, Group, Machine, Member, Outcome, Restore, Set, Status, Tick, Verdict
+from nicety.scheduler.decision import Decision, Group, Machine, Member, Outcome, Restore, Set, Tick, Verdict
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import process_of
 from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_tick
@@ -107,9 +110,20 @@ def test_what_can_help_is_demoted(victim: Group, contenders: list[Group]) -> Non
 def test_what_comes_while_contention_is_not_over_is_measured_by_what_was_lacking() -> None:
     demotes = policy()
     step(demotes, tick(0, service(wait=1.0), batch()))
-    calm = service(cpu=0.4, wait=0.001)
-    assert step(demotes, tick(1, calm, batch(cpu=1.5), batch("client", 0.054, 0.1, pid=30))) == []
-    assert demoted(step(demotes, tick(2, calm, batch(cpu=1.0), batch("build", 0.5, 0.1, pid=30)))) == ["build"]
+    calm = service(cpu=0.4, wait=0.001)  # nobody waits, and nobody is expected to
+    assert step(demotes, tick(1, calm, batch(cpu=1.5, wait=0.0), batch("client", 0.054, 0.0, pid=30))) == []
+    (decision,) = step(demotes, tick(2, calm, batch(cpu=1.0, wait=0.0), batch("build", 0.5, 0.0, pid=30)))
+    assert (demoted([decision]), decision.why.rule) == (["build"], "contention not over")
+
+
+def test_of_two_that_suffer_on_cpus_of_their_own_each_is_helped() -> None:
+    def bound(group: Group, cpu: int) -> Group:
+        members = tuple(msgspec.structs.replace(member, cpus=(cpu,)) for member in group.members)
+        return msgspec.structs.replace(group, members=members)
+
+    first, second = bound(service(), 0), bound(service(name="database", pid=11, wait=0.4), 1)
+    decided = step(policy(), tick(0, first, second, bound(batch(cpu=0.9), 0), bound(batch("build", 0.9, pid=30), 1)))
+    assert [(d.why.figures["contender"], d.why.figures["victim"]) for d in decided] == [("hogs", "service"), ("build", "database")]
 
 
 def test_what_is_demoted_stays_so_though_it_uses_little_since() -> None:
@@ -145,6 +159,25 @@ def test_what_was_relieved_is_given_back_as_a_whole_and_for_nobody_demoted_again
     given = step(demotes, tick(1, service(), hogs))
     assert (returned(given), demotes.memory.held) == (["relieved"], {})
     assert step(demotes, tick(2, service(), service(wait=0.9, name="database", pid=11), hogs)) == []
+
+
+@pytest.mark.parametrize(
+    ("relieved", "said"),
+    [
+        (False, "hogs: its demotion for service had no effect, so it pauses for 60 s"),
+        (True, "hogs: its demotion had to be put back, so it pauses for 3600 s"),
+    ],
+    ids=["for one", "for all"],
+)
+def test_what_is_left_alone_for_a_while_is_named_with_the_victim_if_it_is_only_for_that(relieved: bool, said: str) -> None:
+    demotes, now = policy(), tick(0, service(), batch(), batch("build", 1.0, pid=30))
+    if relieved:
+        demotes.memory.pairs.relieved("hogs", now.at)
+    else:
+        demotes.memory.pairs.without_effect("service", "hogs", now.at)
+    (decision,) = step(demotes, now)
+    assert demoted([decision]) == ["build"]
+    assert said in decision.why.rejected
 
 
 PLAIN = Config(priority=Section(slice_ms=0.0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nicety.scheduler.decide.policies.priority.strikes import DROPPED_SECONDS, Strikes
-from nicety.scheduler.decision import Control
+from nicety.scheduler.hands.places import Control
 
 SECOND = 10**9
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from nicety.models.records import Class, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import Class
 from nicety.scheduler.decide.policies.priority.supply import apart, foreseen_use, helpers, lacks, others, throttled, unseen
 from nicety.scheduler.decision import Group, Member
 from nicety.scheduler.testing.ticks import a_group, a_machine
@@ -100,7 +101,7 @@ def test_little_that_is_unseen_is_no_pressure_however_little_others_use() -> Non
 
 def bound(*cpus: tuple[int, ...]) -> Group:
     """A group with a member for each of these."""
-    members = [Member(ProcId(pid, pid), pid, "/", 0, 1, each) for pid, each in enumerate(cpus, 10)]
+    members = [Member(ProcId(pid, pid), pid, "/", 0, 1, each, 0) for pid, each in enumerate(cpus, 10)]
     return a_group("bound", Class.BATCH, members, cpu=1.0)
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from nicety.models.anomaly.detectors import LEAST
-from nicety.models.records import Anomaly, ProcId, Score
+from nicety.models.identity import ProcId
+from nicety.models.records import Anomaly, Score
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Quarantine as Section
 from nicety.scheduler.decide.policies.quarantine.quarantine import Quarantine, QuarantineMemory
@@ -52,6 +53,11 @@ def test_what_came_too_often_is_not_reported_and_what_is_larger_is() -> None:
 def test_what_does_not_last_does_not_count_nor_does_what_matters() -> None:
     assert after(200, (0.9, 5), (0.9, 10)).counts[0] == 1
     assert after(200, (0.9, 10), reported=True).counts[0] == 0
+
+
+def test_the_least_size_counts_by_itself_and_what_is_smaller_does_not() -> None:
+    assert after(200, (LEAST, 10)).counts[:2] == [1, 0]
+    assert not any(after(200, (0.99 * LEAST, 10)).counts)
 
 
 def test_what_is_not_over_counts_too() -> None:

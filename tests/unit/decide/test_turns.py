@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from nicety.models.records import ProcId
+from nicety.models.identity import ProcId
 from nicety.scheduler.decide.policies.priority.held import Held
 from nicety.scheduler.decide.policies.priority.turns import Turns
-from nicety.scheduler.decision import Control
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, ProcessPlace
 
 

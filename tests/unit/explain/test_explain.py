@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import Anomaly, Class, ProcId, Score
+from nicety.models.identity import ProcId
+from nicety.models.records import Anomaly, Class, Score
 from nicety.scheduler.config.paths import Paths
 from nicety.scheduler.config.sections import Config, to_builtins
 from nicety.scheduler.decision import (
     Abilities,
     Action,
-    Control,
     Decision,
     Digest,
     Effect,
@@ -25,7 +25,6 @@ from nicety.scheduler.decision import (
     Restore,
     Session,
     Set,
-    Status,
     Tick,
     Verdict,
     Why,
@@ -33,6 +32,8 @@ from nicety.scheduler.decision import (
 )
 from nicety.scheduler.explain import decision_page as explain
 from nicety.scheduler.explain.gathered import describe
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_member, a_pool, a_tick

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from nicety.models.records import ProcId
-from nicety.scheduler.changes import Entry, EntryStatus
-from nicety.scheduler.decision import Control
+from nicety.models.identity import ProcId
 from nicety.scheduler.explain.in_force import each, sum_up
 from nicety.scheduler.explain.status_page import changes_in_words
-from nicety.scheduler.fences import Part, key_of
-from nicety.scheduler.places import AutogroupPlace, CgroupPlace, FencePlace, ThreadId, ThreadPlace
-from nicety.scheduler.ports import Knob
+from nicety.scheduler.hands.changes import Entry, EntryStatus
+from nicety.scheduler.hands.fences import Part, key_of
+from nicety.scheduler.hands.places import AutogroupPlace, Cgroup, Control, FencePlace, Knob, ThreadId, ThreadPlace
 
 SECOND = 10**9
 
@@ -69,8 +67,8 @@ def test_a_knob_that_was_set_in_steps_is_one_change_since_the_first() -> None:
 
 def test_cgroups_and_sessions_go_to_the_group_that_they_were_changed_for() -> None:
     entries = [
-        an_entry(1, target="cgroup /a", knob=Knob(Control.CPU_SHARES, CgroupPlace("/a")), original=1024, new=2),
-        an_entry(2, target="cgroup /b", knob=Knob(Control.CPU_SHARES, CgroupPlace("/b")), original=1024, new=2),
+        an_entry(1, target="cgroup /a", knob=Knob(Control.CPU_SHARES, Cgroup("/a")), original=1024, new=2),
+        an_entry(2, target="cgroup /b", knob=Knob(Control.CPU_SHARES, Cgroup("/b")), original=1024, new=2),
         an_entry(3, target="group hogs session 3", knob=Knob(Control.AUTOGROUP, AutogroupPlace("autogroup-3", ProcId(3, 3)))),
     ]
     made = {("cgroup /a", Control.CPU_SHARES): ("hogs", "redis"), ("cgroup /b", Control.CPU_SHARES): ("hogs", "redis")}
@@ -113,6 +111,6 @@ def test_what_differs_is_a_line_of_its_own_and_a_slice_protects_nobody_else() ->
 
 
 def test_each_entry_can_be_had_by_itself() -> None:
-    (one, two) = each([an_entry(1, 10), an_entry(2, knob=Knob(Control.CPU_SHARES, CgroupPlace("/a")))])
+    (one, two) = each([an_entry(1, 10), an_entry(2, knob=Knob(Control.CPU_SHARES, Cgroup("/a")))])
     assert (one["target"], one["process"], one["thread"], one["decision"]) == ("group hogs pid 1", 1, 10, "s-1.1")
     assert (two["process"], two["thread"]) == (None, None)

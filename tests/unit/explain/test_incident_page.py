@@ -12,12 +12,14 @@ import msgspec
 import pytest
 
 from nicety.models.anomaly.model import alpha
-from nicety.models.records import Anomaly, Blocked, Deadlock, ProcId, Score
+from nicety.models.identity import ProcId
+from nicety.models.records import Anomaly, Blocked, Deadlock, Score
 from nicety.scheduler.config.sections import Config, to_builtins
 from nicety.scheduler.config.sections import Quarantine as Section
 from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decide.policies.quarantine.words import rarity
-from nicety.scheduler.decision import Abilities, Outcome, Session, Status, Tick
+from nicety.scheduler.decision import Abilities, Outcome, Session, Tick
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.read.evidence import Evidence
 from nicety.scheduler.store.decisions import DecisionLog
 from nicety.scheduler.store.feedback import FeedbackStore

@@ -9,8 +9,9 @@ import pytest
 from nicety.models.records import Class
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.decide.engine import Engine
-from nicety.scheduler.decision import Decision, Outcome, Restore, Set, Status, Tick
+from nicety.scheduler.decision import Decision, Outcome, Restore, Set, Tick
 from nicety.scheduler.explain.logstream import Entry, LogStream
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.places import process_of
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_tick
 

@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nicety.models.records import Behaviour, Class, ProcId, Spared
+from nicety.models.identity import ProcId
+from nicety.models.records import Behaviour, Class, Spared
 from nicety.scheduler.decision import (
     Action,
-    Control,
     Decision,
     Digest,
     Effect,
@@ -34,7 +34,6 @@ from nicety.scheduler.decision import (
     ResizePool,
     Restore,
     Set,
-    Status,
     Tick,
     Verdict,
     Why,
@@ -58,6 +57,8 @@ from nicety.scheduler.explain.logstream import (
     open_log,
     terminal_line,
 )
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_tick
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from nicety.models.behaviour import BEHAVIOUR_FEATURES
-from nicety.models.records import Anomaly, Behaviour, Class, Identity, ProcId, Ruled, Score, Spared
+from nicety.models.identity import ProcId
+from nicety.models.records import Anomaly, Behaviour, Class, Identity, Ruled, Score, Spared
 from nicety.scheduler.config.sections import Config, to_builtins
 from nicety.scheduler.decision import (
     Abilities,
     Action,
-    Control,
     Decision,
     Effect,
     Flag,
@@ -27,7 +27,6 @@ from nicety.scheduler.decision import (
     Restore,
     Session,
     Set,
-    Status,
     Tick,
     Verdict,
     Why,
@@ -36,6 +35,8 @@ from nicety.scheduler.explain.account import Account, account, changes, locate
 from nicety.scheduler.explain.class_words import PHRASES, class_of, evidence
 from nicety.scheduler.explain.decision_page import ExplainError
 from nicety.scheduler.explain.process_page import as_record, process_page, reasons
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.read.process import Seen
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader
@@ -479,6 +480,28 @@ REASONS: dict[str, tuple[int, dict[str, Any], str]] = {
         4712,
         {"groups": [a_group("hogs", Class.BATCH, [a_member(4712)])]},
         "there is no interactive group to protect",
+    ),
+    "everybody who waits is another user": (
+        4712,
+        {
+            "groups": [
+                a_group("web", Class.INTERACTIVE, [a_member(9001, owner=1001)], cpu=0.2, wait=0.6),
+                a_group("hogs", Class.BATCH, [a_member(4712, owner=1000)], cpu=1.8),
+            ]
+        },
+        "it belongs to user 1000, and all that may wait to user 1001; [tenants] keeps them apart",
+    ),
+    "who waits most is another user": (
+        4712,
+        {
+            "machine": a_machine(busy=2.0),
+            "groups": [
+                a_group("web", Class.INTERACTIVE, [a_member(9001, owner=1001)], cpu=0.2, wait=0.6),
+                a_group("mine", Class.INTERACTIVE, [a_member(9005, owner=1000)], cpu=0.2, wait=0.0),
+                a_group("hogs", Class.BATCH, [a_member(4712, owner=1000)], cpu=1.8),
+            ],
+        },
+        "and it is left alone: it belongs to user 1000, web to user 1001; [tenants] keeps them apart",
     ),
     "it is the one to protect": (9002, {}, "it is protected from batch groups"),
     "not unusual": (9001, {}, "not unusual enough to report: p = 0.004 (leak)"),

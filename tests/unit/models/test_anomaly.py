@@ -12,7 +12,8 @@ from nicety.models.anomaly.model import LINE, RARE, AnomalyModel, RobustZ, Score
 from nicety.models.anomaly.siblings import Siblings
 from nicety.models.checks import CheckError, check_scorer
 from nicety.models.features import Floats, Singles, WorkerWindows
-from nicety.models.records import WINDOW, Anomaly, ProcId, Score
+from nicety.models.identity import ProcId
+from nicety.models.records import WINDOW, Anomaly, Score
 from nicety.training.anomaly_cases import CHARACTERS, WorkerTick, faulty, healthy_pool, together
 from nicety.training.anomaly_fit import fit_tail
 

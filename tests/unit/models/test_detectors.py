@@ -14,7 +14,8 @@ from nicety.models.anomaly.model import RobustZ, alpha, score
 from nicety.models.anomaly.progress import stuck
 from nicety.models.anomaly.siblings import Siblings
 from nicety.models.features import WorkerWindows
-from nicety.models.records import WINDOW, Anomaly, ProcId, Score
+from nicety.models.identity import ProcId
+from nicety.models.records import WINDOW, Anomaly, Score
 from nicety.training.anomaly_cases import FAULTS, WorkerTick, faulty, healthy_pool
 
 AT = {name: i for i, name in enumerate(CHANNELS)}

@@ -14,6 +14,7 @@ from nicety.models.forecast.experts import (
     FORGET,
     LEVELS,
     PAST,
+    PRIOR,
     REACH,
     SMOOTHING,
     TOLD,
@@ -239,6 +240,15 @@ def test_a_constant_has_no_spread_and_no_other_forecast() -> None:
     assert np.array_equal(seen[-1].points * seen[-1].unit, np.broadcast_to([0.0, 7.0], seen[-1].points.shape))
     assert not seen[-1].spread[: HORIZONS.index(30)].any()
     assert seen[0].spread[:, 1].min() > 0  # after one value nobody knows that it will stay
+
+
+def test_errors_of_a_new_series_are_assumed_to_be_laplaces_with_heavier_ends() -> None:
+    edges = np.sinh(np.linspace(-np.arcsinh(2 * REACH), np.arcsinh(2 * REACH), len(PRIOR) + 1)) / 2
+    assert PRIOR.min() > 0.001
+    assert PRIOR.sum() == pytest.approx(1, abs=1e-6)
+    assert np.allclose(PRIOR, PRIOR[::-1], atol=1e-6)
+    within = np.array([PRIOR[number:-number].sum() for number in range(1, len(PRIOR) // 2)])
+    assert within == pytest.approx(1 - np.exp(edges[1 : len(within) + 1]), abs=0.04)
 
 
 def test_an_unknown_value_is_taken_for_the_last_one() -> None:

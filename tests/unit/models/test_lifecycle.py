@@ -10,7 +10,8 @@ import pytest
 
 from nicety.models.anomaly.lifecycle import CRASHES, Lifecycle, Noticed
 from nicety.models.anomaly.model import RobustZ, alpha, judge_pools, merged
-from nicety.models.records import SAMPLE, Anomaly, HostSample, Identity, PoolSample, ProcId, Score, Snapshot, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, Anomaly, HostSample, Identity, PoolSample, Score, Snapshot, WorkerSample
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.decision import Abilities
 from nicety.scheduler.observe.measure import Measurer

@@ -13,7 +13,8 @@ from nicety.models.anomaly.evidence import CHANNELS, ENOUGH, Found
 from nicety.models.anomaly.model import ALONE, LEAST_P, LINE_ALONE, RARE, RobustZ, alpha, score
 from nicety.models.anomaly.self_history import ACCEPTED_SECONDS, BATCH, LEARNT_SECONDS, SelfHistory
 from nicety.models.features import Floats, WorkerWindows
-from nicety.models.records import Anomaly, ProcId, Score
+from nicety.models.identity import ProcId
+from nicety.models.records import Anomaly, Score
 from nicety.training.anomaly_cases import CHARACTERS, WorkerTick, healthy_pool, together
 
 AT = {name: i for i, name in enumerate(CHANNELS)}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nicety.models.anomaly.waitgraph import PATIENCE_NS, UNLESS, DeadlockWatch, Halt, Thread, WaitSnapshot, in_vain
-from nicety.models.records import Blocked, Deadlock, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import Blocked, Deadlock
 
 A, B, C, D = (ProcId(pid, 1) for pid in (10, 20, 30, 40))
 SECOND = 1_000_000_000

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nicety.models.records import SAMPLE, Anomaly, HostSample, Identity, ProcId, Score, Snapshot
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, Anomaly, HostSample, Identity, Score, Snapshot
 from nicety.scheduler.observe.antagonists import Antagonists
 
 WORKER = ProcId(10, 10)

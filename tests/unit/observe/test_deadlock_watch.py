@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nicety.models.records import SAMPLE, Deadlock, HostSample, Identity, PoolSample, ProcId, Snapshot, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, Deadlock, HostSample, Identity, PoolSample, Snapshot, WorkerSample
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.decision import Abilities, Tick
 from nicety.scheduler.observe.deadlocks import Deadlocks

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nicety.models.records import SAMPLE, Identity, Known, ProcId, Trait
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, Identity, Known, Trait
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.observe.families import Families, nameless
 from nicety.scheduler.observe.grouping import Grouping
@@ -179,6 +180,49 @@ def test_users_and_units_are_borders() -> None:
     found = machine.groups()
     assert (found[101], found[102]) == ("program python3 -c pid 101", "program python3 -c pid 102")
     assert (found[103], found[104]) == ("unit web.service", "container 3f9a3f9a3f9a")
+
+
+def test_a_program_of_two_users_is_two_groups() -> None:
+    machine = Machine()
+    for pid, uid in ((100, 0), (200, 33), (300, 1000), (400, 1001)):
+        machine.start(pid, "python3 app.py", uid=uid)
+        machine.start(pid + 1, "python3 -c", pid, uid=uid)
+    groups = machine.groups()
+    assert [groups[pid] for pid in (100, 200, 300, 400)] == [
+        "program python3 app.py",
+        "program python3 app.py",  # both are the system's
+        "program python3 app.py of uid 1000",
+        "program python3 app.py of uid 1001",
+    ]
+    assert all(groups[pid] == groups[pid + 1] for pid in (100, 200, 300, 400))
+
+
+def test_a_set_uid_program_is_in_no_group_of_root() -> None:
+    machine = Machine()
+    machine.start(100, "rooted")
+    machine.start(200, "rooted")
+    machine.becomes(200, real_uid=1000)
+    groups = machine.groups()
+    assert (groups[100], groups[200]) == ("program rooted", "program rooted of uid 1000")
+
+
+def test_the_daemons_own_user_and_one_team_need_no_names_of_users() -> None:
+    for config, home in (("", 1000), ("[tenants]\napart = false\n", None)):
+        machine, grouping = Machine(), Grouping(parse(config))
+        grouping.home = home
+        machine.families = Families(grouping)
+        machine.start(100, "app", uid=1000)
+        assert machine.groups()[100] == "program app"
+
+
+def test_a_unit_of_a_users_own_manager_is_not_taken_for_the_systems() -> None:
+    machine = Machine()
+    machine.start(100, "sync", unit="backup.service", uid=1000)
+    machine.start(200, "sync", unit="backup.service", uid=1000)
+    machine.becomes(100, cgroup="/system.slice/backup.service")
+    machine.becomes(200, cgroup="/user.slice/user-1000.slice/user@1000.service/app.slice/backup.service")
+    groups = machine.groups()
+    assert (groups[100], groups[200]) == ("unit backup.service", "unit backup.service of uid 1000")
 
 
 def test_a_rule_covers_the_nameless_children_of_what_it_names() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
 from nicety.models.anomaly.evidence import CHANNELS
 from nicety.models.artifact import shipped
 from nicety.models.behaviour import BEHAVIOUR_CHANNELS, BehaviourModel
+from nicety.models.identity import ProcId
 from nicety.models.records import (
     SAMPLE,
     Anomaly,
@@ -18,7 +21,6 @@ from nicety.models.records import (
     Identity,
     Known,
     PoolSample,
-    ProcId,
     Quota,
     Snapshot,
     Trait,
@@ -341,6 +343,38 @@ def test_a_hog_is_known_within_two_ticks() -> None:
     assert Class.BATCH in known
 
 
+def seen_of(snapshots: Iterable[Snapshot]) -> list[Tick]:
+    found = shipped("behaviour")
+    assert found is not None
+    model = BehaviourModel.from_arrays(found.arrays, found.digest)
+    observer = Observer(Config(), Abilities(autogroup=True, cpu_cgroup="v1", may_renice=True), OWN, None, None, model)
+    return [observer.tick(one, (), paused=False) for one in snapshots]
+
+
+def test_the_wall_clock_may_jump_and_nothing_else_in_the_tick_changes() -> None:
+    hour = 3600 * SECOND
+    jumps = (0, hour, -hour, -1_700_000_000 * SECOND, hour, 0)
+    snapshots = [snapshot(tick) for tick in range(1, 25)]
+    jumped = [replace(one, wall=one.wall + jumps[tick // 4]) for tick, one in enumerate(snapshots)]
+    plain = seen_of(snapshots)
+    assert [msgspec.structs.replace(tick, wall=one.wall) for tick, one in zip(seen_of(jumped), plain, strict=True)] == plain
+    assert not any(tick.gap for tick in plain[1:])
+
+
+def test_a_suspend_between_two_ticks_changes_no_rate() -> None:
+    """The monotonic clock and all counters stand still in suspend; only the time since boot goes on."""
+    night = 8 * 3600 * 100  # clock ticks
+    snapshots = [snapshot(tick) for tick in range(1, 25)]
+    awoke = [replace(one, uptime_ticks=one.uptime_ticks + night * (tick >= 12)) for tick, one in enumerate(snapshots)]
+    before, after = seen_of(snapshots), seen_of(awoke)
+    assert [tick.gap for tick in after] == [True, *[False] * 23]
+    for one, other in zip(before, after, strict=True):
+        assert [(it.name, it.cpu, it.demand, it.class_) for it in one.groups] == [
+            (it.name, it.cpu, it.demand, it.class_) for it in other.groups
+        ]
+        assert one.machine.busy == other.machine.busy
+
+
 def test_the_daemon_is_no_service_to_itself() -> None:
     """Its group behaves as the service does; had it a class, it could demote others for its own sake."""
     found = shipped("behaviour")
@@ -376,4 +410,4 @@ def test_the_tick_says_where_the_programs_are_that_must_never_be_touched_whateve
 
 
 def test_the_tick_says_where_nicety_itself_is() -> None:
-    assert observe(Config(), learns=False)[-1].home == Member(OWN, OWN.pid, "/tools", 0)
+    assert observe(Config(), learns=False)[-1].home == Member(OWN, OWN.pid, "/tools", 0, owner=0)

@@ -12,7 +12,8 @@ import pytest
 from nicety.models.artifact import shipped
 from nicety.models.behaviour import BehaviourModel
 from nicety.models.forecast.demand import Network
-from nicety.models.records import SAMPLE, Class, HostSample, Identity, Known, PoolSample, ProcId, Snapshot, Trait, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, Class, HostSample, Identity, Known, PoolSample, Snapshot, Trait, WorkerSample
 from nicety.scheduler.config.sections import Config, parse
 from nicety.scheduler.decision import Abilities, Tick, encode
 from nicety.scheduler.observe.observer import Observer

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from nicety.models.records import SAMPLE, HostSample, Identity, Known, PoolSample, ProcId, Snapshot, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, HostSample, Identity, Known, PoolSample, Snapshot, WorkerSample
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.decide.engine import Engine
-from nicety.scheduler.decision import Abilities, Decision, Outcome, ResizePool, Scaled, Status, Tick, encode
+from nicety.scheduler.decision import Abilities, Decision, Outcome, ResizePool, Scaled, Tick, encode
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.observe.observer import Observer
 
 SECOND = 10**9

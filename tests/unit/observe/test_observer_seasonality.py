@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from nicety.models.forecast.seasonality import HOLE, MEMORY, Seasonality
-from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, ProcId, Snapshot, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, Snapshot, WorkerSample
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decision import Abilities, Predicted, Tick, encode

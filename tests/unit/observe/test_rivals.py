@@ -17,7 +17,8 @@ import pytest
 
 from nicety.models.records import Identity
 from nicety.scheduler.config.sections import Config
-from nicety.scheduler.decision import Abilities, Control
+from nicety.scheduler.decision import Abilities
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.observe.observer import Observer
 from nicety.scheduler.observe.rivals import COMM_LETTERS, RIVALS, reaches_others, rival, running, touches, who_touches
 from nicety.scheduler.read.proc import ProcSource
@@ -99,6 +100,8 @@ def a_process(proc: Path, pid: int, comm: str, exe: str = "", cmdline: bytes = b
     (directory / "stat").write_text(f"{pid} ({comm[:COMM_LETTERS]}) {' '.join(fields)}\n")
     (directory / "cmdline").write_bytes(cmdline or comm.encode() + b"\0")
     (directory / "cgroup").write_text("0::/system.slice/x.service\n")
+    uids = "\t".join([str(os.getuid())] * 4)
+    (directory / "status").write_text(f"Name:\t{comm}\nUid:\t{uids}\n")
     if exe:
         (directory / "exe").symlink_to(exe)
 

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from nicety.models.records import Identity, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import Identity
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.observe.unmatched import AGAIN_NS, FIRST_NS, Watch, nearest, unmatched
 

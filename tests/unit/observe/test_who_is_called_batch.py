@@ -9,7 +9,8 @@ import numpy as np
 
 from nicety.models.artifact import shipped
 from nicety.models.behaviour import BehaviourModel, Behaviours
-from nicety.models.records import SAMPLE, Behaviour, Class, HostSample, Identity, Known, ProcId, Snapshot, Trait
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, Behaviour, Class, HostSample, Identity, Known, Snapshot, Trait
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.observe.measure import Measured, Measurer
 

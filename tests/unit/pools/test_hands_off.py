@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nicety.scheduler.decision import Status
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.pools.sensing.hands_off import HANDS_OFF_NS, ForeignSize, HandsOff
 
 SECOND = 1_000_000_000

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import ProcId
+from nicety.models.identity import ProcId
 from nicety.scheduler.config.sections import PoolConfig
 from nicety.scheduler.pools.sensing.main_process import LOOK_NS, MainProcess
 from nicety.scheduler.pools.sensing.pidfile import named

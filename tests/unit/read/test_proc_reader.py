@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nicety.models.records import SAMPLE, Known, PoolSample, ProcId, Snapshot, Trait, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, Known, PoolSample, Snapshot, Trait, WorkerSample
 from nicety.scheduler.read.host import USER_HZ, HostReader, MachineError
 from nicety.scheduler.read.identity import cgroup_and_unit, program
 from nicety.scheduler.read.proc import ProcSource
@@ -77,6 +78,7 @@ class Tree:
         numbers += [2**64 - 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 17, last_cpu, 0, 3, 0, 0, 0, 1, 1, 1, 4242, 1, 1, 1, 0]
         (here / "stat").write_bytes(b"%d (%s) %s " % (pid, comm, state.encode()) + " ".join(map(str, numbers)).encode() + b"\n")
         (here / "cgroup").write_text("1:cpu,cpuacct:/batch\n0::/\n")
+        (here / "status").write_text("Name:\tapp\nUid:\t0\t0\t0\t0\n")
         (here / "cmdline").write_bytes(b"app\0")
         (here / "fd").mkdir()
         for fd in range(3):

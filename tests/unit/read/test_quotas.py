@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import Quota
-from nicety.scheduler.read.cgroup import Cgroups, Mount
+from nicety.scheduler.hands.knobs.cgroup import Cgroups, Mount
 from nicety.scheduler.read.quotas import LOOK_TICKS, Quotas
 
 
@@ -29,7 +29,7 @@ class Hierarchy:
             (here / "cpu.stat").write_text(f"usage_usec 7\nnr_throttled 1\nthrottled_usec {throttled_us}\n")
 
     def quotas(self) -> Quotas:
-        mount = Mount(self.root, "/")
+        mount = Mount(str(self.root), "/")
         return Quotas(Cgroups(mount, None, None) if self.v1 else Cgroups(None, mount, None))
 
 

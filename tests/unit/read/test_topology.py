@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nicety.scheduler.decision import Topology
-from nicety.scheduler.read.topology import parse_cpu_list, read
+from nicety.scheduler.hands.places import parse_cpu_list
+from nicety.scheduler.read.topology import read
 
 
 def write(path: Path, text: str) -> None:

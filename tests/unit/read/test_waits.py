@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nicety.models.anomaly.waitgraph import Halt, Thread, WaitSnapshot
-from nicety.models.records import ProcId
+from nicety.models.identity import ProcId
 from nicety.scheduler.read.blocked.belongings import Belongings
 from nicety.scheduler.read.blocked.budget import FRESH, SWEPT, WORKERS
 from nicety.scheduler.read.blocked.channels import Channels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -12,20 +13,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, ProcId, Snapshot, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, Snapshot, WorkerSample
 from nicety.scheduler import daemon as module
-from nicety.scheduler.act.knobs.slices import LONGEST, SHORTEST
 from nicety.scheduler.config.paths import Loaded, Paths
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.daemon import Daemon
-from nicety.scheduler.decision import Decision, Group, Outcome, Status
+from nicety.scheduler.decision import Decision, Group, Outcome, Tick
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.knobs.slices import LONGEST, SHORTEST
+from nicety.scheduler.hands.ledger import StateLock
 from nicety.scheduler.service.answers import reloading
 from nicety.scheduler.service.answers.control_socket import Handler
 from nicety.scheduler.service.own import cost as own_cost
 from nicety.scheduler.service.own import place as own_place
 from nicety.scheduler.service.own.budget import LEVELS
 from nicety.scheduler.service.own.ladder import Rest
-from nicety.scheduler.store.ledger import StateLock
 from nicety.scheduler.testing.clock import FakeClock
 
 SECOND = 10**9
@@ -341,6 +344,64 @@ def test_during_a_tick_the_socket_answers_only_what_changes_nothing(rig: Rig) ->
     assert rig.daemon.run(duration=5) == 0
     limited = {frozenset(only) for _, only in rig.socket.served if only is not None}
     assert limited == {frozenset({"status"})}
+
+
+def test_ticks_that_cannot_be_on_time_are_skipped_and_counted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    observe = rig.daemon._sessions.observer.tick
+
+    def slow_once(*arguments: Any) -> Any:
+        rig.clock.advance(round(3.3 * SECOND) if len(rig.source.reads) == 3 else 0)
+        return observe(*arguments)
+
+    monkeypatch.setattr(rig.daemon._sessions.observer, "tick", slow_once)
+    assert rig.daemon.run(duration=10.5) == 0
+    assert [round(gap / 1e9, 2) for gap in np.diff(rig.source.reads)] == [1, 1, 4, 1, 1, 1, 1], "none is made up for"
+    assert rig.handlers["status"]({})["missed_ticks"] == 3
+
+
+WALLS = {5: FakeClock.START + 3600 * SECOND, 10: FakeClock.START - 3600 * SECOND, 15: 0, 20: FakeClock.START}
+"""Tick -> what the wall clock is set to before it: an hour ahead, an hour back, 1970, and right again."""
+
+
+def test_the_wall_clock_may_jump_and_ticks_stay_in_step(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    observe, ticks = rig.daemon._sessions.observer.tick, list[Tick]()
+
+    def seen(*arguments: Any) -> Any:
+        ticks.append(observe(*arguments))
+        if len(ticks) in WALLS:
+            rig.clock.set_wall(WALLS[len(ticks)])
+        return ticks[-1]
+
+    monkeypatch.setattr(rig.daemon._sessions.observer, "tick", seen)
+    assert rig.daemon.run(duration=24.5) == 0
+    assert gaps(rig.source.reads) == {1.0}
+    assert [tick.seq for tick in ticks if tick.gap] == [0]
+    assert rig.daemon._latest.missed == 0
+    assert rig.daemon._steps.faults == ()
+    assert min(tick.wall for tick in ticks) < 10 * SECOND, "the clock was never set"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_told_to_stop_or_reload_while_it_acts_it_finishes_the_tick_first(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    apply, told = rig.daemon._actuator.apply, list[int]()
+
+    def interrupted(decisions: Sequence[Decision]) -> tuple[Outcome, ...]:
+        if len(rig.source.reads) == 3:
+            os.kill(os.getpid(), number)
+            told.append(rig.daemon._latest.ticks)
+        return apply(decisions)
+
+    monkeypatch.setattr(rig.daemon._actuator, "apply", interrupted)
+    session = rig.daemon._sessions.current.id
+    assert rig.daemon.run(duration=6.5) == 0
+    assert told == [2]
+    assert rig.daemon._latest.ticks == (7 if number is signal.SIGHUP else 3)
+    assert (rig.daemon._sessions.current.id != session) == (number is signal.SIGHUP)
+    assert rig.actuator.undone == 0, "before its end there was nothing to put back"
+    assert rig.daemon.close() is True
+    assert rig.actuator.undone == 1
 
 
 def test_outcomes_are_told_to_the_next_tick_and_to_no_other(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

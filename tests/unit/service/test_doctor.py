@@ -16,10 +16,10 @@ import pytest
 
 from nicety.models.artifact import promote, save, shipped
 from nicety.models.records import SAMPLE, HostSample, PoolSample, Snapshot
+from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.read.facts import Finding
 from nicety.scheduler.service import doctor
 from nicety.scheduler.service.answers.control_socket import ControlSocket
-from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.testing.clock import FakeClock
 
 

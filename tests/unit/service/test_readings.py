@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from nicety.models.records import PoolSample, ProcId
-from nicety.scheduler.decision import Status
+from nicety.models.identity import ProcId
+from nicety.models.records import PoolSample
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.service.readings import Readings
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from nicety.models.records import Anomaly, Class, ProcId, Score
+from nicety.models.identity import ProcId
+from nicety.models.records import Anomaly, Class, Score
 from nicety.scheduler.decision import (
     Abilities,
     Action,
-    Control,
     Decision,
     Effect,
     Flag,
@@ -24,15 +24,16 @@ from nicety.scheduler.decision import (
     ResizePool,
     Session,
     Set,
-    Status,
     Tick,
     Verdict,
     Why,
     encode,
 )
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import Control
+from nicety.scheduler.hands.safe_files import StoreError
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.store.decisions import NO_OUTCOME, REFUSED_BY_GUARD, DecisionLog, DecisionReader, LoggedDecision
-from nicety.scheduler.store.files import StoreError
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_member, a_pool, a_tick
 
 START = 10**9  # wall time of the first tick, as `a_tick` makes it

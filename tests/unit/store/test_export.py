@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nicety.models.records import SAMPLE, HostSample, Identity, ProcId, Snapshot, Trait
-from nicety.scheduler.decision import Abilities, Decision, Effect, Outcome, Refusal, ResizePool, Session, Status, Verdict, Why
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, HostSample, Identity, Snapshot, Trait
+from nicety.scheduler.decision import Abilities, Decision, Effect, Outcome, Refusal, ResizePool, Session, Verdict, Why
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.safe_files import StoreError
 from nicety.scheduler.store.decisions import DecisionLog
 from nicety.scheduler.store.export import COLUMNS, Format, export, export_decisions
-from nicety.scheduler.store.files import StoreError
 from nicety.scheduler.store.traces import TraceError, TraceWriter
 from nicety.scheduler.testing.ticks import a_tick
 
@@ -85,6 +87,7 @@ def test_every_format_has_every_figure_and_nothing_for_what_was_not_read(tmp_pat
         "cgroup": "/a",
         "unit": "u.service",
         "uid": 1000,
+        "owner": 1000,
     }
     when = {"at_ns": 10**13 + 1, "wall": "2025-10-09T12:00:01.123456Z", "wall_ns": NOON + 10**9, "machine_cpus": 1}
     read_of_it = {

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from nicety.scheduler.decision import Feedback
+from nicety.scheduler.hands.safe_files import StoreError
 from nicety.scheduler.store.feedback import FeedbackStore
-from nicety.scheduler.store.files import StoreError
 
 
 def a_feedback(id_: str, value: float = 9.5) -> Feedback:

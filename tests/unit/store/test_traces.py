@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nicety.models.records import SAMPLE, HostSample, Identity, ProcId, Snapshot
-from nicety.scheduler.store.files import StoreError
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, HostSample, Identity, Snapshot
+from nicety.scheduler.hands.safe_files import StoreError
 from nicety.scheduler.store.traces import KEYFRAME_TICKS, SCHEMA, TraceError, TraceSession, TraceWriter, read_traces, sessions
 
 SECOND = 1_000_000_000

@@ -9,7 +9,8 @@ from nicety.models.anomaly.detectors import KINDS
 from nicety.models.anomaly.evidence import CHANNELS
 from nicety.models.anomaly.model import LINE, AnomalyModel, alpha, prior
 from nicety.models.checks import check_scorer
-from nicety.models.records import Anomaly, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import Anomaly
 from nicety.training.anomaly_cases import CHARACTERS, FAULTS, WorkerTick, faulty, healthy_pool, together
 from nicety.training.anomaly_fit import AnomalyFit, WorkerTraces, fit_anomaly, fit_tail
 
@@ -149,3 +150,40 @@ def test_faults_change_what_they_are_about() -> None:
     with pytest.raises(ValueError, match="no character"):
         healthy_pool("odd", 1, 1, INTERVAL, np.random.default_rng(0))
     assert ProcId(100, 1) in values[0].keys
+
+
+def of(owner: str, ticks: Sequence[WorkerTick]) -> list[WorkerTick]:
+    return [WorkerTick(tick.keys, tick.pools, tick.values, [owner] * len(tick.keys)) for tick in ticks]
+
+
+def shaped(ticks: int) -> list[WorkerTick]:
+    """Workers that misbehave from time to time in every way, so that nothing would look odd any more."""
+    made = healthy_pool("steady", 8, ticks, INTERVAL, np.random.default_rng(9), "shaped", 900)
+    for start in range(0, ticks - 60, 20):
+        for kind in FAULTS:
+            values = faulty(kind, np.array([tick.values[3] for tick in made[start : start + 60]]), INTERVAL)
+            for tick, row in zip(made[start : start + 60], values, strict=True):
+                tick.values[3] = row
+    return made
+
+
+def test_one_users_traces_move_no_limit_of_another() -> None:
+    alone = fit(of("1000", pools(90)))
+    beside = fit(together([of("1000", pools(90)), of("1001", shaped(90))]))
+    mine, theirs = (AnomalyModel.from_arrays(each.arrays, "d", INTERVAL) for each in (alone, beside))
+    scores = np.linspace(0, 100, 1000)
+    moved = 0
+    for kind in KINDS:
+        before, after = (model.tails(INTERVAL, "1000")[1][kind].p(scores) for model in (mine, theirs))
+        assert np.array_equal(before, after), kind
+        moved += not np.array_equal(after, theirs.tails(INTERVAL, "1001")[1][kind].p(scores))
+    assert moved > 1, "the shaped traces are worth something"
+
+
+def test_a_user_without_traces_has_the_baselines_limits() -> None:
+    model = AnomalyModel.from_arrays(fit(of("1000", pools(150))).arrays, "d", INTERVAL)
+    assert model.tails(INTERVAL, "1000")[0] == model.source
+    source, tails = model.tails(INTERVAL, "1002")
+    assert source == "baseline robust z"
+    scores = np.linspace(0, 50, 100)
+    assert np.array_equal(tails[Anomaly.LEAK].p(scores), prior(Anomaly.LEAK).p(scores))

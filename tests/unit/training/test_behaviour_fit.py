@@ -13,7 +13,8 @@ from nicety.models import artifact
 from nicety.models.artifact import FEATURES, Card, DataRange, load, load_live, promote, save, shipped
 from nicety.models.behaviour import BEHAVIOUR_CHANNELS, BEHAVIOUR_FEATURES, CLASSES, SEEN, BehaviourModel
 from nicety.models.checks import check_behaviour
-from nicety.models.records import SAMPLE, Class, HostSample, Identity, Known, ProcId, Snapshot, Trait
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, Class, HostSample, Identity, Known, Snapshot, Trait
 from nicety.scheduler.store.traces import TraceWriter
 from nicety.training.behaviour_fit import (
     MOMENTS,

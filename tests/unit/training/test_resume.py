@@ -213,6 +213,17 @@ def test_a_disk_that_fails_is_said_once_and_training_goes_on(tmp_path: Path) -> 
     assert not parts.kept
 
 
+def test_what_was_kept_before_the_disk_failed_is_gone_after_success(tmp_path: Path) -> None:
+    parts = opened(tmp_path, [])
+    parts.save("plan", 1, {})
+    (path_of(tmp_path, "plan").parent / "piece.part").mkdir()  # where nothing can be written
+    parts.save("piece", 1, {})
+    assert not parts.kept
+    (path_of(tmp_path, "piece")).rmdir()
+    parts.clear()
+    assert list(tmp_path.iterdir()) == [], "the next training would take up the old plan"
+
+
 def test_objects_are_never_written(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="plain numbers"):
         opened(tmp_path, []).save("piece", 1, {"x": np.array([object()])})

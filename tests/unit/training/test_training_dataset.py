@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from nicety.models.records import HORIZONS, SAMPLE, HostSample, Identity, Known, PoolSample, ProcId, Snapshot, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import HORIZONS, SAMPLE, HostSample, Identity, Known, PoolSample, Snapshot, WorkerSample
 from nicety.scheduler.config.sections import Config, parse
 from nicety.scheduler.store.traces import Recording
 from nicety.training import dataset as module

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nicety.models.records import SAMPLE, Class, HostSample, Identity, Known, PoolSample, ProcId, Snapshot, Trait, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, Class, HostSample, Identity, Known, PoolSample, Snapshot, Trait, WorkerSample
 from nicety.scheduler.config.sections import Config, parse
+from nicety.scheduler.hands.safe_files import StoreError
 from nicety.scheduler.store.export import COLUMNS, export
-from nicety.scheduler.store.files import StoreError
 from nicety.scheduler.store.traces import TraceWriter, read_traces
 from nicety.training.dataset import Dataset, DatasetError, build
 from nicety.training.gather import KEPT, Gathered, gather

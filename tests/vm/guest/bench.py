@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from nicety.models.records import ProcId
+from nicety.models.identity import ProcId
 from nicety.scheduler.testing.bench import Bench
 from nicety.scheduler.testing.puppet import proc_id
 

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from bench import HOG, affinity, bench, group, offline, until, work
 
-from nicety.models.records import ProcId
-from nicety.scheduler.decision import Control, Set, Status
+from nicety.models.identity import ProcId
+from nicety.scheduler.decision import Set
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.knobs.cgroup import find
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.read import topology
-from nicety.scheduler.read.cgroup import find
 from nicety.scheduler.testing.puppet import Puppet
 
 ALL = tuple(range(8))

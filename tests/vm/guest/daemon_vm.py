@@ -12,7 +12,9 @@ from pathlib import Path
 
 from bench import HOG, SERVICE, affinity, group, offline, until, work
 
-from nicety.scheduler.decision import Control, Set, Status
+from nicety.scheduler.decision import Set
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import cgroup_of
 from nicety.scheduler.store.decisions import DecisionReader
 

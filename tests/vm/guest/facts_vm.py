@@ -12,7 +12,9 @@ from typing import Any
 
 from bench import UNIFIED, bench
 
-from nicety.scheduler.decision import Control, Set, Status
+from nicety.scheduler.decision import Set
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import SessionPlace
 from nicety.scheduler.read.facts import CpuCgroup, probe
 from nicety.scheduler.testing.puppet import Puppet

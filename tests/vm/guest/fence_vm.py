@@ -7,8 +7,10 @@ from pathlib import Path
 from bench import HOG, UNIFIED, group, until, work
 from bench import bench as acting_in
 
-from nicety.scheduler.decision import Control, Restore, Set, Status
-from nicety.scheduler.fences import name_for
+from nicety.scheduler.decision import Restore, Set
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.fences import name_for
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.testing.puppet import Puppet
 

@@ -13,7 +13,9 @@ from typing import Any
 
 from bench import HOG, UNIFIED, Group, bench, group, until, work
 
-from nicety.scheduler.decision import Control, Restore, Set, Status
+from nicety.scheduler.decision import Restore, Set
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, ProcessPlace
 from nicety.scheduler.read.facts import probe
 from nicety.scheduler.testing.puppet import Puppet

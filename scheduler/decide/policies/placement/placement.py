@@ -15,11 +15,14 @@ from statistics import fmean
 
 import msgspec
 
-from .....models.records import Class, ProcId
+from .....models.identity import ProcId
+from .....models.records import Class
 from ....config.sections import Config
-from ....decision import Control, Decision, Group, Note, Restore, Set, Tick, Topology, Why, cpu_list
+from ....decision import Decision, Group, Note, Restore, Set, Tick, Topology, Why
+from ....hands.places import Control, cpu_list
 from ....places import ProcessPlace
 from ....scope import policy
+from ...tenants import Tenants
 from ..policy import Aim, Figures, Gone, Impact, Memory, Metric, Outlook, Proposal, Result, Standing, figures, horizon_for
 from ..priority.supply import wait_share
 from .assignment import AWAY, SHARED, SPLIT, Layout, Objective, Plan, Request, layout_of, solve
@@ -104,6 +107,7 @@ class Placement:
 
     def __init__(self, config: Config, memory: PlacementMemory, topology: Topology = Topology()) -> None:  # noqa: B008  # a constant
         self._config = config.placement
+        self._tenants = Tenants(config)
         self._quantile = config.priority.quantile
         self._interval = config.daemon.interval
         self._window = round(config.priority.effect_after * 1e9)
@@ -228,6 +232,10 @@ class Placement:
         batch = sum(value for name, value in demand.items() if not classes[name])
         cpus = sum(map(len, layout.cpus))
         known = figures(latency_cores_with_slack=interactive, batch_cores=batch, usable_cpus=cpus, forecast_quantile=self._quantile)
+        self._tenants.begin()
+        apart = self._apart([group for group in tick.groups if group.name in demand])
+        if apart:
+            return _Wanted({}, None, known, apart)
         if not interactive or not batch:
             return _Wanted({}, None, known, "interactive and batch groups do not both have work")
         if tick.at < memory.until:
@@ -249,6 +257,15 @@ class Placement:
         if gain < worth:
             return _Wanted({}, None, known, f"the expected gain is {gain:.2f} cores, and at least {worth:.2f} are needed")
         return _Wanted({name: cpu_set for name, cpu_set in objective.cpu_sets(plan).items() if cpu_set}, kept, known, "")
+
+    def _apart(self, groups: Sequence[Group]) -> str:
+        """Why no plan is made for these groups: one would be confined for another user's; "" if none would be."""
+        for victim in (group for group in groups if group.class_ is Class.INTERACTIVE):
+            for group in groups:
+                if group is not victim and not self._tenants.may(victim, group):
+                    whose = self._tenants.whose
+                    return f"{group.name} of {whose(group)} is not confined for {victim.name} of {whose(victim)} (docs/tenants.md)"
+        return ""
 
     def _expected(self, tick: Tick) -> dict[str, float]:
         """Most cores that each group to be placed is expected to want within the sticky time."""

@@ -21,7 +21,8 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from ....config.sections import Config
-from ....decision import Control, Decision, Note, Pool, ResizePool, Tick
+from ....decision import Decision, Note, Pool, ResizePool, Tick
+from ....hands.places import Control
 from ....scope import policy
 from ..policy import Aim, Gone, Impact, Memory, Metric, Outlook, Proposal, Result, Standing, peak
 from .need import MARGIN, Fallen, Need, Needs, PoolMemory, SizeRule, busy_share, workers_for

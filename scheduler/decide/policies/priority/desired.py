@@ -6,11 +6,14 @@ from collections.abc import Mapping
 
 from .....models.records import Class
 from ....config.sections import Config
-from ....decision import Control, Group, Member, Tick
-from ....fences import Limits
+from ....decision import Group, Member, Tick
+from ....hands.fences import Limits
+from ....hands.places import Control
 from ....observe.rivals import touches
 from ....places import CgroupPlace, ProcessPlace, SessionPlace
+from ...tenants import Tenants
 from .cases import Case
+from .contention import Party
 from .held import Held, demotions, key_of
 from .mechanisms import DEFAULT, LEVELS, Ground, Place, place, value
 from .memory import PriorityMemory
@@ -23,20 +26,26 @@ POOLS_SPARED = frozenset({Control.CPU_IDLE, Control.POLICY, Control.FENCE})
 class Desired:
     """Lists the changes that should be in force."""
 
-    def __init__(self, config: Config, memory: PriorityMemory) -> None:
+    def __init__(self, config: Config, tenants: Tenants, memory: PriorityMemory) -> None:
         self._config = config.priority
+        self._tenants = tenants
         self._pools = frozenset(config.pools)
         self._memory = memory
 
-    def demotions(self, tick: Tick, contenders: list[Group], cases: Mapping[str, Case]) -> dict[str, Held]:
-        """Every demotion that should be in force, by key."""
-        memory, places, untouchable = self._memory, self._places(tick), frozenset(tick.protected)
-        spared = places if tick.home is None else {*places, place(tick.home)}
+    def demotions(self, tick: Tick, party: Party, cases: Mapping[str, Case], desired: dict[str, Held]) -> None:
+        """Add every demotion of a party that should be in force to those of others, by key."""
+        memory, untouchable = self._memory, frozenset(tick.protected)
+        every = self._places(tick)
+        against = {it.name for it in tick.groups if it.class_ is Class.INTERACTIVE and self._tenants.may(it, party.contenders[0])}
+        places = {own for name in against & every.keys() for own in every[name]}
+        spared = {own for there in every.values() for own in there}
+        spared |= set() if tick.home is None else {place(tick.home)}
         ground, theirs = Ground(places, spared, tick.machine), touches(tick.machine.rivals)
         ours = {(held.control, held.strength) for held in demotions(memory.held)}
-        desired: dict[str, Held] = {}
-        fencing = memory.swarms.to_fence(tick, contenders, cases.keys() - self._pools, memory.held)
-        for group in contenders:
+        groups = {group.name: group for group in tick.groups}
+        barred = {name: self._tenants.barred(tick, groups.get(case.victim)) for name, case in cases.items()}
+        fencing = memory.swarms.to_fence(tick, party.contenders, barred, self._pools, memory.held)
+        for group in party.contenders:
             case = cases.get(group.name)
             if case is None:
                 continue
@@ -50,31 +59,29 @@ class Desired:
             single: dict[Control, list[Member]] = {}
             found = False
             for own, members in sorted(by_place.items()):
-                ways = ground.ways(own, closed | tried)
+                ways = ground.ways(own, closed | tried, barred[name])
                 found |= bool(ways)
                 for control, path in sorted(ways):
-                    strength = self._value(group, control)
+                    strength = self._value(group, control, party.engagement.level)
                     if control is Control.FENCE:
                         single.setdefault(control, []).extend(members)
                     elif control is Control.AUTOGROUP:
                         handle = next((member.id for member in members if member.id not in untouchable), members[0].id)
-                        change = Held(
-                            control, SessionPlace(own[1], handle), strength, name, f"group {name} session {own[1]}", victim
-                        )
+                        target = f"group {name} session {own[1]}"
+                        change = Held(control, SessionPlace(own[1], handle), strength, name, target, victim, party=party.name)
                         _add(desired, f"{control} {own[1]}", change)
                     elif path:
-                        change = Held(control, CgroupPlace(path), strength, name, f"cgroup {path}", victim)
+                        change = Held(control, CgroupPlace(path), strength, name, f"cgroup {path}", victim, party=party.name)
                         _add(desired, f"{control} {path}", change)
                     else:
                         single.setdefault(control, []).extend(members)
             for control, members in single.items():
                 if control is Control.FENCE:
-                    desired |= self._fences(group, members, fencing[name], victim, ours)
+                    desired |= self._fences(party, group, members, fencing[name], victim, ours)
                 else:
-                    self._each(desired, control, group, members, victim, ours)
+                    self._each(desired, party, control, group, members, victim, ours)
             if tried and not found:
                 memory.pairs.without_effect(ANYBODY, name, tick.at)  # every mechanism that separates the two was tried
-        return desired
 
     def slices(self, groups: list[Group]) -> dict[str, Held]:
         """The short slices of all processes of these groups, by key."""
@@ -86,18 +93,19 @@ class Desired:
                 desired[key] = Held(Control.SLICE, ProcessPlace(member.id), length, group.name, target, group.name)
         return desired
 
-    def _places(self, tick: Tick) -> set[Place]:
-        """Places of interactive groups: protected from the contenders, and never demoted as a whole.
+    def _places(self, tick: Tick) -> dict[str, set[Place]]:
+        """Places of interactive groups by name: protected from the contenders, and never demoted as a whole.
 
         A group whose class was only learned counts while it has work: the shell that started a build waits in the build's session.
         """
         groups = (group for group in tick.groups if group.class_ is Class.INTERACTIVE)
         kept = (group for group in groups if group.behaviour is None or group.name in self._memory.contention.active)
-        return {place(member) for group in kept for member in group.members}
+        return {group.name: set(map(place, group.members)) for group in kept}
 
     def _each(
         self,
         desired: dict[str, Held],
+        party: Party,
         control: Control,
         group: Group,
         members: list[Member],
@@ -106,7 +114,8 @@ class Desired:
     ) -> None:
         """Add a desired demotion of each process, parents first. A process whose nice somebody chose is left out; one that
         inherited our nice is not. One that inherited exactly this value from a demoted parent needs none of its own."""
-        held, strength, nice = self._memory.held, self._value(group, control), control is Control.NICE
+        held, nice = self._memory.held, control is Control.NICE
+        strength = self._value(group, control, party.engagement.level)
         most = min(self._config.nice, self._config.pool_nice) if group.name in self._pools else self._config.nice
         steps = {value(Control.NICE, most, self._config.weight, level) for level in range(LEVELS)}
         lasting, lowered = self._memory.swarms.lasting(group), set[int]()
@@ -121,30 +130,32 @@ class Desired:
                 continue
             lowered.add(member.id.pid)
             target = f"group {group.name} pid {member.id.pid}"
-            desired[key] = Held(control, ProcessPlace(member.id), strength, group.name, target, victim)
+            desired[key] = Held(control, ProcessPlace(member.id), strength, group.name, target, victim, party=party.name)
 
     def _fences(
-        self, group: Group, members: list[Member], roots: list[Member], victim: str, ours: set[tuple[Control, int]]
+        self, party: Party, group: Group, members: list[Member], roots: list[Member], victim: str, ours: set[tuple[Control, int]]
     ) -> dict[str, Held]:
         """A desired fence for each root of a swarm among these members. A root whose nice somebody chose is left out with its
         descendants. While a fence of the swarm is being removed, none is made: its processes come out first."""
         held, there, desired = self._memory.held, {member.id for member in members}, dict[str, Held]()
-        limits = tuple(Limits(0, 0, 0, self._value(group, Control.FENCE)))
+        limits = tuple(Limits(0, 0, 0, self._value(group, Control.FENCE, party.engagement.level)))
         for root in roots:
             key = key_of(Control.FENCE, root)
             chosen = root.nice != 0 and (Control.NICE, root.nice) not in ours
             if root.id in there and (key in held or not chosen):
                 target = f"group {group.name} pid {root.id.pid}"
-                desired[key] = Held(Control.FENCE, ProcessPlace(root.id), limits, group.name, target, victim)
+                on = ProcessPlace(root.id)
+                desired[key] = Held(Control.FENCE, on, limits, group.name, target, victim, party=party.name)
         made = {key for key, it in held.items() if it.control is Control.FENCE and it.group == group.name and not it.inside}
         return desired if made <= desired.keys() else {key: change for key, change in desired.items() if key in held}
 
-    def _value(self, group: Group, control: Control) -> int:
+    def _value(self, group: Group, control: Control, level: int) -> int:
+        """The value of a demotion that is eased by `level` steps."""
         config = self._config
         if group.name not in self._pools:
-            return value(control, config.nice, config.weight, self._memory.contention.level)
+            return value(control, config.nice, config.weight, level)
         nice = min(config.nice, config.pool_nice)
-        weighed = value(control, nice, config.weight, self._memory.contention.level)
+        weighed = value(control, nice, config.weight, level)
         return weighed if control in (Control.NICE, Control.AUTOGROUP) else max(weighed, round(DEFAULT[control] / 1.25**nice))
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from ....decision import PLACES, Control, Member, Restore, check_place
-from ....fences import Limits
+from ....decision import DECIDED, Member, Restore
+from ....hands.fences import Limits
+from ....hands.places import Control, check_place
 from ....places import DecisionPlace, ProcessPlace, SessionPlace
 from ..policy import Memory, knob_on
 
@@ -22,10 +23,11 @@ class Held(Memory):
     target: str
     victim: str  # the group it protects
     observed: list[str] = msgspec.field(default_factory=list)  # victims for which it was only observed, not written
+    party: str = ""  # of the group, see `tenants.Tenants.party`; "" for a slice
     inside: bool = False  # FENCE: the process was in a fence already, and has none of its own
 
     def __post_init__(self) -> None:
-        check_place(self.control, self.on, PLACES[self.control].decision)
+        check_place(self.control, self.on, DECIDED[self.control])
 
     @property
     def key(self) -> str:

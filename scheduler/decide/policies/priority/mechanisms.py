@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from itertools import pairwise
 
-from .....models.records import ProcId
+from .....models.identity import ProcId
 from ....cgroup_paths import ROOT, ancestors
-from ....decision import Control, Machine, Member
+from ....decision import Machine, Member
+from ....hands.places import Control
+from ...tenants import Barred
 
 Place = tuple[str, int]
 """Where a process stands: (path in the cpu hierarchy, session)."""
@@ -94,21 +96,22 @@ class Ground:
             found.append(within)
         return found
 
-    def ways(self, own: Place, closed: Collection[Control]) -> set[Step]:
-        """For each of the `routes`, its first step that is not closed and that takes along nothing that must be spared."""
+    def ways(self, own: Place, closed: Collection[Control], barred: Barred = frozenset()) -> set[Step]:
+        """For each of the `routes`, its first step that is not closed and that takes along nothing that must be spared. `barred`:
+        sessions and cgroups that hold another user's processes."""
         found = set[Step]()
         for steps in self.routes(own):
             for step in steps:
-                if step[0] not in closed and self._spares(own, step):
+                if step[0] not in closed and self._spares(own, step, barred):
                     found.add(step)
                     break
         return found
 
-    def _spares(self, own: Place, step: Step) -> bool:
+    def _spares(self, own: Place, step: Step, barred: Barred) -> bool:
         control, path = step
         if control is Control.AUTOGROUP:
-            return own[1] not in self._sessions
-        return not path or path not in self._cgroups
+            return own[1] not in self._sessions and own[1] not in barred
+        return not path or (path not in self._cgroups and path not in barred)
 
 
 class Descent:

@@ -14,14 +14,6 @@ from .swarms import Swarms
 from .turns import Turns
 
 
-class Lack(Memory):
-    """What a victim lacked in the present contention: a batch group that appears before it is over is compared with that."""
-
-    victim: str
-    cores: float
-    foreseen: bool
-
-
 class PriorityMemory(Memory):
     """What the policy remembers."""
 
@@ -29,7 +21,6 @@ class PriorityMemory(Memory):
     held: dict[str, Held] = msgspec.field(default_factory=dict)  # by `Held.key`
     strikes: Strikes = msgspec.field(default_factory=Strikes)
     pairs: Pairs = msgspec.field(default_factory=Pairs)
-    lack: Lack | None = None  # of the contention that is not over
     swarms: Swarms = msgspec.field(default_factory=Swarms)
     turns: Turns = msgspec.field(default_factory=Turns)
     slices: Slices = msgspec.field(default_factory=Slices)

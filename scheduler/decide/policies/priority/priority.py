@@ -15,7 +15,8 @@ Demotion begins in full, because a partial one can hurt (measured: nice 5 beside
 1.8 ms). It is eased step by step while the protected groups wait less than half of their target. Once weights separate the two,
 the protected group's time slice is shortened (see `slices.py`).
 
-An autogroup or a cgroup is demoted as a whole, whatever else is in it; one that holds an interactive process or nicety never is.
+An autogroup or a cgroup is demoted as a whole, whatever else is in it; one that holds an interactive process, nicety, or a process
+of another user never is. Contention is followed for each user's contenders by itself (`contention.Party`, `decide/tenants.py`).
 Values that somebody else chose are never changed."""
 
 from __future__ import annotations
@@ -24,11 +25,15 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from .....models.records import Class, ProcId
+from .....models.identity import ProcId
+from .....models.records import Class
 from ....config.sections import Config
-from ....decision import Control, Decision, Group, Note, Restore, Set, Status, Tick
+from ....decision import Decision, Group, Note, Restore, Set, Tick
+from ....hands.faults import Status
+from ....hands.places import Control
 from ....places import ProcessPlace, SessionPlace
 from ....scope import policy
+from ...tenants import Tenants
 from ..policy import Aim, Gone, Impact, Metric, Proposal, Result, Standing, knob
 from .cases import Case, Cases
 from .contention import Contention, Sight
@@ -61,10 +66,11 @@ class Priority:
         self._short = config.priority.slice_ms > 0
         self._pools = frozenset(config.pools)
         self._most = config.guard.changes_per_tick
-        self._contention = Contention(config.priority, memory.contention)
-        self._cases = Cases(memory)
-        self._desired = Desired(config, memory)
-        self._reasons = PriorityReasons(config, memory)
+        self._tenants = Tenants(config)
+        self._contention = Contention(config.priority, self._tenants, memory.contention)
+        self._cases = Cases(self._tenants, memory)
+        self._desired = Desired(config, self._tenants, memory)
+        self._reasons = PriorityReasons(config, self._tenants, memory)
 
     def propose(self, tick: Tick) -> list[Proposal[Held]]:
         """Demotes what contends and restores what no longer does."""
@@ -73,20 +79,21 @@ class Priority:
         memory.swarms.notice(tick)
         memory.strikes.forget(tick.at)
         before = frozenset((held.group, held.control) for held in demotions(memory.held))
-        sight = self._contention.look(tick, demoted=bool(before))
-        if not memory.contention.engaged:
-            memory.lack = None
-        cases = {}
-        if memory.contention.engaged and sight.view is not None:
-            cases = self._cases.choose(tick, sight.view, sight.contenders)
+        sight = self._contention.look(tick, demoted={held.party for held in demotions(memory.held)})
+        cases = dict[str, Case]()
+        for party in sight.parties:
+            if not party.engagement.engaged:
+                party.engagement.lack = None
+            elif party.view is not None:
+                cases |= self._cases.choose(tick, party, party.view, sight.parties)
         desired = self._desired_now(tick, sight, cases)
         memory.swarms.age(sight.contenders)
         returns = self._returns(tick, sight, desired, before)
         turn = memory.turns.take(memory.held, desired, self._most)
-        if sight.view is None or not turn:  # without contention nothing new is desired
+        if not sight.views or not turn:  # without contention nothing new is desired
             return returns
         refused = self._reasons.refused(tick, sight.contenders, cases)
-        context = Context(tick, sight.view, {group.name: group for group in tick.groups}, cases, refused)
+        context = Context(tick, sight.views, {group.name: group for group in tick.groups}, cases, refused)
         return returns + self._changes(context, turn, before)
 
     def waiting(self) -> Collection[str]:
@@ -144,15 +151,18 @@ class Priority:
         the contender is not what the victim waits for: another mechanism would not help. Once the whole demotion was measured, the
         pair is left alone for a while.
         """
-        batch = sum(group.cpu for group in tick.groups if group.class_ is Class.BATCH)
-        rest = sum(group.cpu + group.wait for group in tick.groups if group.class_ is Class.INTERACTIVE)
-        left = max(0.0, tick.machine.cpus - rest) + UNYIELDING * tick.machine.cpus
+        groups = {group.name: group for group in tick.groups}
         held = {(held.group, held.control) for held in demotions(self.memory.held)}
         for each in found:
             aim = each.aim
             if not each.failed or (aim.group, aim.control) not in held:
                 continue
-            if batch > left:
+            victim = groups.get(aim.of)
+            batch = [group for group in tick.groups if group.class_ is Class.BATCH]
+            mine = sum(group.cpu for group in batch if victim is None or self._tenants.may(victim, group))
+            rest = sum(group.cpu for group in batch) - mine
+            rest += sum(group.cpu + group.wait for group in tick.groups if group.class_ is Class.INTERACTIVE)
+            if mine > max(0.0, tick.machine.cpus - rest) + UNYIELDING * tick.machine.cpus:
                 self.memory.strikes.strike(aim.control, aim.group, tick.at, self._apart)
             elif each.final and aim.whole:
                 self.memory.pairs.without_effect(aim.of, aim.group, tick.at)
@@ -193,16 +203,23 @@ class Priority:
 
     def _desired_now(self, tick: Tick, sight: Sight, cases: Mapping[str, Case]) -> dict[str, Held]:
         """Everything that should be in force, by key."""
-        memory, view = self.memory, sight.view
+        memory = self.memory
         desired: dict[str, Held] = {}
-        if memory.contention.engaged and view is not None:
-            desired = self._desired.demotions(tick, sight.contenders, cases)
-        elif memory.contention.engaged:  # nothing to protect now: a service that restarts must not find the batch restored
-            there = {group.name for group in sight.contenders} - self._cases.paused(tick.at)
-            desired = {key: held for key, held in memory.held.items() if held.group in there}
-        if self._short and view is not None:
-            demoted = bool(desired) and any(demotions(memory.held))
-            desired |= self._desired.slices(memory.slices.wanted(tick, sight.protected, demoted, view.crowded, self._goal / 2))
+        for party in sight.parties:
+            if party.engagement.engaged and party.view is not None:
+                self._desired.demotions(tick, party, cases, desired)
+            elif party.engagement.engaged:  # nothing to protect now: a service that restarts must not find the batch restored
+                there = {group.name for group in party.contenders} - self._cases.paused(tick.at)
+                desired |= {key: held for key, held in memory.held.items() if held.group in there}
+        for key in desired.keys() & memory.held.keys():
+            memory.held[key].party = desired[key].party  # its group may have changed hands
+        if self._short and sight.views:
+            lowered = {held.party for held in demotions(memory.held)} & {held.party for held in desired.values()}
+            helped = [party for party in sight.parties if party.view is not None and party.name in lowered]
+            names = {group.name for party in helped for group in party.protected}
+            protected = [group for group in sight.protected if group.name in names]
+            crowded = any(party.view.crowded for party in helped if party.view is not None)
+            desired |= self._desired.slices(memory.slices.wanted(tick, protected, bool(helped), crowded, self._goal / 2))
         return desired
 
     def _returns(self, tick: Tick, sight: Sight, desired: Mapping[str, Held], before: Before) -> list[Proposal[Held]]:

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ....config.sections import Config
-from ....decision import Control, Group, Tick, Why
+from ....decision import Group, Tick, Why
+from ....hands.places import Control
 from ....observe.rivals import touches, who_touches
 from ....places import CgroupPlace
+from ...tenants import Tenants
 from ..policy import figures
 from .cases import Case
 from .contention import CALM, View
@@ -31,23 +33,28 @@ class Context:
     """What the changes of a tick have in common."""
 
     tick: Tick
-    view: View
+    views: Mapping[str, View]  # by party, at least one
     groups: Mapping[str, Group]
     cases: Mapping[str, Case]  # by contender
     refused: tuple[str, ...]  # contenders that are not demoted, and why
+
+    def view(self, change: Held) -> View:
+        """The contention that a change is made for. A slice is made for that of any party."""
+        return self.views.get(change.party) or next(iter(self.views.values()))
 
 
 class PriorityReasons:
     """Says why."""
 
-    def __init__(self, config: Config, memory: PriorityMemory) -> None:
+    def __init__(self, config: Config, tenants: Tenants, memory: PriorityMemory) -> None:
         self._config = config.priority
+        self._tenants = tenants
         self._pools = frozenset(config.pools)
         self._memory = memory
 
     def change(self, context: Context, change: Held, follow: int = 0) -> Why:
         """Why a control is set. `follow`: number of further changes that wait for a later tick."""
-        tick, view, groups = context.tick, context.view, context.groups
+        tick, view, groups = context.tick, context.view(change), context.groups
         group = groups[change.group]
         short = change.control is Control.SLICE
         rule, text = self._slice_reason(change) if short else self._reason(view, group, change)
@@ -77,7 +84,7 @@ class PriorityReasons:
                 contender_frees_cores=None if case is None else case.frees,
                 all_free_cores=None if case is None or not case.together else case.together,
                 mechanism=str(change.control),
-                level=0 if change.control is Control.FENCE else self._memory.contention.level,  # a fence is not eased
+                level=0 if change.control is Control.FENCE else self._memory.contention.level(change.party),  # a fence is not eased
                 value=change.strength,
             ),
             rejected=(*self._rejected(tick, group, change), *(() if short else context.refused)),
@@ -95,7 +102,7 @@ class PriorityReasons:
             seconds = (pause.until - tick.at) / 1e9
             rule = "relieved" if pause.why == RELIEVED else "no effect"
             reason = f"The demotion of {held.group} for {held.victim} {pause.why}, so it pauses for {seconds:.0f} s"
-        elif not self._memory.contention.engaged:
+        elif not self._memory.contention.engaged(held.party):
             rule, reason = "contention over", f"Contention has been over for {config.release_after:g} s"
             flips = (f"an expected demand of at least {CALM:.0%} of the capacity would have kept it",)
         elif not there:
@@ -136,6 +143,12 @@ class PriorityReasons:
                 said.append(
                     f"{group.name}: its demotion{victim} {pause.why}, so it pauses for {(pause.until - tick.at) / 1e9:.0f} s"
                 )
+            elif case is not None and case.victim in groups and not self._tenants.may(groups[case.victim], group):
+                whose = self._tenants.whose
+                said.append(
+                    f"{group.name}: it belongs to {whose(group)}, {case.victim} to {whose(groups[case.victim])}; [tenants] keeps "
+                    "them apart"
+                )
             elif case is not None and case.victim in groups and apart(groups[case.victim], group):
                 said.append(f"{group.name}: it and {case.victim} are bound to different CPUs")
             elif case is not None:
@@ -163,7 +176,7 @@ class PriorityReasons:
         if change.control is Control.FENCE:
             what = f"{change.target} and its descendants into a cgroup of their own with weight {change.strength} instead of 100"
         share = next((wait_share(each) for each in view.suffering if each.name == victim), None)
-        if held is not None and self._memory.contention.level:
+        if held is not None and self._memory.contention.level(change.party):
             return "eased", f"{victim} waits for less than half of its target: {what}, one step gentler."
         if held is not None:
             return (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ....decision import Control
+from ....hands.places import Control
 from ..policy import Memory
 
 STRIKES = 2

@@ -6,8 +6,10 @@ from collections.abc import Collection, Mapping, Set
 
 import msgspec
 
-from .....models.records import ProcId
-from ....decision import Control, Group, Member, Tick
+from .....models.identity import ProcId
+from ....decision import Group, Member, Tick
+from ....hands.places import Control
+from ...tenants import Barred
 from ..policy import Memory
 from .held import Held, demotions, key_of
 from .mechanisms import Descent
@@ -53,14 +55,17 @@ class Swarms(Memory):
             if member.parent not in pids or member.id.pid in parents or member.id.start_ticks <= self.youngest
         }
 
-    def to_fence(self, tick: Tick, contenders: list[Group], lowered: Set[str], held: Mapping[str, Held]) -> dict[str, list[Member]]:
+    def to_fence(
+        self, tick: Tick, contenders: list[Group], barred: Mapping[str, Barred], pools: Set[str], held: Mapping[str, Held]
+    ) -> dict[str, list[Member]]:
         """The swarms that may be fenced in, and the members to fence. A swarm that is fenced in stays one.
 
-        `lowered`: the groups to be demoted.
+        `barred`: by group that is to be demoted; `pools`: names of pools, which are not fenced in.
 
-        A fence takes along all descendants of its process. So none is made where a descendant is protected or in a group that is
-        not demoted, nor for a while after that was seen.
+        A fence takes along all descendants of its process. So none is made where a descendant is protected, another user's, or in
+        a group that is not demoted, nor for a while after that was seen.
         """
+        lowered = barred.keys() - pools
         known_as = {each.group for each in demotions(held) if each.control is Control.FENCE} | self.seen.keys()
         swarms = [group for group in contenders if group.name in lowered and group.name in known_as]
         if not swarms or not tick.machine.cpu_cgroup:
@@ -72,7 +77,8 @@ class Swarms(Memory):
         descent, found = Descent(known.values()), dict[str, list[Member]]()
         for group in swarms:
             roots = self._roots(group, descent, held.keys())
-            if any(each.id in spared for root in roots for each in (root, *descent.below(root.id))):
+            others = any(f"{root.id.pid}.{root.id.start_ticks}" in barred[group.name] for root in roots)
+            if others or any(each.id in spared for root in roots for each in (root, *descent.below(root.id))):
                 self.mixed[group.name] = tick.at
             if group.name not in self.mixed:
                 found[group.name] = roots

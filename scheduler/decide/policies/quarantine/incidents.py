@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from .....models.records import Anomaly, Deadlock, ProcId, Score
-from ....decision import FEEDBACK_MARGIN, Control, Feedback, Tick
+from .....models.identity import ProcId
+from .....models.records import Anomaly, Deadlock, Score
+from ....decision import FEEDBACK_MARGIN, Feedback, Tick
+from ....hands.places import Control
 from ..policy import Memory
 from .significance import Significance
 from .threshold import CONSENSUS

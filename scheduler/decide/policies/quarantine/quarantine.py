@@ -18,10 +18,12 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from .....models.records import Anomaly, Deadlock, ProcId, Score
+from .....models.identity import ProcId
+from .....models.records import Anomaly, Deadlock, Score
 from ....config.sections import Config
-from ....decision import Action, Control, Decision, Digest, Flag, Note, Recycle, Restore, Set, Tick, Why
-from ....fences import Limits, limits_in_words
+from ....decision import Action, Decision, Digest, Flag, Note, Recycle, Restore, Set, Tick, Why
+from ....hands.fences import Limits, limits_in_words
+from ....hands.places import Control
 from ....places import ProcessPlace, process_of
 from ....scope import policy
 from ..policy import Gone, Impact, Memory, Proposal, Result, Standing

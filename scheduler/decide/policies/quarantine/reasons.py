@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .....models.records import Anomaly, Deadlock, Score
 from ....config.sections import Quarantine as Section
-from ....decision import Control, StarvedWorker, Tick, Why
+from ....decision import StarvedWorker, Tick, Why
+from ....hands.places import Control
 from ..policy import Figures, figures
 from .incidents import Incident
 from .significance import Significance

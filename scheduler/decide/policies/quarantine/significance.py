@@ -10,7 +10,8 @@ import math
 
 from .....models.anomaly.detectors import FEW
 from .....models.anomaly.model import BLOCK_SECONDS, alpha
-from .....models.records import ProcId, Score
+from .....models.identity import ProcId
+from .....models.records import Score
 from ....config.sections import Quarantine as Section
 from ....decision import Tick
 from .threshold import CONSENSUS, Watched, chance, forget, reported_from, watch

@@ -8,10 +8,12 @@ from enum import StrEnum
 from statistics import median
 
 from .....models.anomaly.waitgraph import UNLESS
-from .....models.records import Anomaly, Deadlock, ProcId, Score
+from .....models.identity import ProcId
+from .....models.records import Anomaly, Deadlock, Score
 from ....config.sections import Config
-from ....decision import Control, Recycle, Set, Tick
-from ....fences import Limits
+from ....decision import Recycle, Set, Tick
+from ....hands.fences import Limits
+from ....hands.places import Control
 from ....places import ProcessPlace
 from .incidents import Incident
 from .significance import Significance

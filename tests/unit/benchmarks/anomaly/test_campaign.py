@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nicety.models.records import Anomaly, ProcId, Score
+from nicety.models.identity import ProcId
+from nicety.models.records import Anomaly, Score
 
 SECOND = 1_000_000_000
 VICTIM, SIBLING, MASTER, HOG, ZOMBIE = (11, 1), (12, 2), (10, 0), (99, 9), (55, 5)

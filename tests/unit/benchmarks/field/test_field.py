@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nicety.models.records import ProcId
-from nicety.scheduler.decision import PLACES, Control, Decision, Restore, Set, Why
+from nicety.models.identity import ProcId
+from nicety.scheduler.decision import DECIDED, Decision, Restore, Set, Why
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.testing.places import place_of
 
@@ -234,7 +235,7 @@ def decision(action: Any, figures: dict[str, float | int | str] | None = None) -
     ],
 )
 def test_what_takes_cpu_from_somebody(log: ModuleType, control: Control, value: Any, demotes: bool) -> None:
-    on = CgroupPlace("/a") if PLACES[control].decision is CgroupPlace else place_of(control, ProcId(7, 70))
+    on = CgroupPlace("/a") if DECIDED[control] is CgroupPlace else place_of(control, ProcId(7, 70))
     assert log.demotes(decision(Set(control, on, value))) is demotes
 
 

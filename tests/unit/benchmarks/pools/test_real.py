@@ -8,7 +8,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from nicety.models.records import PoolSample, ProcId, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import PoolSample, WorkerSample
 from nicety.scheduler.config.sections import PoolConfig, parse
 
 

@@ -1,0 +1,1 @@
+"""What does nicety leave behind when a system call goes wrong?"""

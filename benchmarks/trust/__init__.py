@@ -1,0 +1,1 @@
+"""What nicety survives, and how that is known."""

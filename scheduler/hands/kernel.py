@@ -1,0 +1,98 @@
+"""What the hands need from the world, as protocols. Pure: only types.
+
+`knobs/control.py` is the real kernel, `scheduler/testing/` has a fake one; the contract suite in `tests/contracts` runs on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from contextlib import AbstractContextManager
+
+from ...models.identity import ProcId
+from ...models.lean import NamedTuple, Protocol
+from .faults import Trouble
+from .fences import Limits
+from .places import Control, Knob, ThreadId, Value
+
+
+class Clock(Protocol):
+    """Time as an object: `daemon.py` gets the real one, tests a fake that jumps."""
+
+    def monotonic(self) -> int:
+        """ns since an arbitrary start; never steps back."""
+
+    def wall(self) -> int:
+        """ns since 1970"""
+
+    def sleep_until(self, at: int) -> None:
+        """Return when `monotonic()` has reached `at`, or earlier on a signal."""
+
+
+class Kin(NamedTuple):
+    """Where a process stands among the others."""
+
+    id: ProcId
+    parent: int  # pid
+    session: int
+    group: int  # process group
+
+
+class Scan(NamedTuple):
+    """All processes at one time."""
+
+    kin: tuple[Kin, ...]  # sorted by pid
+    unread: Trouble | None  # why a present process could not be read: then one that is not in `kin` need not be gone
+
+
+class Kernel(Protocol):
+    """The knobs of the kernel. Never raises for a target: what is wrong with it is a `Trouble`."""
+
+    def boot_id(self) -> str:
+        """The id of this boot: nothing that was set in another boot still exists."""
+
+    def uptime_ticks(self) -> int:
+        """The present time in clock ticks since boot, like `start_ticks`."""
+
+    def itself(self) -> ProcId:
+        """The calling process."""
+
+    def forbidden(self, control: Control) -> str:
+        """Why a change of this control could not be restored with our rights; "" if it could."""
+
+    def kin(self, known: Container[int] = ()) -> Scan:
+        """All processes that we may see, except those with these pids."""
+
+    def kin_of(self, process: ProcId) -> Kin | Trouble:
+        """Where this process stands among the others."""
+
+    def threads(self, process: ProcId) -> tuple[ThreadId, ...] | Trouble:
+        """Living threads, sorted; at least one."""
+
+    def user_time(self, process: ProcId, thread: ThreadId) -> int | Trouble | None:
+        """CPU time in user mode so far, ns, of a thread that runs, wants to run or cannot be interrupted: it may be inside fork(2).
+        None: it sleeps or is gone; Trouble: unknown."""
+
+    def autogroup(self, process: ProcId) -> str | Trouble:
+        """The key of the autogroup that the process is in."""
+
+    def fence(self, process: ProcId, limits: Limits) -> str | Trouble:
+        """The key of a fence that could be made for this process now, see `fences.Part`. Changes nothing. The
+        trouble is UNCHANGED if the limits are only a weight and the process is in a fence already."""
+
+    def read(self, knob: Knob) -> Value | Trouble:
+        """The present value."""
+
+    def write(self, knob: Knob, expected: Value, value: Value) -> Trouble | None:
+        """Set `value` if the thread is still the same and still has the value `expected`, as `read` returned it. None: it was set;
+        only `read` shows whether it stayed."""
+
+    def visible(self, knob: Knob, value: Value) -> Value | Trouble:
+        """What `read` gives after `value` was set: a cpuset hides CPUs of an affinity, and may have changed since. Never
+        VANISHED."""
+
+    def lasting(self, knob: Knob, value: Value) -> Value | Trouble:
+        """What to write later to restore `value` for good. An affinity to all CPUs that the cpuset has now becomes all possible
+        CPUs: else the thread would not follow when its cpuset grows again. Never VANISHED."""
+
+    def reserve(self) -> AbstractContextManager[None]:
+        """Frees the descriptors reserved for undo inside the `with` block: restores then work even if all others are in use."""

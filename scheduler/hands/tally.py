@@ -1,0 +1,58 @@
+"""Counts the results of one decision, or of one subject that is put back, and sums them up in one sentence. Pure."""
+
+from __future__ import annotations
+
+from .changes import shown
+from .faults import Status, Trouble
+from .places import Value
+
+
+class Tally:
+    """The results of one decision, or of one subject of an undo: numbers of values, and what there is to say about them."""
+
+    __slots__ = ("changed", "foreign", "gone", "notes", "same", "steps", "troubles")
+
+    def __init__(self) -> None:
+        self.changed = self.same = self.gone = 0
+        self.steps: list[tuple[Value, Value]] = []  # each (from, to) once
+        self.foreign: list[str] = []
+        self.troubles: list[Trouble] = []
+        self.notes: list[str] = []
+
+    def step(self, before: Value, after: Value) -> None:
+        """Record that one value was changed."""
+        self.changed += 1
+        if (before, after) not in self.steps:
+            self.steps.append((before, after))
+
+    def trouble(self, trouble: Trouble) -> None:
+        """Record why one value was not changed."""
+        if trouble.status is Status.VANISHED:
+            self.gone += 1
+        elif trouble.status is Status.FOREIGN:
+            self.foreign.append(trouble.text)
+        else:
+            self.troubles.append(trouble)
+
+    def status(self) -> Status:
+        """All results as one status. A value that somebody else changed outweighs the rest, because it makes the target
+        hands-off."""
+        if self.foreign:
+            return Status.FOREIGN
+        if self.troubles:
+            return Status.PARTIAL if self.changed or self.same else self.troubles[0].status
+        if self.changed:
+            return Status.APPLIED
+        return Status.VANISHED if self.gone and not self.same else Status.UNCHANGED
+
+    def detail(self, what: str) -> str:
+        """All results as a sentence about `what`."""
+        parts = [f"{shown(before)} -> {shown(after)}" for before, after in self.steps]
+        if self.changed:
+            parts[0] = f"{what}: {parts[0]}"
+        parts += [f"left: {text}" for text in dict.fromkeys(self.foreign)]
+        parts += dict.fromkeys(trouble.text for trouble in self.troubles)
+        if self.gone:
+            parts.append(f"{what}: gone" if not parts else f"{self.gone} ended meanwhile")
+        parts += self.notes
+        return "; ".join(parts) or (f"{what} needs no change" if self.same else f"{what}: there is no change of ours to put back")

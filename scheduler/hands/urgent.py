@@ -1,0 +1,55 @@
+"""Work that must be done soon on a machine where everything else is late: at the highest priority that is allowed.
+
+Knows nice and the autogroup of a session. Must not know what is done.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+_HIGHEST = -20
+
+
+def hurry() -> None:
+    """Raise the priority of this process as far as it may. What is refused is left; nothing else is changed.
+
+    The nice counts among the threads of a session. Beside other sessions the nice of its autogroup counts (sched(7)): that is
+    raised only if this process leads its session, for then nobody else is in it.
+    """
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, _HIGHEST)
+    except OSError:
+        pass
+    if os.getsid(0) != os.getpid():
+        return
+    try:
+        with open("/proc/self/autogroup", "wb", buffering=0) as file:
+            file.write(b"%d" % _HIGHEST)
+    except OSError:
+        pass
+
+
+def urgently(work: Callable[[], int]) -> int:
+    """Do `work` in a process and a session of its own, in a hurry; returns its exit code. Ctrl-C does not interrupt it."""
+    try:
+        child = os.fork()
+    except OSError:  # no process can be had: then here
+        hurry()
+        return work()
+    if child == 0:
+        code = 1
+        try:
+            os.setsid()
+            hurry()
+            code = work()
+            sys.stdout.flush()
+        finally:
+            os._exit(code)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    finally:
+        signal.signal(signal.SIGINT, before)
