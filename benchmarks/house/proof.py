@@ -43,7 +43,7 @@ MUTANTS = {
     "CLOSES_WITHOUT_ADOPTION": "covered",
     "CLOSES_WHAT_IT_WROTE_WITHOUT_ADOPTION": "covered",
     "A_CHILD_KEEPS_WHAT_IT_INHERITED": "covered",
-    "NO_LOCK": "memory_is_disk",
+    "NO_LOCK": "covered",
 }
 """A rule that the model can be without -> the property that then breaks first."""
 

@@ -1,18 +1,16 @@
 """The protocol of ledger and undo: the steps and properties of tests/spin/ledger.pml, over the real code.
 
 The kernel is the fake one, the ledger a real file. Other processes move, and faults come, before any call of the kernel's port and
-at any call of SQLite. A kill keeps the files as they are at that moment, and a new process opens a copy of them. docs/protocol.md
-says what each property means. `MUTANTS` are faults of the code, with the properties that catch them.
+at any system call of the ledger. A kill keeps the file as it is at that moment, and a new process opens a copy of it.
+docs/protocol.md says what each property means. `MUTANTS` are faults of the code, with the properties that catch them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import shutil
-import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,18 +21,20 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from nicety.models.records import ProcId
-from nicety.scheduler.act import closing, heirs, restoring
+from nicety.models.identity import ProcId
 from nicety.scheduler.act.actuate import Acting
-from nicety.scheduler.changes import Chain, Entry, EntryStatus
-from nicety.scheduler.decision import Action, Control, Decision, Restore, Set, Status, Why
-from nicety.scheduler.places import ProcessPlace, ThreadId, ThreadPlace
-from nicety.scheduler.ports import Kin, Knob, Scan, Trouble, Value
-from nicety.scheduler.store import ledger as ledgers
-from nicety.scheduler.store.ledger import Ledger
+from nicety.scheduler.decision import Action, Decision, Restore, Set, Why
+from nicety.scheduler.hands import closing, heirs, ledger, restoring
+from nicety.scheduler.hands.changes import OPEN, Chain, Entry, EntryStatus
+from nicety.scheduler.hands.faults import Status, Trouble
+from nicety.scheduler.hands.kernel import Kin, Scan
+from nicety.scheduler.hands.ledger import NAME, Ledger
+from nicety.scheduler.hands.places import Control, Knob, ThreadId, ThreadPlace, Value
+from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.failing import FailingCalls
 from nicety.scheduler.testing.kernel import FakeKernel, FakeProcess, FakeThread
+from nicety.scheduler.testing.ledger_file import rows
 from nicety.scheduler.testing.locks import FakeLocks
 
 OURS, THEIRS = (5, 10), (0, 2)
@@ -81,7 +81,7 @@ MOVES = st.lists(
     max_size=3,
 )
 DISK = st.one_of(st.none(), st.integers(1, 20))
-"""Which call of SQLite or of `os` finds the disk full."""
+"""Which system call of the ledger finds the disk full."""
 
 
 class Interrupted(FakeKernel):
@@ -137,7 +137,8 @@ class Interrupted(FakeKernel):
 
 class Protocol(RuleBasedStateMachine):
     """`natural` is what each value would be without us. `theirs` are values that somebody else set over ours, with the value
-    before ours. `strangers` are processes that got the pid of one that had ended."""
+    before ours. `strangers` are processes that got the pid of one that had ended. `changed` are children that somebody else has
+    changed: they do not fork, because undo may take what their children inherit for the parent's (docs/protocol.md, hole 2)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,6 +151,7 @@ class Protocol(RuleBasedStateMachine):
         self.theirs: dict[ProcId, int] = {}
         self.strangers: set[ProcId] = set()
         self.parents: dict[ProcId, ProcId] = {}
+        self.changed: set[ProcId] = set()
         self.moves: list[Move] = []
         self.undoing = False
         self.fresh = 0  # calls until a value that was just written has been read back
@@ -159,7 +161,7 @@ class Protocol(RuleBasedStateMachine):
 
     def start(self) -> None:
         """A nicety begins with what is on the disk."""
-        self.ledger = Ledger(self.folder / "ledger.db", self.kernel.boot_id())
+        self.ledger = Ledger(self.folder / NAME, self.kernel.boot_id())
         self.actuator = Acting(self.ledger, self.kernel, FakeLocks(), {}, {}, self.clock)
         self.seen: set[int] = set()  # ids that this life has had in memory
 
@@ -193,15 +195,18 @@ class Protocol(RuleBasedStateMachine):
         match kind:
             case "foreign":
                 self.change(process, value if value in THEIRS else THEIRS[-1])
-            case "fork" if len(processes) < MOST_PROCESSES:
-                child = self.kernel.fork(me.pid)
-                self.natural[child], self.parents[child] = self.natural[me], me
+            case "fork" if len(processes) < MOST_PROCESSES and me not in self.changed:
+                self.fork(me)
             case "exit" | "reuse":
                 self.kernel.exit(me.pid)
                 if kind == "reuse" and self.kernel.is_free(me.pid):
                     stranger = self.kernel.start(pid=me.pid)
                     self.kernel.processes[me.pid].leader.nice = self.natural[stranger] = value
                     self.strangers.add(stranger)
+
+    def fork(self, parent: ProcId) -> None:
+        child = self.kernel.fork(parent.pid)
+        self.natural[child], self.parents[child] = self.natural[parent], parent
 
     def change(self, process: FakeProcess, value: int) -> None:
         me, natural = process.id, self.natural[process.id]
@@ -210,6 +215,8 @@ class Protocol(RuleBasedStateMachine):
         elif process.leader.nice != natural != value and any(row.process == me for row in self.rows()):
             self.theirs[me] = natural
         process.leader.nice = self.natural[me] = value
+        if me in self.parents:
+            self.changed.add(me)
 
     # --- what nicety does --------------------------------------------------------------------------------------------------------
 
@@ -236,10 +243,10 @@ class Protocol(RuleBasedStateMachine):
         assert me not in self.theirs, f"foreign_kept: {me} has {now} from somebody else and gets {value}"
         assert now != value, f"undo_idempotent: {me} has {value} already"
         with FAILING.paused():
-            rows = self.rows()
+            there = self.rows()
         self.fresh = 0 if value == self.natural[me] else 2
-        known = value == self.natural[me] or any(row.process == me and row.new == value for row in rows)
-        assert known, f"intended: {me} gets {value}, the disk has {rows}"
+        known = value == self.natural[me] or any(row.process == me and row.new == value for row in there)
+        assert known, f"intended: {me} gets {value}, the disk has {there}"
 
     def run(self, work: Callable[[], object], moves: list[Move], disk: int | None, *, undoing: bool = False) -> None:
         """Let nicety do something while others move. If it is killed, another one starts."""
@@ -256,9 +263,7 @@ class Protocol(RuleBasedStateMachine):
         self.lives += 1
         folder = Path(self.scratch.name) / str(self.lives)
         folder.mkdir(mode=0o700)
-        for name in ("ledger.db", "ledger.db-wal"):
-            if (self.folder / name).exists():
-                shutil.copy(self.folder / name, folder / name)
+        shutil.copy(self.folder / NAME, folder / NAME)
         self.ledger.close()
         self.folder = folder
         self.start()
@@ -297,15 +302,13 @@ class Protocol(RuleBasedStateMachine):
 
     # --- what must hold ----------------------------------------------------------------------------------------------------------
 
-    def rows(self) -> list[Row]:
-        """The open rows on the disk, as a process that starts now finds them."""
-        if not (self.folder / "ledger.db").exists():
-            return []
-        with contextlib.closing(sqlite3.connect(self.folder / "ledger.db")) as connection:
-            found = connection.execute(
-                "select id, pid, start_ticks, new, status from entry where status in ('intent', 'done') order by id"
-            )
-            return [Row(number, ProcId(pid, start), json.loads(new), status) for number, pid, start, new, status in found]
+    def rows(self) -> list[Open]:
+        """What a process that starts now finds open."""
+        return [
+            Open(row.id, ProcId(row.pid or 0, row.start_ticks or 0), row.new, row.status)
+            for row in rows(self.folder / NAME)
+            if row.status in OPEN
+        ]
 
     def lineage(self, process: ProcId) -> Iterator[ProcId]:
         """A process and those that it descends from."""
@@ -318,13 +321,13 @@ class Protocol(RuleBasedStateMachine):
     @invariant()
     def covered(self) -> None:
         changed = [each for each in self.others() if each.leader.nice != self.natural[each.id]]
-        rows = self.rows() if changed else []
+        there = self.rows() if changed else []
         for process in changed:
             now, natural = process.leader.nice, self.natural[process.id]
             assert process.id not in self.strangers, f"impostor_unchanged: {process.id} has {now} for {natural}"
-            own = any(row.process == process.id for row in rows)
-            inherited = any(row.process in self.lineage(process.id) and row.new == now for row in rows)
-            assert own or inherited, f"covered: {process.id} has {now} for {natural}, the disk has {rows}"
+            own = any(row.process == process.id for row in there)
+            inherited = any(row.process in self.lineage(process.id) and row.new == now for row in there)
+            assert own or inherited, f"covered: {process.id} has {now} for {natural}, the disk has {there}"
 
     @invariant()
     def memory_is_disk(self) -> None:
@@ -351,12 +354,12 @@ class Protocol(RuleBasedStateMachine):
         assert len(self.kernel.writes) == writes, "undo_idempotent: it writes again"
 
 
-class Row(NamedTuple):
-    """An open row on the disk."""
+class Open(NamedTuple):
+    """An open change on the disk."""
 
     id: int
     process: ProcId
-    new: int
+    new: object
     status: str
 
 
@@ -387,7 +390,7 @@ def a_failed_transaction_is_no_error(patch: pytest.MonkeyPatch) -> None:
     flush = Ledger._flush
 
     def quiet(self: Ledger) -> None:
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(OSError):
             flush(self)
 
     patch.setattr(Ledger, "_flush", quiet)
@@ -402,7 +405,7 @@ def undo_does_not_compare(patch: pytest.MonkeyPatch) -> None:
 
 
 def undo_skips_intents(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ledgers, "OPEN", frozenset({EntryStatus.DONE}))
+    patch.setattr(ledger, "OPEN", frozenset({EntryStatus.DONE}))
 
 
 def heirs_are_not_looked_for(patch: pytest.MonkeyPatch) -> None:
@@ -434,27 +437,15 @@ def a_pid_is_an_identity(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FakeKernel, "_find", find)
 
 
-def undo_waits_for_its_value(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(restoring, "TRIES", 10 * MOST_CALLS)
-    patch.setattr(restoring, "believed", lambda _chain: tuple(range(-20, 20)))
-    write = Interrupted.write
-
-    def wait(self: Interrupted, knob: Knob, expected: Value, value: Value) -> Trouble | None:
-        return write(self, knob, expected if expected in OURS else OURS[0], value)
-
-    patch.setattr(Interrupted, "write", wait)
-
-
 LEFT = ("covered", "nothing_left", "intended")
 """What a value breaks that stays, or that goes back to another one than the original."""
 
 MUTANTS: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, ...]] = {
     intents_come_late: ("intended",),
     a_failed_transaction_is_no_error: ("intended", "memory_is_disk"),
-    undo_restores_the_value_before_the_last_change: LEFT,
+    undo_restores_the_value_before_the_last_change: (*LEFT, "undo_idempotent"),
     undo_does_not_compare: ("foreign_kept", *LEFT),
-    undo_skips_intents: LEFT,
-    undo_waits_for_its_value: ("undo_ends",),
+    undo_skips_intents: (*LEFT, "memory_is_disk"),
     heirs_are_not_looked_for: LEFT,
     heirs_are_not_adopted: LEFT,
     what_is_unknown_is_gone: LEFT,
@@ -474,7 +465,7 @@ def test_a_fault_of_the_code_breaks_a_property(
             settings=settings(
                 derandomize=True,
                 max_examples=2000,  # each was found in at most 500, with five seeds
-                stateful_step_count=12,
+                stateful_step_count=20,
                 deadline=None,
                 database=None,
                 phases=[Phase.generate],
@@ -484,25 +475,37 @@ def test_a_fault_of_the_code_breaks_a_property(
         )
 
 
-# --- a hole ---------------------------------------------------------------------------------------------------------------------
+# --- holes ----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="what was written is closed without a look for heirs: docs/protocol.md, the first hole")
+@pytest.mark.xfail(strict=True, reason="what was written is closed without a look for heirs: docs/protocol.md, hole 1")
 @pytest.mark.parametrize("then", ["exit", "foreign", "set back"])
 def test_a_child_forked_before_the_value_was_read_back_is_found(then: str) -> None:
     machine = Protocol()
     machine.begin()
-    process = machine.others()[0]
+    process = machine.others()[0].id
     kind = "exit" if then == "exit" else "foreign"
-    forked = list[ProcId]()
 
     def meanwhile() -> None:
-        if not forked:
-            forked.append(machine.kernel.fork(process.id.pid))
-            machine.natural[forked[0]], machine.parents[forked[0]] = 0, process.id
+        if process not in machine.parents.values():
+            machine.fork(process)
             machine.move(kind, 0, 0 if then == "set back" else 2)
 
     machine.kernel.before, machine.kernel.written = lambda: None, meanwhile
     machine.apply(0, 10, [], None)
-    assert forked
+    machine.teardown()
+
+
+@pytest.mark.xfail(
+    strict=True, reason="an heir is looked for through a child that has a change of its own: docs/protocol.md, hole 2"
+)
+def test_what_a_changed_child_passed_on_goes_back_with_that_child() -> None:
+    machine = Protocol()
+    machine.begin()
+    machine.apply(0, 5, [], None)
+    machine.move("fork", 0, 0)
+    machine.move("foreign", 1, 2)
+    machine.apply(1, 5, [], None)
+    machine.fork(machine.others()[1].id)
+    machine.apply(0, None, [], None)
     machine.teardown()

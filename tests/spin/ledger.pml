@@ -1,9 +1,9 @@
 /*
  * The protocol of ledger and undo, for Spin. docs/protocol.md says what it shows and what it leaves out.
  *
- * `nicety(0)` is the daemon, `nicety(1)` is `nicety undo`, `world` is everybody else. P is a process that is changed, C a child that
- * it forks. Each step of nicety is one system call or one transaction; `world` may move, and kill, between any two. Names in
- * comments are those of scheduler/act and scheduler/store.
+ * `nicety(0)` is the daemon, `nicety(1)` is `nicety undo` or a sentry, `world` is everybody else. P is a process that is changed, C
+ * a child that it forks. Each step of nicety is one system call or one transaction; `world` may move, and kill, between any two.
+ * Names in comments are those of scheduler/act and scheduler/hands.
  *
  * The asserted names are the properties. A macro MUTANT_x takes one rule away: benchmarks/house/proof.py has the list.
  */
@@ -72,8 +72,7 @@ byte locked; /* 1 + the number of the nicety that has the lock */
 
 /* The memory of a nicety. */
 typedef Nicety {
-    byte todo, st[3];
-    bool dirty[3];
+    byte todo, st[3], good[3]; /* good: what it knows to be on the disk */
     byte r, now, goal; /* of a read or write */
     byte e, k; /* the entry and the knob of this step */
     byte fate[2], verdict;
@@ -130,39 +129,33 @@ bool memory_is_disk = true; /* after a transaction, the file says what memory sa
 
 /* --- Ledger ------------------------------------------------------------------------------------------------------------------ */
 
-/* `fresh`: the transaction has a new row. It gets the number of one that failed and reached the disk all the same. */
-inline to_disk(fresh) {
-    if :: fresh && my.st[0] == NONE -> disk[0] = NONE :: else fi;
-    if :: fresh && my.st[1] == NONE -> disk[1] = NONE :: else fi;
-    if :: fresh && my.st[2] == NONE -> disk[2] = NONE :: else fi;
-    if :: my.dirty[0] -> disk[0] = my.st[0] :: else fi;
-    if :: my.dirty[1] -> disk[1] = my.st[1] :: else fi;
-    if :: my.dirty[2] -> disk[2] = my.st[2] :: else fi
-}
-
-inline clean() {
-    my.dirty[0] = false; my.dirty[1] = false; my.dirty[2] = false
-}
-
-/* A row that a failed `intend` left on the disk is not in memory: undo compares, so it does no harm. */
-#define agrees(e) (disk[e] == my.st[e] || (my.st[e] == NONE && open(disk[e])))
-
 /* Columns of a row that nobody reads again: fewer states. */
 inline drop(e) {
-    if :: !open(disk[e]) && !open(my.st[e]) -> old[e] = 0; first[e] = 0 :: else fi
+    if :: !open(disk[e]) && !open(my.st[e]) && !open(my.good[e]) -> old[e] = 0; first[e] = 0 :: else fi
 }
 
-/* One transaction. One that fails may have reached the disk. */
-inline flush(fresh) {
+#define copy(to, rows) to[0] = rows[0]; to[1] = rows[1]; to[2] = rows[2]
+
+/* One transaction. What a failed one leaves behind the good lines is cut off by the next, or read by the next nicety. */
+inline flush() {
     if
-    :: to_disk(fresh); clean(); my.ok = true;
-        memory_is_disk = agrees(0) && agrees(1) && agrees(2);
+#ifdef MUTANT_A_FAILED_WRITE_IS_NOT_REPEATED
+    :: my.ok = true;
+        if :: my.st[0] != my.good[0] -> disk[0] = my.st[0] :: else fi;
+        if :: my.st[1] != my.good[1] -> disk[1] = my.st[1] :: else fi;
+        if :: my.st[2] != my.good[2] -> disk[2] = my.st[2] :: else fi;
+        copy(my.good, my.st);
+#else
+    :: my.ok = true; copy(disk, my.st); copy(my.good, my.st);
+#endif
+        memory_is_disk = disk[0] == my.st[0] && disk[1] == my.st[1] && disk[2] == my.st[2];
         assert(memory_is_disk)
     :: faults > 0 -> faults--; my.ok = false
-    :: faults > 0 -> faults--; my.ok = false; to_disk(fresh)
+    :: faults > 0 -> faults--; my.ok = false; copy(disk, my.good) /* cut, and not written */
+    :: faults > 0 -> faults--; my.ok = false; copy(disk, my.st) /* written, and not known to be */
     fi;
 #ifdef MUTANT_A_FAILED_WRITE_IS_NOT_REPEATED
-    clean();
+    copy(my.good, my.st);
 #endif
     drop(0); drop(1); drop(2);
     covered = (!mine(P) || recorded(P)) && (!mine(C) || recorded(C) || from(disk));
@@ -170,23 +163,23 @@ inline flush(fresh) {
 }
 
 inline mark(entry, status) {
-    my.st[entry] = status; my.dirty[entry] = true
+    my.st[entry] = status
 }
 
 inline mark_chain(knob, status) {
     if :: has1(my.st, knob) -> mark(1, status) :: else fi;
-    if :: open(my.st[base(knob)]) -> my.st[base(knob)] = status; my.dirty[base(knob)] = true :: else fi
+    if :: open(my.st[base(knob)]) -> my.st[base(knob)] = status :: else fi
 }
 
 /* Ledger.intend: if it fails, memory has nothing of it. */
 inline intend(entry, status) {
     mark(entry, status);
-    flush(true);
+    flush();
     if
 #ifdef MUTANT_A_FAILED_INTENT_IS_NO_ERROR
     :: !my.ok -> my.ok = true
 #else
-    :: !my.ok -> my.st[entry] = NONE; my.dirty[entry] = false
+    :: !my.ok -> my.st[entry] = NONE
 #endif
     :: else
     fi
@@ -310,7 +303,7 @@ inline begin_undo() {
 inline next_knob(status) {
     my.fate[my.k] = status;
 #ifdef MUTANT_CLOSES_BEFORE_THE_HEIRS
-    if :: my.k == P && status == UNDONE -> mark_chain(P, CLOSED); flush(false) :: else fi;
+    if :: my.k == P && status == UNDONE -> mark_chain(P, CLOSED); flush() :: else fi;
 #endif
     my.put = false; my.wrote = false; my.r = OK;
     if
@@ -385,7 +378,7 @@ inline settle_undo() {
     if :: my.fate[P] == UNDONE -> my.fate[P] = CLOSED :: else fi;
     if :: my.fate[C] != NONE -> mark_chain(C, my.fate[C]) :: else fi;
     if :: my.fate[P] != NONE -> mark_chain(P, my.fate[P]) :: else fi;
-    flush(false);
+    flush();
     nothing_left = chain(P) || chain(C) || (!mine(P) && !mine(C));
     assert(nothing_left);
     my.undoing = false; my.left = false; my.heirs = false; my.fate[C] = NONE; my.fate[P] = NONE;
@@ -460,11 +453,11 @@ inline read_back() {
 /* What was written is recorded as done first; then it is closed like any other change. */
 inline record_result() {
 #ifdef MUTANT_CLOSES_WHAT_IT_WROTE_WITHOUT_ADOPTION
-    my.st[my.e] = my.verdict; my.dirty[my.e] = true; my.verdict = DONE;
+    my.st[my.e] = my.verdict; my.verdict = DONE;
 #else
-    my.st[my.e] = DONE; my.dirty[my.e] = true;
+    my.st[my.e] = DONE;
 #endif
-    flush(false);
+    flush();
     my.whole = my.verdict == FOREIGN;
     if
     :: my.verdict == DONE -> rest(); my.todo = ACT
@@ -505,9 +498,9 @@ inline close() {
     if
     :: my.whole && my.verdict == FOREIGN -> mark_chain(my.k, FOREIGN)
     :: my.whole && my.verdict != FOREIGN -> mark_chain(my.k, CLOSED)
-    :: !my.whole -> my.st[my.e] = my.verdict; my.dirty[my.e] = true
+    :: !my.whole -> my.st[my.e] = my.verdict
     fi;
-    flush(false);
+    flush();
     rest(); my.todo = ACT
 }
 
@@ -516,7 +509,7 @@ inline close() {
 /* Ledger._load: what a process that starts finds. */
 inline load() {
     locked = me + 1;
-    my.st[0] = disk[0]; my.st[1] = disk[1]; my.st[2] = disk[2];
+    copy(my.st, disk); copy(my.good, disk);
     my.stopping = (me == 1);
     begin_undo()
 }
@@ -524,7 +517,7 @@ inline load() {
 /* Everything that a process had in memory is gone. */
 inline forget(who) {
     n[who].st[0] = 0; n[who].st[1] = 0; n[who].st[2] = 0;
-    n[who].dirty[0] = false; n[who].dirty[1] = false; n[who].dirty[2] = false;
+    n[who].good[0] = 0; n[who].good[1] = 0; n[who].good[2] = 0;
     n[who].r = 0; n[who].now = 0; n[who].goal = 0; n[who].e = 0; n[who].k = 0; n[who].fate[0] = 0; n[who].fate[1] = 0;
     n[who].verdict = 0; n[who].heirs = false; n[who].put = false; n[who].wrote = false; n[who].left = false;
     n[who].whole = false; n[who].ok = false; n[who].stopping = false; n[who].undoing = false;
