@@ -125,6 +125,7 @@ def a_fake(proc: Path, pid: int = 7) -> Path:
     (place / "comm").write_bytes(b"w\x1b[2J) D\n")
     (place / "cmdline").write_bytes(b"")
     (place / "cgroup").write_bytes(b"0::/\n")
+    (place / "status").write_bytes(b"Name:\tw\nUid:\t0\t0\t0\t0\n")
     (place / "wchan").write_bytes(b"nfs_wait\x07\n")
     return place
 
