@@ -127,7 +127,7 @@ bool memory_is_disk = true; /* after a transaction, the file says what memory sa
 #define aim(knob) original(knob)
 #endif
 
-/* --- Ledger ------------------------------------------------------------------------------------------------------------------ */
+/* --- Ledger ---------------------------------------------------------------------------------------------------------------- */
 
 /* Columns of a row that nobody reads again: fewer states. */
 inline drop(e) {
@@ -190,7 +190,7 @@ inline rest() {
     my.whole = false
 }
 
-/* --- Kernel ------------------------------------------------------------------------------------------------------------------ */
+/* --- Kernel ---------------------------------------------------------------------------------------------------------------- */
 
 #ifdef MUTANT_A_PID_IS_AN_IDENTITY
 #define same(knob) alive[knob]
@@ -289,7 +289,7 @@ inline check_again() {
     my.window = 0; my.todo = back
 }
 
-/* --- undo and Restorer: C, then P, then what C inherited from P ------------------------------------------------------------------ */
+/* --- undo and Restorer: C, then P, then what C inherited from P ------------------------------------------------------------ */
 
 inline begin_undo() {
     my.undoing = true; my.k = C; my.heirs = false; my.put = false; my.wrote = false; my.left = false; my.r = OK;
@@ -386,7 +386,7 @@ inline settle_undo() {
     rest()
 }
 
-/* --- Carrier: look, intent, write, read back, result ---------------------------------------------------------------------------- */
+/* --- Carrier: look, intent, write, read back, result ----------------------------------------------------------------------- */
 
 inline decide(entry, knob) {
     my.e = entry; my.k = knob; tried[entry] = true;
@@ -465,7 +465,7 @@ inline record_result() {
     fi
 }
 
-/* --- Sweep.step for one knob, and Closing.close: heirs get entries of their own first ----------------------------------------------- */
+/* --- Sweep.step for one knob, and Closing.close: heirs get entries of their own first -------------------------------------- */
 
 inline sweep(knob) {
     sweeps--; my.k = knob;
@@ -504,7 +504,7 @@ inline close() {
     rest(); my.todo = ACT
 }
 
-/* --- The processes ---------------------------------------------------------------------------------------------------------------- */
+/* --- The processes --------------------------------------------------------------------------------------------------------- */
 
 /* Ledger._load: what a process that starts finds. */
 inline load() {
