@@ -131,16 +131,16 @@ class Carrier:
             plan.tally.trouble(
                 Trouble(Status.FAILED, f"the kernel accepted {shown(edit.new)}, but the value is still {shown(now)}")
             )
-            return EntryStatus.FAILED
+            return EntryStatus.FAILED if leads(edit.knob) is None else None  # a child may have our value: undo looks for it
         plan.tally.trouble(Trouble(Status.FOREIGN, f"set to {shown(edit.new)}, read back as {shown(now)}"))
-        return EntryStatus.FOREIGN
+        return EntryStatus.DONE  # it is closed as somebody else's once its heirs have entries: `_give_way`
 
     def _doubt(self, edit: Edit, trouble: Trouble) -> EntryStatus | None:
         """The status of an entry after a failed write. Usually nothing has changed, and the entry is closed. If the write was
         partial (a fence that could not be removed again) or its result cannot be read now, the entry stays open (None) and undo
         compares the value."""
-        if trouble.status is Status.VANISHED:
-            return EntryStatus.GONE
+        if trouble.status is Status.VANISHED:  # before the write or after it: then it may have left a child with our value
+            return EntryStatus.GONE if leads(edit.knob) is None else None
         if self._kernel.read(edit.knob) == edit.old or trouble.status is Status.FOREIGN:
             return EntryStatus.FAILED
         return None
