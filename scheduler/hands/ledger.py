@@ -61,12 +61,10 @@ class StateBusyError(LedgerError):
     def __init__(self, state_dir: str | os.PathLike[str], holder: str) -> None:
         pid = holder.removesuffix(_SENTRY)
         self.sentry = pid != holder
-        who = (
-            f"the sentry with pid {pid}, which is putting changes back: try again"
-            if self.sentry
-            else f"the nicety process with pid {pid}"
-        )
-        super().__init__(f"{os.fspath(state_dir)} is in use by {who}; stop it, or give another --state-dir")
+        who = f"the nicety process with pid {pid}; stop it, or give another --state-dir"
+        if self.sentry:
+            who = f"the sentry with pid {pid}, which is putting changes back; try again in a moment"
+        super().__init__(f"{os.fspath(state_dir)} is in use by {who}")
 
 
 class Note(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -223,6 +224,17 @@ def test_a_second_process_is_told_who_holds_the_state_directory_and_a_killed_one
         StateLock(state)
     StateLock(state).release()
     assert state.stat().st_mode & 0o777 == 0o700
+
+
+def test_who_waits_for_a_sentry_gets_the_lock_and_who_does_not_is_told_to_try_again(tmp_path: Path) -> None:
+    held = [StateLock(tmp_path / "state", sentry=True)]
+    with pytest.raises(StateBusyError, match=rf"the sentry with pid {os.getpid()}, which is putting changes back; try again in a"):
+        StateLock(tmp_path / "state")
+    with pytest.raises(StateBusyError, match="try again"):
+        StateLock(tmp_path / "state", 0.1)
+    threading.Timer(0.1, lambda: held.pop().release()).start()
+    with StateLock(tmp_path / "state", 5.0), pytest.raises(StateBusyError, match="stop it"):
+        StateLock(tmp_path / "state", 5.0)  # a daemon is not waited for
 
 
 def test_a_state_directory_that_cannot_be_made_says_why(tmp_path: Path) -> None:
