@@ -11,6 +11,8 @@ _MORE = 64  # exit code of an undo for which the whole command line is needed
 def _undo() -> int:
     from .hands.command import undo
 
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names may hold any letter
     code = undo(sys.argv[2:], os.environ, os.geteuid())
     return _MORE if code is None else code
 

@@ -33,7 +33,8 @@ def hurry() -> None:
 
 
 def urgently(work: Callable[[], int]) -> int:
-    """Do `work` in a process and a session of its own, in a hurry; returns its exit code. Ctrl-C does not interrupt it."""
+    """Do `work` in a process and a session of its own, in a hurry; returns its exit code, less than 0 if a signal ended it. Ctrl-C
+    does not interrupt it. An exception is printed, and the code is 1."""
     try:
         child = os.fork()
     except OSError:  # no process can be had: then here
@@ -46,6 +47,8 @@ def urgently(work: Callable[[], int]) -> int:
             hurry()
             code = work()
             sys.stdout.flush()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
         finally:
             os._exit(code)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

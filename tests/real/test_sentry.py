@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -194,6 +195,28 @@ def test_both_gone_with_the_daemon_leaves_it_to_undo(actor: Actor, victims: list
     assert done.returncode == 0, done.stderr
     assert [(outcome["status"], outcome["changed"]) for outcome in json.loads(done.stdout)] == [("applied", 1)] * 4
     assert values(victims) == BACK
+
+
+def test_an_undo_prints_names_that_the_terminal_has_no_letters_for(actor: Actor, victims: list[ProcId]) -> None:
+    kill_with_sentries(actor.pid, actor.state)
+    actor.process.wait()
+    path = actor.state / NAME
+    lines = path.read_bytes().splitlines()[1:]
+    texts = [line[9:].replace(b'"t"', '"tö"'.encode()) for line in lines]
+    path.write_bytes(b"".join(b"%08x %s\n" % (zlib.crc32(text), text) for text in (b'["nicety ledger",2]', *texts)))
+    undo = [sys.executable, "-m", "nicety.scheduler", "undo", "--state-dir", str(actor.state)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(undo, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("t\\xf6") == 4
+    assert values(victims) == BACK
+
+
+def test_what_goes_wrong_in_a_hurry_is_printed() -> None:
+    code = "import sys; from nicety.scheduler.hands.urgent import urgently; sys.exit(urgently(lambda: 1 // 0))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
 
 
 def test_a_sentry_that_cannot_be_started_is_told_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
