@@ -18,6 +18,7 @@ from nicety.scheduler.hands.changes import Entry, EntryStatus, believed, name_of
 from nicety.scheduler.hands.ledger import NAME, NAME_OF_1, Ledger, LedgerError, open_changes
 from nicety.scheduler.hands.lines import entry_line, line_of
 from nicety.scheduler.hands.places import AutogroupPlace, Cgroup, Control, FencePlace, Knob, PoolPlace, ThreadId, ThreadPlace
+from nicety.scheduler.testing.ledger_file import SCHEMA_OF_1, checksum_of_1
 
 from .configuration import QUIET, of_bytes, random_bytes
 from .target import WHOLE, BrokenError, Case, Edits, Target, overwrite, workplace, write
@@ -139,15 +140,6 @@ def _prepare_lines(place: Path) -> Case:
 
 # --- the database of version 1 ------------------------------------------------------------------------------------------------
 
-_SCHEMA = """
-create table meta (version integer not null, crc integer not null);
-create table entry (
-    id integer primary key, boot_id text not null, decision text not null, target text not null, wall integer not null,
-    control text not null, pid integer, start_ticks integer, tid integer, tid_start_ticks integer, key text not null,
-    session integer, process_group integer, since integer not null, original text not null, old text not null, new text not null,
-    status text not null, crc integer not null
-);
-"""
 _TEXT = st.sampled_from(("", BOOT, "x", "0", "[0,1]", "null", '"a"', "{", "-20", "1e400", "[1e30]", "9" * 30)) | st.text(max_size=6)
 _NUMBER = st.sampled_from((0, 1, -1, 100, 2**31, 2**32, 2**63 - 1, -(2**63))) | st.integers(-(2**63), 2**63 - 1)
 _ANYTHING = _NUMBER | _TEXT | st.binary(max_size=6) | st.floats(allow_nan=False)
@@ -165,7 +157,7 @@ _PATCH = st.none() | st.tuples(st.integers(0, 16), _ANYTHING)
 def _crc(row: Sequence[object]) -> int:
     """The checksum of a row; 0 for one that had none, because it has bytes."""
     try:
-        return zlib.crc32(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode())
+        return checksum_of_1(row)
     except TypeError:
         return 0
 
@@ -180,7 +172,7 @@ def _prepare_version_1(place: Path) -> Case:
         _clean(place)
         path = place / NAME_OF_1
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
-            db.executescript(_SCHEMA)
+            db.executescript(SCHEMA_OF_1)
             for number, (row, patch) in enumerate(rows, 1):
                 values = list(row)
                 if patch is not None:

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
-import zlib
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +17,7 @@ from nicety.scheduler.act.undo import undo_from_ledger
 from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.hands.knobs.control import LinuxKernel
+from nicety.scheduler.testing.ledger_file import write_version_1
 from nicety.scheduler.testing.puppet import Puppet
 
 pytestmark = [
@@ -30,13 +28,10 @@ pytestmark = [
 Row = tuple[int | str | None, ...]
 
 
-def checksum(row: Iterable[object]) -> int:
-    return zlib.crc32(json.dumps(list(row), separators=(",", ":")).encode())
-
-
 def version_1(path: Path, boot: str, process: ProcId, cpus: list[int]) -> None:
     """nicety 0.1.0: the nice of a thread (done), its policy (done) and its affinity (a crash left the intent)."""
     pid, ticks = process
+    mask = json.dumps(cpus)
     rows: list[Row] = [
         (1, boot, "a-1.0", "hog", 1, "nice", pid, ticks, pid, ticks, "", pid, pid, ticks, "0", "0", "10", "done"),
         (2, boot, "a-1.1", "hog", 1, "policy", pid, ticks, pid, ticks, "", pid, pid, ticks, "0", "0", "3", "done"),
@@ -55,22 +50,12 @@ def version_1(path: Path, boot: str, process: ProcId, cpus: list[int]) -> None:
             pid,
             pid,
             ticks,
-            json.dumps(cpus),
-            json.dumps(cpus),
+            *[json.dumps(cpus)] * 2,
             "[0]",
             "intent",
         ),
     ]
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("create table meta (version integer not null, crc integer not null)")
-        connection.execute("insert into meta values (1, ?)", (checksum([1]),))
-        connection.execute(
-            "create table entry (id integer primary key, boot_id text not null, decision text not null, target text not null, "
-            "wall integer not null, control text not null, pid integer, start_ticks integer, tid integer, tid_start_ticks integer, "
-            "key text not null, session integer, process_group integer, since integer not null, original text not null, "
-            "old text not null, new text not null, status text not null, crc integer not null)"
-        )
-        connection.executemany(f"insert into entry values ({', '.join('?' * 19)})", [(*row, checksum(row)) for row in rows])
+    write_version_1(path, rows)
 
 
 @pytest.mark.parametrize("write", [version_1])
@@ -80,7 +65,6 @@ def test_what_an_earlier_version_changed_is_put_back(tmp_path: Path, write: Call
     with Puppet() as puppet:
         cpus = sorted(os.sched_getaffinity(puppet.pid))
         write(state / "ledger.db", LinuxKernel().boot_id(), puppet.id, cpus)
-        (state / "ledger.db").chmod(0o600)
         os.setpriority(os.PRIO_PROCESS, puppet.pid, 10)
         os.sched_setscheduler(puppet.pid, os.SCHED_BATCH, os.sched_param(0))
         os.sched_setaffinity(puppet.pid, {0})

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
-import zlib
 from contextlib import closing
 from pathlib import Path
 
@@ -12,17 +9,9 @@ from nicety.models.identity import ProcId
 from nicety.scheduler.hands.changes import EntryStatus
 from nicety.scheduler.hands.ledger import NAME, NAME_OF_1, Ledger, left_behind
 from nicety.scheduler.hands.places import AutogroupPlace, Cgroup, Control, Knob, ThreadId, ThreadPlace
+from nicety.scheduler.testing.ledger_file import write_version_1
 
 BOOT = "00000000-0000-4000-8000-000000000001"
-SCHEMA = """
-create table meta (version integer not null, crc integer not null);
-create table entry (
-    id integer primary key, boot_id text not null, decision text not null, target text not null, wall integer not null,
-    control text not null, pid integer, start_ticks integer, tid integer, tid_start_ticks integer, key text not null,
-    session integer, process_group integer, since integer not null, original text not null, old text not null, new text not null,
-    status text not null, crc integer not null
-);
-"""
 NICE = (1, BOOT, "s-1.0", "group hogs pid 100 (ü)", 7, "nice", 100, 9, 101, 11, "", 100, 100, 5, "0", "0", "19", "done")
 MASK = (2, BOOT, "s-1.1", "pid 100", 7, "affinity", 100, 9, 100, 9, "", 100, 100, 5, "[0,1]", "[0,1]", "[1]", "intent")
 GROUP = (3, BOOT, "s-1.2", "session 7", 7, "autogroup", 7, 7, None, None, "autogroup-3", 7, 7, 5, "0", "0", "19", "done")
@@ -49,19 +38,8 @@ WEIGHT = (
 BACK = (5, BOOT, "s-1.4", "pid 100", 7, "nice", 100, 9, 100, 9, "", 100, 100, 5, "0", "0", "19", "undone")
 
 
-def crc(row: tuple[object, ...]) -> int:
-    return zlib.crc32(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode())
-
-
 def write(folder: Path, *rows: tuple[object, ...], wrong: int = -1) -> None:
-    path = folder / NAME_OF_1
-    path.touch(0o600)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(SCHEMA)
-        connection.execute("insert into meta values (1, ?)", (crc((1,)),))
-        for number, row in enumerate(rows):
-            connection.execute(f"insert into entry values ({','.join('?' * 19)})", (*row, crc(row) + (number == wrong)))
-        connection.commit()
+    write_version_1(folder / NAME_OF_1, rows, wrong)
 
 
 def test_what_was_open_is_open_and_what_was_hands_off_stays_so(tmp_path: Path) -> None:
