@@ -35,25 +35,7 @@ def version_1(path: Path, boot: str, process: ProcId, cpus: list[int]) -> None:
     rows: list[Row] = [
         (1, boot, "a-1.0", "hog", 1, "nice", pid, ticks, pid, ticks, "", pid, pid, ticks, "0", "0", "10", "done"),
         (2, boot, "a-1.1", "hog", 1, "policy", pid, ticks, pid, ticks, "", pid, pid, ticks, "0", "0", "3", "done"),
-        (
-            3,
-            boot,
-            "a-2.0",
-            "hog",
-            1,
-            "affinity",
-            pid,
-            ticks,
-            pid,
-            ticks,
-            "",
-            pid,
-            pid,
-            ticks,
-            *[json.dumps(cpus)] * 2,
-            "[0]",
-            "intent",
-        ),
+        (3, boot, "a-2.0", "hog", 1, "affinity", pid, ticks, pid, ticks, "", pid, pid, ticks, mask, mask, "[0]", "intent"),
     ]
     write_version_1(path, rows)
 
