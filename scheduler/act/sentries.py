@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ..interpreter import place
+
 START_SECONDS = 5.0
 """Seconds to wait until a sentry watches (chosen: it takes 0.1). Nothing is changed before."""
 
@@ -23,7 +25,7 @@ AGAIN_NS = 10_000_000_000
 _CODE = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); from nicety.scheduler.hands.sentry import main; sys.exit(main(sys.argv[1:]))"
 )
-_COMMAND = (sys.executable, "-I", "-S", "-c", _CODE, str(Path(__file__).absolute().parents[3]))
+_COMMAND = (sys.executable, "-I", "-S", "-c", _CODE, place())
 """Isolated: no site packages, no variable of the environment and no working directory decides what is loaded."""
 
 
