@@ -312,7 +312,7 @@ class Ledger:
             self._quarantine(found)
         else:
             self._torn, self._length, self._lines = found.good < self._length, found.good, found.lines
-            self._pending = [*(found.again if found.lines or found.again else (line_of([_HEADER, VERSION]),)), *self._pending]
+            self._pending = [*_missing(found), *self._pending]
         self._adopt(found.entries)
 
     def _read_late(self) -> None:
@@ -382,7 +382,8 @@ class Ledger:
         except OSError:
             found = _Found({}, 0, 0, (), True)
         self._unread, self._torn, self._length, self._lines = found.damaged, True, found.good, found.lines
-        self._pending += found.again if found.lines or found.again else (line_of([_HEADER, VERSION]),)
+        if not found.damaged:
+            self._pending += _missing(found)
         if found.damaged:
             text = f"not all of the ledger {self._path} can be read ({error.strerror}): what is still changed is not known"
             self.notes += (Note(f"{text}; {_advice(error)}, then undo again", True),)
@@ -556,6 +557,11 @@ class _Found(NamedTuple):
     good: int  # bytes up to the end of the last whole line
     again: tuple[bytes, ...]  # a last line of which only the end is missing: to be written again
     damaged: bool  # lines are missing or wrong, beyond a last one that was cut short
+
+
+def _missing(found: _Found) -> tuple[bytes, ...]:
+    """The lines that a sound file must get before others: its last one if that has no end, the first one if it has none."""
+    return found.again if found.lines or found.again else (line_of([_HEADER, VERSION]),)
 
 
 def _read_path(path: str) -> _Found:
