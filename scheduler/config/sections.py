@@ -64,7 +64,9 @@ class Daemon(Section, frozen=True):
             description="With `act`: carry out only decisions of these policies or about these pools and groups. []: all decisions."
         ),
     ] = field(default_factory=list)
-    undo_on_exit: Annotated[bool, Meta(description="Put every changed value back when the daemon stops.")] = True
+    undo_on_exit: Annotated[
+        bool, Meta(description="Put every changed value back when the daemon stops, and have sentries do it if it dies.")
+    ] = True
     state_dir: Annotated[
         str, Meta(description='Traces, decision log, ledger, models. "" is /var/lib/nicety for root, else ~/.local/state/nicety.')
     ] = ""
