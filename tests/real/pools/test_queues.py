@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import subprocess
@@ -291,10 +292,14 @@ def test_a_url_without_database_or_key_is_refused(url: str) -> None:
         counter(Queue(redis_list=url), start)
 
 
-@pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server on this machine: the fake one speaks for it")
-def test_a_real_redis_agrees(tmp_path: Path) -> None:
-    path = tmp_path / "redis.sock"
-    server = subprocess.Popen(["redis-server", "--port", "0", "--unixsocket", str(path), "--save", ""], stdout=subprocess.DEVNULL)
+@contextlib.contextmanager
+def a_redis(folder: Path, *options: str) -> Iterator[tuple[Path, socket.socket]]:
+    """A real Redis: (its socket, a connection to it)."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("no redis-server on this machine: the fake one speaks for it")
+    path = folder / "redis.sock"
+    command = ["redis-server", "--port", "0", "--unixsocket", str(path), "--save", "", *options]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 10
         while not path.exists():
@@ -302,38 +307,30 @@ def test_a_real_redis_agrees(tmp_path: Path) -> None:
             time.sleep(0.02)
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
-            client.sendall(b"RPUSH queue a b c d\r\n")
-            assert client.recv(100) == b":4\r\n"
-        counting = RedisCounter(f"unix://{path}/0/queue")
-        assert answer(counting) == 4
-        counting.close()
+            yield path, client
     finally:
         server.terminate()
         server.wait(10)
 
 
-@pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server on this machine")
+def test_a_real_redis_agrees(tmp_path: Path) -> None:
+    with a_redis(tmp_path) as (path, client):
+        client.sendall(b"RPUSH queue a b c d\r\n")
+        assert client.recv(100) == b":4\r\n"
+        counting = RedisCounter(f"unix://{path}/0/queue")
+        assert answer(counting) == 4
+        counting.close()
+
+
 def test_a_real_redis_without_auth_quotes_the_password_and_nobody_sees_it(tmp_path: Path) -> None:
-    path = tmp_path / "redis.sock"
-    options = ["--port", "0", "--unixsocket", str(path), "--save", "", "--rename-command", "AUTH", ""]
-    server = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 10
-        while not path.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(path))
-            client.sendall(b"AUTH s3cret\r\n")
-            assert b"s3cret" in client.recv(200), "this Redis quotes no arguments: the test shows nothing"
+    with a_redis(tmp_path, "--rename-command", "AUTH", "") as (path, client):
+        client.sendall(b"AUTH s3cret\r\n")
+        assert b"s3cret" in client.recv(200), "this Redis quotes no arguments: the test shows nothing"
         counting = RedisCounter(f"unix://:s3cret@{path}/0/queue")
         with pytest.raises(CountError, match="unknown command") as error:
             answer(counting)
         assert "s3cret" not in str(error.value)
         counting.close()
-    finally:
-        server.terminate()
-        server.wait(10)
 
 
 # --- timing --------------------------------------------------------------------------------------------------------------------
