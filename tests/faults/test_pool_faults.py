@@ -92,6 +92,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def test_a_pid_file_that_points_to_a_stranger_is_trouble_and_the_stranger_gets_no_signal(tmp_path: Path) -> None:
     stranger = subprocess.Popen(["sleep", "1000"])
     try:
+        while Path(f"/proc/{stranger.pid}/cmdline").read_bytes() != b"sleep\x001000\0":  # empty while it execs
+            time.sleep(0.001)
         (tmp_path / "pid").write_text(str(stranger.pid))
         clock = real_clock()
         pool = GunicornPool("web", PoolConfig(kind="gunicorn", pidfile=str(tmp_path / "pid")), clock)

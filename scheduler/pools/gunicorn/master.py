@@ -49,7 +49,7 @@ def _objection(proc_root: Path, handle: ProcessHandle) -> str:
     """Why a process is no gunicorn master; "" if it is one."""
     pid = handle.id.pid
     if not _looks_like_gunicorn(proc_root, pid):
-        program = (_cmdline(proc_root, pid) or ["nothing"])[0]
+        program = (_cmdline(proc_root, pid) or [_exe(proc_root, pid) or "an unknown program"])[0]
         return f"which is no gunicorn (it runs {program!r}): no signal is sent to it; correct the pid"
     stat = read_stat(proc_root, pid)
     if stat is None:
