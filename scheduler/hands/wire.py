@@ -1,0 +1,153 @@
+"""What brain and hands send each other: frames of JSON over a stream socket, with descriptors if a reply has some.
+
+A frame is a length of four bytes and a JSON value. A request is [operation, arguments]; a reply is ["ok", result],
+["error", errno, text] or ["refused", text]. The brain asks, the hands answer, one at a time and in order. Knows sockets. Must not
+know any operation.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+
+VERSION = 1
+"""Version of the protocol, in the first request of a brain. The hands serve no other."""
+
+LONGEST = 1 << 24
+"""Most bytes of a frame (chosen): the changes of 10,000 threads have 4 MB. A longer one ends the connection."""
+
+MOST_DESCRIPTORS = 16
+"""Most descriptors with one frame (chosen)."""
+
+Result = tuple[object, Sequence[int]]
+"""What an operation returned: a value of JSON, and descriptors."""
+
+Operation = Callable[[Sequence[object]], Result]
+"""An operation of the hands. The descriptors that it returns are closed once they are sent. Raises OSError for what the kernel
+refused, and RefusedError for what the hands do not do."""
+
+_LENGTH = 4
+
+
+class RefusedError(Exception):
+    """The hands do not do this, whoever asks: a malformed request, or one beyond their limits."""
+
+
+class GoneError(Exception):
+    """The other side has ended, or does not speak this protocol."""
+
+
+class Channel:
+    """One end of the connection. Not for several threads."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._rest = b""
+        self._descriptors: list[int] = []
+
+    def fileno(self) -> int:
+        """For poll(2): readable when a frame or the end has come."""
+        return self._socket.fileno()
+
+    def send(self, message: object, descriptors: Sequence[int] = ()) -> None:
+        """Send a frame. Raises GoneError."""
+        text = json.dumps(message, separators=(",", ":")).encode()
+        data = memoryview(len(text).to_bytes(_LENGTH, "big") + text)
+        try:
+            if descriptors:
+                data = data[socket.send_fds(self._socket, [data], list(descriptors)) :]
+            self._socket.sendall(data)
+        except OSError as error:
+            raise GoneError(f"the other side cannot be reached: {error.strerror}") from None
+
+    def receive(self) -> tuple[object, list[int]]:
+        """The next frame and its descriptors, which are the caller's to close. Raises GoneError."""
+        length = int.from_bytes(self._take(_LENGTH), "big")
+        if length > LONGEST:
+            raise GoneError(f"a frame of {length} bytes is too long")
+        text = self._take(length)
+        descriptors, self._descriptors = self._descriptors, []
+        try:
+            return json.loads(text), descriptors
+        except (ValueError, RecursionError):
+            close(descriptors)
+            raise GoneError("a frame is not JSON") from None
+
+    def close(self) -> None:
+        """Close this end. Idempotent."""
+        self._socket.close()
+        close(self._descriptors)
+        self._descriptors = []
+
+    def _take(self, count: int) -> bytes:
+        while len(self._rest) < count:
+            try:
+                more, descriptors, flags, _ = socket.recv_fds(self._socket, 1 << 16, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+            except OSError as error:
+                raise GoneError(f"the other side cannot be reached: {error.strerror}") from None
+            self._descriptors += descriptors
+            if not more or flags & socket.MSG_CTRUNC or len(self._descriptors) > MOST_DESCRIPTORS:
+                raise GoneError("the other side has ended" if not more else "too many descriptors")
+            self._rest += more
+        taken, self._rest = self._rest[:count], self._rest[count:]
+        return taken
+
+
+class Asking:
+    """The brain's side."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def ask(self, operation: str, *arguments: object) -> tuple[object, list[int]]:
+        """The result of an operation, and descriptors that are the caller's to close. Raises OSError as the operation did, RefusedError,
+        and GoneError."""
+        self._channel.send([operation, list(arguments)])
+        reply, descriptors = self._channel.receive()
+        match reply:
+            case ["ok", result]:
+                return result, descriptors
+            case ["refused", str() as text]:
+                raise RefusedError(text)
+            case ["error", int() as number, str() as text]:
+                raise OSError(number, text)
+            case _:
+                close(descriptors)
+                raise GoneError("the hands gave a reply that is none")
+
+
+def answer(channel: Channel, operations: Mapping[str, Operation]) -> None:
+    """The hands' side: wait for one request, carry it out and reply. Raises GoneError; everything else is a reply."""
+    request, sent = channel.receive()
+    close(sent)  # the hands want none
+    try:
+        match request:
+            case [str() as name, list() as arguments] if name in operations:
+                result, descriptors = operations[name](arguments)
+            case _:
+                raise RefusedError("no such operation")
+    except RefusedError as refusal:
+        channel.send(["refused", str(refusal)])
+    except OSError as error:
+        channel.send(["error", error.errno or errno.EIO, error.strerror or str(error)])
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        channel.send(["refused", f"not a request: {error}"])
+    else:
+        try:
+            channel.send(["ok", result], descriptors)
+        finally:
+            close(descriptors)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected ends."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+
+
+def close(descriptors: Sequence[int]) -> None:
+    """Close these."""
+    for descriptor in descriptors:
+        os.close(descriptor)
