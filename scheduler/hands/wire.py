@@ -103,8 +103,8 @@ class Asking:
         self._channel = channel
 
     def ask(self, operation: str, *arguments: object) -> tuple[object, list[int]]:
-        """The result of an operation, and descriptors that are the caller's to close. Raises OSError as the operation did, RefusedError,
-        and GoneError."""
+        """The result of an operation, and descriptors that are the caller's to close. Raises OSError as the operation did,
+        RefusedError and GoneError."""
         self._channel.send([operation, list(arguments)])
         reply, descriptors = self._channel.receive()
         match reply:
