@@ -19,9 +19,10 @@ from functools import partial
 import msgspec
 
 from .. import __version__
+from .act.hands_apart import start_hands
 from .act.scoped import Scoped
-from .act.sentries import Sentries
-from .act.undo import SENTRY_SECONDS, undo_from_ledger
+from .act.sentries import Sentries, Watchers
+from .act.undo import SENTRY_SECONDS, recover
 from .config.paths import Loaded, Paths
 from .config.sections import Config
 from .decide.engine import first_memory
@@ -30,9 +31,11 @@ from .hands.clock import SystemClock
 from .hands.kernel import Clock
 from .hands.knobs.control import LinuxKernel
 from .hands.ledger import StateLock
+from .hands.limits import Bounds
+from .hands.own import OwnHands
 from .hands.safe_files import private_directory
 from .pools.build import build
-from .ports import PoolAdapter
+from .ports import Hands, PoolAdapter
 from .read.facts import probe
 from .read.locks import LinuxLocks
 from .read.proc import ProcSource
@@ -82,23 +85,42 @@ def run(
     cannot start; nothing has been changed then.
     """
     private_directory(paths.root)
-    with StateLock(paths.root, SENTRY_SECONDS) as lock:
-        daemon = Daemon(loaded, paths, lock, SystemClock(), act, things, act_seconds)
-        try:
-            code = daemon.run(duration)
-        finally:
-            sound = daemon.close()
-        return code if sound else 1
+    if os.geteuid() != 0:  # an ordinary user has no rights that another process could hold
+        with StateLock(paths.root, SENTRY_SECONDS):
+            hands = own_hands(loaded.config, paths)
+            return _run(Daemon(loaded, paths, hands, Sentries(paths.root), SystemClock(), act, things, act_seconds), duration)
+    apart = start_hands(paths.root, loaded.path)
+    try:
+        return _run(Daemon(loaded, paths, apart, apart.sentries, SystemClock(), act, things, act_seconds), duration)
+    finally:
+        apart.close()
+
+
+def _run(daemon: Daemon, duration: float | None) -> int:
+    try:
+        code = daemon.run(duration)
+    finally:
+        sound = daemon.close()
+    return code if sound else 1
+
+
+def own_hands(config: Config, paths: Paths) -> OwnHands:
+    """Hands in this process, which must hold the lock of the state directory."""
+    guard = config.guard
+    bounds = Bounds(tuple(guard.protect), tuple(guard.users), guard.values_per_minute)
+    return OwnHands(paths.root, LinuxKernel(), SystemClock(), bounds)
 
 
 class Daemon:
-    """The running program. Needs the lock of the state directory. First restores what a dead daemon left changed."""
+    """The running program. Nobody else may use the state directory. First restores what a dead daemon left changed. `hands` change
+    what it decides, and `sentries` watch them."""
 
     def __init__(
         self,
         loaded: Loaded,
         paths: Paths,
-        lock: StateLock,
+        hands: Hands,
+        sentries: Watchers,
         clock: Clock,
         act: bool | None,
         things: Sequence[str] = (),
@@ -116,12 +138,15 @@ class Daemon:
         self._budget = Budget(settings.config.daemon.budget)
         self._latest = Latest()
         self._pause = Pause(clock, reports)
-        _recover(settings.config, paths, clock, lock, reports)
+        facts, kernel = probe(), LinuxKernel()
+        self._hands = hands
+        _recover(settings.config, paths, clock, hands, kernel, reports)
         self._pools = Readings(build(settings.config, clock, state_dir=paths.root))
         self._names = Names(settings, self._pools, self._latest, clock)
-        facts, kernel = probe(), LinuxKernel()
-        self._actuator = Scoped(paths.ledger, kernel, LinuxLocks(), self._pools.adapters, self._pools.samples, clock)
-        self._sentries = Sentries(paths.root)
+        self._actuator = Scoped(
+            hands, kernel, LinuxLocks(), self._pools.adapters, self._pools.samples, clock, self._latest.program_of
+        )
+        self._sentries = sentries
         self._actuator.act_on(self._names.first_scope(act, things, act_seconds))
         self._source = ProcSource(slow_every=settings.config.daemon.slow_every)
         self._deadlocks = KnownDeadlocks(LinuxWaits(), settings)
@@ -130,7 +155,7 @@ class Daemon:
         self._pauses = Pauses(paths.root)
         memory = first_memory(self._pauses.read(started, clock.wall()))
         self._sessions = Sessions(settings, paths, facts, kernel, self._actuator, self._latest, clock, reports, memory)
-        self._acting_on = ActingOn(self._actuator, self._sessions, kernel, self._notifier, clock, reports)
+        self._acting_on = ActingOn(self._actuator, self._sessions, hands, self._notifier, clock, reports)
         self._begin_to_answer(paths, started)
 
     def _begin_to_answer(self, paths: Paths, started: int) -> None:
@@ -204,6 +229,10 @@ class Daemon:
             steps.run("notifier", self._notifier.watchdog)
             steps.run("own slice", ask_for_the_shortest)
             due = self._next(due)
+            if self._hands.gone:
+                text = f"the hands have ended ({self._hands.gone}); their sentries put everything back; giving up"
+                self._reports.event(ERROR, text)
+                return 1
             if steps.end_tick() >= self._settings.config.daemon.max_failures:
                 text = "something failed in too many ticks in a row; putting everything back and giving up"
                 self._reports.event(ERROR, text)
@@ -219,6 +248,7 @@ class Daemon:
         self._source.slow_every = self._settings.config.daemon.slow_every * pace.details
         samples = self._pools.read()
         snapshot = self._source.read(at, self._clock.wall(), samples, self._between.attend)
+        latest.identities = snapshot.identities
         yield "record"
         if sessions.traces is not None:
             sessions.traces.append(snapshot)
@@ -413,14 +443,14 @@ class Between:
             self._clock.sleep_until(again if again < until else int(until))
 
 
-def _recover(config: Config, paths: Paths, clock: Clock, lock: StateLock, reports: Reports) -> None:
+def _recover(config: Config, paths: Paths, clock: Clock, hands: Hands, kernel: LinuxKernel, reports: Reports) -> None:
     """Restore what a dead daemon left changed."""
 
     def adapters(names: tuple[str, ...]) -> dict[str, PoolAdapter]:
         pools = {name: pool for name, pool in config.pools.items() if name in names and pool.kind != "command"}
         return build(msgspec.structs.replace(config, pools=pools), clock, state_dir=paths.root)
 
-    outcomes = undo_from_ledger(paths.root, clock, pools=adapters, lock=lock)
+    outcomes = recover(hands, kernel, clock, adapters)
     if outcomes:
         reports.event(WARNING, f"an earlier nicety ended without undoing its changes; they are undone now: {len(outcomes)}")
         reports.stream.undone(clock.wall(), "", outcomes)

@@ -12,7 +12,12 @@ from ..models.anomaly.waitgraph import WaitSnapshot
 from ..models.identity import ProcId
 from ..models.records import PoolSample, Snapshot
 from .decision import Decision, Group, Outcome
+from .hands.book import Book
+from .hands.changes import EntryStatus
 from .hands.faults import Status, Trouble
+from .hands.looks import Order
+from .hands.places import Control, PoolPlace, Subject
+from .hands.tally import Done, Note
 
 
 class Source(Protocol):
@@ -27,6 +32,68 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Close all descriptors."""
+        ...
+
+
+class Hands(Protocol):
+    """What changes values in the kernel, and puts them back. In this process (`hands.own`), or in another (`act.hands_apart`).
+
+    All but `recover`, `open` and `forbidden` need an open ledger. GoneError is raised if they are another process that has ended.
+    """
+
+    book: Book  # what is in force, to be read
+    gone: str  # why they cannot be asked any more, "" while they can be
+
+    def recover(self) -> tuple[tuple[Note, ...], tuple[Done, ...]]:
+        """Put back what a dead daemon left changed, pools excepted: (what is to be said of the ledger, what was put back). Raises
+        LedgerError."""
+        ...
+
+    def open(self) -> tuple[Note, ...]:
+        """Open the ledger if it is not: (what is to be said of it). Raises LedgerError if it cannot be used."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the ledger is open."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Why the last write of the ledger failed, "" if it succeeded or is not needed."""
+        ...
+
+    def forbidden(self, control: Control) -> str:
+        """See `hands.kernel.Kernel`."""
+        ...
+
+    def change(self, orders: Sequence[Order]) -> tuple[Done, ...]:
+        """Carry these out, within the limits of the hands; one result for each, in order. Never raises for a target."""
+        ...
+
+    def put_back(self, subjects: Sequence[Subject]) -> dict[Subject, Done]:
+        """Restore these at once; what of them is in force has a result."""
+        ...
+
+    def sweep(self) -> tuple[Done, ...]:
+        """Look for values that somebody else has changed; call it once a tick."""
+        ...
+
+    def undo(self, kept: Collection[Subject]) -> tuple[Done, ...]:
+        """Restore all kernel values that are in force except `kept`, newest first. What could not be restored stays in force."""
+        ...
+
+    def resize(self, decision: str, target: str, pool: PoolPlace, first: int, old: int, new: int) -> int:
+        """Record that a pool is about to be resized; returns the number of the entry. `first`: its size before our first change.
+        Raises LedgerError if it cannot be recorded: then it must not be resized."""
+        ...
+
+    def settle(self, statuses: Mapping[int, EntryStatus]) -> None:
+        """Record what became of entries of pools, by number. Never raises for the ledger."""
+        ...
+
+    def close(self) -> None:
+        """Close the ledger."""
         ...
 
 

@@ -115,6 +115,7 @@ import sys, time
 from pathlib import Path
 from nicety.models.identity import ProcId
 from nicety.scheduler.act.actuate import Acting
+from nicety.scheduler.testing.hands import hands_with
 from nicety.scheduler.decision import Decision, Restore, Set, Why
 from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
@@ -128,7 +129,7 @@ targets = [ProcId(*pair) for pair in zip(numbers[::2], numbers[1::2])]
 lock = StateLock(Path(state))
 kernel = LinuxKernel()
 ledger = Ledger(Path(state) / "ledger.log", kernel.boot_id())
-acting = Acting(ledger, kernel, LinuxLocks(), {}, {}, SystemClock())
+acting = Acting(hands_with(ledger, kernel, SystemClock()), kernel, LinuxLocks(), {}, {}, SystemClock())
 why = Why("test", "because", {}, (), ())
 for turn in range(2):
     actions = []

@@ -38,6 +38,7 @@ from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, DecisionPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.read.locks import LinuxLocks
 from nicety.scheduler.testing.contention import KINDS, Scene, last_cpu
+from nicety.scheduler.testing.hands import hands_with
 from nicety.scheduler.testing.puppet import proc_id
 
 from ..claims import Claims
@@ -75,7 +76,8 @@ class Bench:
     def __init__(self, folder: str) -> None:
         self.kernel = LinuxKernel()
         self.ledger = Ledger(Path(folder) / "ledger.log", self.kernel.boot_id())
-        self.actuator = Acting(self.ledger, self.kernel, LinuxLocks(), {}, {}, SystemClock())
+        hands = hands_with(self.ledger, self.kernel, SystemClock())
+        self.actuator = Acting(hands, self.kernel, LinuxLocks(), {}, {}, SystemClock())
         self.count = 0
 
     def demote(self, control: Control, process: ProcId, value: int) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ...models.identity import ProcId
 from ..decision import Member
+from ..hands.book import Book
 from ..hands.changes import Chain, original
 from ..hands.faults import UNKNOWN, Trouble
 from ..hands.fences import parts_of
 from ..hands.heirs import Family
 from ..hands.kernel import Kernel, Kin
-from ..hands.ledger import Ledger
 from ..hands.places import AutogroupPlace, Cgroup, Control, FencePlace, Knob, Subject, SubjectPlace, ThreadId, ThreadPlace, leads
 from ..ports import Locks
 from .starvation import Demotion
@@ -33,8 +33,8 @@ SCANS = 3
 class Census:
     """Which processes are slowed by which changes in force, from the ledger and the kernel."""
 
-    def __init__(self, ledger: Ledger, kernel: Kernel, locks: Locks) -> None:
-        self._ledger = ledger
+    def __init__(self, book: Book, kernel: Kernel, locks: Locks) -> None:
+        self._book = book
         self._kernel = kernel
         self._locks = locks
         self._subjects: tuple[Subject, ...] = ()
@@ -101,9 +101,7 @@ class Census:
     def _demoting(self) -> tuple[Subject, ...]:
         """The subjects that are demoted; sorted, because the ledger orders by latest entries."""
         found = [
-            subject
-            for subject in self._ledger.subjects()
-            if any(_demotes(chain) for chain in self._ledger.chains(subject).values())
+            subject for subject in self._book.subjects() if any(_demotes(chain) for chain in self._book.chains(subject).values())
         ]
         return tuple(sorted(found, key=_order))
 
@@ -122,7 +120,7 @@ class Census:
         heirs: dict[ProcId, list[Subject]] = defaultdict(list)
         family: Family | None = None
         for subject in self._subjects:
-            chains = self._ledger.chains(subject)
+            chains = self._book.chains(subject)
             if isinstance(subject.on, AutogroupPlace):
                 for session in self._sessions_of(subject.on, chains.values(), by_id):
                     self._sessions[session].append(subject)

@@ -5,29 +5,38 @@ Knows the kernel and the pools as ports. Must not know the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from ...models.records import PoolSample
 from ..decision import Decision, Digest, Flag, Group, Outcome, Recycle, Restore, Set
 from ..hands.changes import name_of, shown
 from ..hands.faults import Status, Trouble
 from ..hands.kernel import Kernel
+from ..hands.looks import chosen, compare, knobs_of, name_for, wanted
+from ..hands.places import Control
 from ..hands.tally import Tally
 from ..places import place_in_kernel
 from ..ports import PoolAdapter
-from .looks import chosen, compare, knobs_of, name_for, outcome, reported, unknown_pool, wanted
+from .looks import order_of, outcome, reported, unknown_pool
 
 
 class Observing:
     """The actuator of observe mode.
 
-    `samples`: the latest sample of each pool; the daemon keeps it up to date.
+    `samples`: the latest sample of each pool; the daemon keeps it up to date. `forbidden`: see `hands.kernel.Kernel`.
     """
 
     mode = "observe"
 
-    def __init__(self, kernel: Kernel, pools: Mapping[str, PoolAdapter], samples: Mapping[str, PoolSample]) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        pools: Mapping[str, PoolAdapter],
+        samples: Mapping[str, PoolSample],
+        forbidden: Callable[[Control], str],
+    ) -> None:
         self._kernel = kernel
+        self._forbidden = forbidden
         self._pools = pools
         self._samples = samples
 
@@ -77,15 +86,16 @@ class Observing:
         return Outcome(decision.id, Status.OBSERVED, decision.target, text, 0)
 
     def _look_at_set(self, decision: Decision, action: Set) -> Outcome:
-        tally, would, aim = Tally(), Tally(), wanted(action)
-        knobs = knobs_of(self._kernel, action)
-        what = name_for(action, knobs)
+        order = order_of(decision, action)
+        tally, would, aim = Tally(), Tally(), wanted(order)
+        knobs = knobs_of(self._kernel, order)
+        what = name_for(order, knobs)
         for knob in () if isinstance(knobs, Trouble) else knobs:
-            found = compare(self._kernel, action, knob)
+            found = compare(self._kernel, order, knob)
             if isinstance(found, Trouble):
                 tally.trouble(found)
             elif found.chosen:
-                tally.foreign.append(chosen(action, found.now))
+                tally.foreign.append(chosen(action.control, found.now))
             elif found.so:
                 tally.same += 1
             else:
@@ -93,8 +103,8 @@ class Observing:
         if isinstance(knobs, Trouble):
             tally.trouble(knobs)
         if tally.foreign or not would.changed:
-            return outcome(tally, decision.id, decision.target, what)
-        forbidden = self._kernel.forbidden(action.control)
+            return outcome(tally.done(decision.id, decision.target, what))
+        forbidden = self._forbidden(action.control)
         steps = ", ".join(f"{shown(before)} -> {shown(after)}" for before, after in would.steps)
         text = f"would change {what}: {steps}" + (f"; in act mode it would be refused: {forbidden}" if forbidden else "")
         return Outcome(decision.id, Status.OBSERVED, decision.target, text, 0)

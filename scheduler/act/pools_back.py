@@ -1,6 +1,6 @@
 """Restores pools to the size that they had before our first change, and waits for them. Works from the ledger alone.
 
-Knows the ledger, the kernel, the pools and the clock. Must not know decisions, or why a pool is released.
+Knows the hands, the kernel, the pools and the clock. Must not know decisions, or why a pool is released.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from ..decision import Outcome
 from ..hands.changes import Chain, Entry, EntryStatus, believed, ids_of, newest
 from ..hands.faults import Status, Trouble
 from ..hands.kernel import Clock, Kernel
-from ..hands.ledger import Ledger
 from ..hands.places import PoolPlace, number
-from ..ports import PoolAdapter
+from ..ports import Hands, PoolAdapter
 
 PATIENCE = 10.0
 """Seconds to wait for pools to return to their size (chosen)."""
@@ -56,14 +55,14 @@ class PoolsBack:
 
     def __init__(
         self,
-        ledger: Ledger,
+        hands: Hands,
         kernel: Kernel,
         pools: Mapping[str, PoolAdapter],
         clock: Clock,
         requested: Callable[[str], int | None],
         patience: float = PATIENCE,
     ) -> None:
-        self._ledger = ledger
+        self._hands = hands
         self._kernel = kernel
         self._pools = pools
         self._clock = clock
@@ -72,7 +71,7 @@ class PoolsBack:
 
     def put_back(self, pools: Collection[str]) -> tuple[Outcome, ...]:
         """Restore the sizes of these pools, as far as we changed them; one outcome for each that was changed."""
-        entries = [newest(self._ledger.chains(subject)) for subject in self._ledger.subjects()]
+        entries = [newest(self._hands.book.chains(subject)) for subject in self._hands.book.subjects()]
         tracks = [
             _Track(pool, entry, number(entry.original))
             for entry in entries
@@ -92,11 +91,11 @@ class PoolsBack:
     def _step_back(self, track: _Track, now: int, late: bool) -> None:
         """Look once at a pool that is returning to its size; when that has ended, set the outcome and close the entries."""
         entry, name, master = track.entry, track.pool.name, track.pool.master
-        chain = self._ledger.chains(entry.subject)[entry.knob]
+        chain = self._hands.book.chains(entry.subject)[entry.knob]
         ends = self._kernel.threads(master)
         if isinstance(ends, Trouble) and ends.status is Status.VANISHED:
             track.end(Status.VANISHED, f"pool {name} ended with its master, pid {master.pid}: nothing to put back")
-            self._ledger.settle(dict.fromkeys(ids_of(chain), EntryStatus.GONE))
+            self._hands.settle(dict.fromkeys(ids_of(chain), EntryStatus.GONE))
             return
         adapter = self._pools.get(name)
         if adapter is None:
@@ -110,7 +109,7 @@ class PoolsBack:
         sample = adapter.read()
         if sample.master is not None and sample.master != master:
             track.end(Status.VANISHED, f"pool {name} was restarted since: nothing to put back")
-            self._ledger.settle(dict.fromkeys(ids_of(chain), EntryStatus.GONE))
+            self._hands.settle(dict.fromkeys(ids_of(chain), EntryStatus.GONE))
         elif track.asked is None:
             self._ask_back(track, chain, adapter, sample, now, late)
         elif sample.size == track.size:
@@ -120,7 +119,7 @@ class PoolsBack:
                     track.end(Status.UNCHANGED, f"pool {name} has {track.size} workers already")
                 else:
                     track.end(Status.APPLIED, f"size of pool {name}: {track.asked} -> {track.size}", changed=1)
-                self._ledger.settle(dict.fromkeys(ids_of(chain), EntryStatus.UNDONE))
+                self._hands.settle(dict.fromkeys(ids_of(chain), EntryStatus.UNDONE))
         else:
             track.steady = None
             if late:
@@ -141,7 +140,7 @@ class PoolsBack:
             if contradicted or late or now - track.strange >= STRANGE_NS:
                 text = f"left: somebody changed the size of pool {name} from {track.entry.new} to {sample.size}"
                 track.end(Status.FOREIGN, text)
-                self._ledger.settle(dict.fromkeys(ids_of(chain), EntryStatus.FOREIGN))
+                self._hands.settle(dict.fromkeys(ids_of(chain), EntryStatus.FOREIGN))
             return
         track.strange = None
         status, text = adapter.resize(track.size)
@@ -149,6 +148,6 @@ class PoolsBack:
             track.asked = sample.size
         elif status is Status.FOREIGN:
             track.end(Status.FOREIGN, f"left: {text}")
-            self._ledger.settle(dict.fromkeys(ids_of(chain), EntryStatus.FOREIGN))
+            self._hands.settle(dict.fromkeys(ids_of(chain), EntryStatus.FOREIGN))
         elif late:
             track.end(status, f"size of pool {name} could not be put back to {track.size}: {text}")

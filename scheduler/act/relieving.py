@@ -1,7 +1,7 @@
 """Restores harmful demotions at once, between two ticks: asks the starvation watchdog, and remembers for the next decisions what
 was restored.
 
-Knows the ledger, the clock, the census, the watchdog and the restorer. Must not know decisions.
+Knows the hands, the clock, the census and the watchdog. Must not know decisions.
 """
 
 from __future__ import annotations
@@ -11,28 +11,23 @@ from collections.abc import Iterator, Sequence
 from ...models.identity import ProcId
 from ...models.records import Class
 from ..decision import Group, Outcome
-from ..hands.changes import name_of, newest
 from ..hands.faults import Status
 from ..hands.fences import weighs_only
 from ..hands.kernel import Clock, Kernel
-from ..hands.ledger import Ledger
 from ..hands.places import FencePlace, Subject
-from ..hands.restoring import Restorer
-from ..ports import Locks
+from ..ports import Hands, Locks
 from .census import Census
-from .looks import outcome
 from .starvation import Case, Demotion, StarvationWatchdog
 
 
 class Relieving:
     """Restores demotions that starve a process or keep one waiting for a lock."""
 
-    def __init__(self, ledger: Ledger, kernel: Kernel, locks: Locks, clock: Clock, restorer: Restorer) -> None:
-        self._ledger = ledger
+    def __init__(self, hands: Hands, kernel: Kernel, locks: Locks, clock: Clock) -> None:
+        self._hands = hands
         self._clock = clock
-        self._restorer = restorer
         self._watchdog = StarvationWatchdog(locks)
-        self._census = Census(ledger, kernel, locks)
+        self._census = Census(hands.book, kernel, locks)
         self._groups: Sequence[Group] | None = None  # the next two were made from these; None: what is in force may have changed
         self._demotions: tuple[Demotion, ...] = ()
         self.members: tuple[ProcId, ...] = ()
@@ -47,6 +42,11 @@ class Relieving:
     def changed(self) -> None:
         """What is in force may have changed: take the census again at the next look."""
         self._groups = None
+
+    @property
+    def has_relieved(self) -> bool:
+        """Whether anything was restored since the last decisions."""
+        return bool(self._relieved)
 
     def why(self, subject: Subject) -> str | None:
         """Why this was restored since the last decisions; None if it was not."""
@@ -88,15 +88,9 @@ class Relieving:
 
     def _restore(self, case: Case) -> None:
         """Restore what a case names, exactly as a decision to restore it."""
-        entries = {
-            subject: newest(chains)
-            for subject in case.subjects
-            if subject not in self._relieved and (chains := self._ledger.chains(subject))
-        }
-        for subject, tally in self._restorer.put_back(list(entries)).items():
-            entry = entries[subject]
-            done = outcome(tally, entry.decision, entry.target, name_of(entry.control, entry.knob.on))
+        subjects = [subject for subject in case.subjects if subject not in self._relieved and self._hands.book.chains(subject)]
+        for subject, done in self._hands.put_back(subjects).items():
             relieved = done.status in (Status.APPLIED, Status.UNCHANGED, Status.PARTIAL)
             status = Status.RELIEVED if relieved else done.status
-            self._outcomes.append(Outcome(entry.decision, status, entry.target, f"{case.text}; {done.detail}", done.changed))
+            self._outcomes.append(Outcome(done.decision, status, done.target, f"{case.text}; {done.detail}", done.changed))
             self._relieved[subject] = case.text

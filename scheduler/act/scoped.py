@@ -1,24 +1,23 @@
 """The actuator of the daemon: acts on what the scope names, and observes the rest. Also says what is acted on.
 
-Knows scopes, the ledger file and both other actuators. Must not know policies, configuration or the decision log.
+Knows scopes, the hands and both other actuators. Must not know policies, configuration or the decision log.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ...models.records import PoolSample
 from ..decision import Decision, Group, Outcome, ResizePool, Restore, Scope
 from ..hands.changes import Entry
 from ..hands.kernel import Clock, Kernel
-from ..hands.ledger import Ledger
 from ..hands.places import Control
-from ..ports import Locks, PoolAdapter
+from ..ports import Hands, Locks, PoolAdapter
 from ..scope import EVERYTHING, OBSERVE, acts, things
 from ..words import moment, span
 from .actuate import Acting
+from .looks import ProgramOf, unknown_program
 from .observing import Observing
 
 
@@ -31,24 +30,25 @@ class Scoped:
 
     def __init__(
         self,
-        ledger: Path,
+        hands: Hands,
         kernel: Kernel,
         locks: Locks,
         pools: Mapping[str, PoolAdapter],
         samples: Mapping[str, PoolSample],
         clock: Clock,
+        program_of: ProgramOf = unknown_program,
     ) -> None:
         self.mode = "observe"
         self.scope = OBSERVE
-        self._path = ledger
+        self._hands = hands
         self._kernel = kernel
         self._locks = locks
         self._pools = pools
         self._samples = samples
         self._clock = clock
-        self._observing = Observing(kernel, pools, samples)
+        self._program_of = program_of
+        self._observing = Observing(kernel, pools, samples, hands.forbidden)
         self._acting: Acting | None = None
-        self._ledger: Ledger | None = None
         self._limits: tuple[float, float] | None = None
 
     def prepare(self, scope: Scope) -> str:
@@ -56,11 +56,11 @@ class Scoped:
         Raises LedgerError if it cannot be used at all."""
         if not scope.grants or self._acting is not None:
             return ""
-        self._ledger = Ledger(self._path, self._kernel.boot_id())
-        self._acting = Acting(self._ledger, self._kernel, self._locks, self._pools, self._samples, self._clock)
+        self._hands.open()
+        self._acting = Acting(self._hands, self._kernel, self._locks, self._pools, self._samples, self._clock, self._program_of)
         if self._limits is not None:
             self._acting.limit(*self._limits)
-        return self._ledger.trouble
+        return self._hands.trouble
 
     def act_on(self, scope: Scope) -> None:
         """Use this scope from the next decision on. What is in force stays in force: see `keep`. Raises LedgerError as `prepare`
@@ -81,16 +81,15 @@ class Scoped:
     @property
     def trouble(self) -> str:
         """Why the last write of the ledger failed, "" if it succeeded or is not needed."""
-        return "" if self._ledger is None else self._ledger.trouble
+        return self._hands.trouble
 
     def outstanding(self) -> tuple[Entry, ...]:
         """What is in force, oldest first."""
-        return () if self._ledger is None else self._ledger.outstanding()
+        return self._hands.book.outstanding()
 
     def close(self) -> None:
         """Close the ledger."""
-        if self._ledger is not None:
-            self._ledger.close()
+        self._hands.close()
 
     # --- ports.Actuator --------------------------------------------------------------------------------------------------------
 
@@ -161,7 +160,7 @@ def as_record(scope: Scope, now: int, wall: int) -> dict[str, Any]:
     }
 
 
-def unable(kernel: Kernel) -> str:
+def unable(hands: Hands) -> str:
     """What an acting daemon cannot do with its rights, with the reason and the remedy; "" if it may do everything."""
-    reason = kernel.forbidden(Control.NICE)
+    reason = hands.forbidden(Control.NICE)
     return f"nothing will be demoted by nice, autogroup or scheduling policy: {reason}" if reason else ""

@@ -10,6 +10,7 @@ import select
 import subprocess
 import sys
 from pathlib import Path
+from typing import Protocol
 
 from ..interpreter import place
 
@@ -27,6 +28,28 @@ _CODE = (
 )
 _COMMAND = (sys.executable, "-I", "-S", "-c", _CODE, place())
 """Isolated: no site packages, no variable of the environment and no working directory decides what is loaded."""
+
+
+class Watchers(Protocol):
+    """Sentries: those of this process, or of its hands."""
+
+    @property
+    def pid(self) -> int | None:
+        """Pid of the first sentry; None: there are none, or it has ended."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Why there are none; "" if there are, or none are wanted."""
+        ...
+
+    def keep(self, now: int) -> None:
+        """Call it once a tick, before anything is changed. `now`: monotonic ns. Never raises."""
+        ...
+
+    def dismiss(self) -> None:
+        """End them. Idempotent."""
+        ...
 
 
 class Sentries:

@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Meta, field
 
 from ...models.records import QUANTILES, Class
+from ..hands.limits import PROTECT
 from ..redaction import redacted_command, redacted_url
 from ..scope import ScopeError, resolve
 from .positions import dotted, fault, lines, nearest
@@ -369,8 +370,15 @@ class Guard(Section, frozen=True):
     protect: Annotated[
         list[str],
         Meta(description="Programs never to touch, besides pid 1, kernel threads, nicety and its ancestors, and pool masters."),
-    ] = field(default_factory=lambda: ["systemd*", "sshd*", "dbus-*", "login", "agetty", "Xorg", "gnome-shell"])
+    ] = field(default_factory=lambda: list(PROTECT))
     nice_floor: Annotated[Nice, Meta(description="Never set a nice below this.")] = 0
+    users: Annotated[list[Uid], Meta(description="Change only processes of these users (uids). []: of all.")] = field(
+        default_factory=list
+    )
+    values_per_minute: Annotated[
+        int,
+        Meta(ge=0, le=1_000_000, description="Values in the kernel that may be changed in a minute; a process has one a thread."),
+    ] = 20_000
 
 
 DYNAMIC_UIDS = range(61184, 65520)

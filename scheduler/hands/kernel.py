@@ -12,7 +12,7 @@ from ...models.identity import ProcId
 from ...models.lean import NamedTuple, Protocol
 from .faults import Trouble
 from .fences import Limits
-from .places import Control, Knob, ThreadId, Value
+from .places import Cgroup, Control, Knob, ThreadId, Value
 
 
 class Clock(Protocol):
@@ -35,6 +35,15 @@ class Kin(NamedTuple):
     parent: int  # pid
     session: int
     group: int  # process group
+
+
+class Who(NamedTuple):
+    """What a process is now, whatever it was when something was decided about it."""
+
+    program: str  # `comm`
+    user: int  # real user id
+    rights: int  # effective user id
+    kernel: bool  # a thread of the kernel
 
 
 class Scan(NamedTuple):
@@ -64,6 +73,12 @@ class Kernel(Protocol):
 
     def kin_of(self, process: ProcId) -> Kin | Trouble:
         """Where this process stands among the others."""
+
+    def who(self, process: ProcId) -> Who | Trouble:
+        """What this process is."""
+
+    def inside(self, cgroup: Cgroup) -> tuple[ProcId, ...] | Trouble:
+        """The processes in a cgroup and in those below it."""
 
     def threads(self, process: ProcId) -> tuple[ThreadId, ...] | Trouble:
         """Living threads, sorted; at least one."""

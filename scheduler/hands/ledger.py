@@ -17,9 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 
 from ...models.lean import TYPE_CHECKING, NamedTuple
-from .changes import OPEN, Chain, Entry, EntryStatus, original, subject_of
-from .lines import entry_line, line_of, record_of, take
-from .places import Knob, Subject, ThreadPlace, Value
+from .book import Book
+from .changes import OPEN, Entry, EntryStatus
+from .lines import entry_line, entry_record, line_of, record_of, take
+from .places import ThreadPlace
 from .safe_files import (
     StoreError,
     UnsafeError,
@@ -29,6 +30,7 @@ from .safe_files import (
     private_directory,
     sync_directory,
 )
+from .tally import Note
 
 if TYPE_CHECKING:
     from typing import Self
@@ -56,22 +58,11 @@ class LedgerError(Exception):
 
 
 class StateBusyError(LedgerError):
-    """Another process works with this state directory."""
+    """Another process works with this state directory. `sentry`: it is one that puts changes back."""
 
-    def __init__(self, state_dir: str | os.PathLike[str], holder: str) -> None:
-        pid = holder.removesuffix(_SENTRY)
-        self.sentry = pid != holder
-        who = f"the nicety process with pid {pid}; stop it, or give another --state-dir"
-        if self.sentry:
-            who = f"the sentry with pid {pid}, which is putting changes back; try again in a moment"
-        super().__init__(f"{os.fspath(state_dir)} is in use by {who}")
-
-
-class Note(NamedTuple):
-    """A message for the caller that opened the ledger."""
-
-    text: str
-    lost: bool  # whether changes may remain that can no longer be undone
+    def __init__(self, text: str, *, sentry: bool = False) -> None:
+        self.sentry = sentry
+        super().__init__(text)
 
 
 class StateLock:
@@ -110,7 +101,7 @@ class StateLock:
                 raise LedgerError(f"{state_dir} cannot be locked: {error.strerror}") from None
             holder = os.pread(self._fd, 40, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._fd)
-            raise StateBusyError(state_dir, holder) from None
+            raise _busy(state_dir, holder) from None
         try:  # the pid is for people: the lock holds even if the disk is full
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()}{mark}\n".encode(), 0)
@@ -130,7 +121,17 @@ class StateLock:
         self.release()
 
 
-class Ledger:
+def _busy(state_dir: str | os.PathLike[str], holder: str) -> StateBusyError:
+    """`holder`: what the lock says of who has it."""
+    pid = holder.removesuffix(_SENTRY)
+    sentry = pid != holder
+    who = f"the nicety process with pid {pid}; stop it, or give another --state-dir"
+    if sentry:
+        who = f"the sentry with pid {pid}, which is putting changes back; try again in a moment"
+    return StateBusyError(f"{os.fspath(state_dir)} is in use by {who}", sentry=sentry)
+
+
+class Ledger(Book):
     """The ledger in `path`. The caller must lock its directory (StateLock): there is one writer.
 
     A damaged file is moved to `.bad.N` and what can be read of it is taken over; `notes` says so. If the file cannot be written,
@@ -140,6 +141,7 @@ class Ledger:
     """
 
     def __init__(self, path: str | os.PathLike[str], boot_id: str) -> None:
+        super().__init__()
         self.notes: tuple[Note, ...] = ()
         self.trouble = ""  # why the last write failed, "" if it did not
         self._path = os.fspath(path)
@@ -149,11 +151,9 @@ class Ledger:
         self._length = 0  # bytes that are known to be good
         self._lines = 0
         self._torn = self._fresh = False  # something follows the good bytes; the directory entry may not be durable yet
-        self._subjects: dict[Subject, dict[Knob, Chain]] = {}
-        self._entries: dict[int, Entry] = {}  # the open ones
-        self._foreign: set[Knob] = set()
         self._unread = False  # not all of the file could be read yet
         self._pending: list[bytes] = []  # lines to be written
+        self._news: list[object] | None = None  # records since `news` was called; None: nobody follows
         self._next = 1
         try:
             self._load(self._open())
@@ -170,7 +170,8 @@ class Ledger:
         """
         self._read_late()
         named = [entry._replace(id=self._next + index) for index, entry in enumerate(entries)]
-        lines = [entry_line(entry) for entry in named]
+        records = [entry_record(entry) for entry in named]
+        lines = [line_of(record) for record in records]
         self._pending += lines
         try:
             self._flush()
@@ -180,22 +181,18 @@ class Ledger:
         self._next += len(named)
         for entry in named:
             self._remember(entry)
+        if self._news is not None:
+            self._news += records
         return tuple(entry.id for entry in named)
 
     def settle(self, statuses: Mapping[int, EntryStatus]) -> None:
         """Record what became of entries, by id, in one write. Never raises: a failed write is repeated with the next one, and
         undo does not depend on it, because it compares."""
         for number, status in statuses.items():
-            entry = self._entries.get(number)
+            entry = self._become(number, status)
             if entry is None:
                 continue
-            entry = entry._replace(status=status)
-            self._forget(number)
-            self._pending.append(line_of(["is", number, status]))
-            if status in OPEN:
-                self._remember(entry)
-            elif status is EntryStatus.FOREIGN:
-                self._foreign.add(entry.knob)
+            self._note(["is", number, status])
             if status is EntryStatus.DONE:
                 self._merge(entry)
         try:
@@ -203,31 +200,10 @@ class Ledger:
         except OSError as error:
             self._explain(error)
 
-    def outstanding(self) -> tuple[Entry, ...]:
-        """All open entries, oldest first."""
-        return tuple(self._entries[number] for number in sorted(self._entries))
-
-    def subjects(self) -> tuple[Subject, ...]:
-        """Subjects that have open entries; the one with the newest entry first."""
-        newest = {subject: max(chain[-1].id for chain in chains.values()) for subject, chains in self._subjects.items()}
-        return tuple(sorted(newest, key=newest.__getitem__, reverse=True))
-
-    def chains(self, subject: Subject) -> Mapping[Knob, Chain]:
-        """The open entries of a subject, by knob."""
-        return dict(self._subjects.get(subject, {}))
-
-    def chain(self, knob: Knob) -> Chain | None:
-        """The open entries of a knob; None if it is not changed."""
-        return self._subjects.get(subject_of(knob), {}).get(knob)
-
-    def original(self, knob: Knob) -> Value | None:
-        """The value before our first change; None if it is not changed."""
-        chain = self.chain(knob)
-        return None if chain is None else original(chain)
-
-    def is_foreign(self, knob: Knob) -> bool:
-        """Whether somebody else changed this knob after us, in this boot."""
-        return knob in self._foreign
+    def news(self) -> list[object]:
+        """What a book needs that followed this one until the last call: all, at the first."""
+        news, self._news = self.records() if self._news is None else self._news, []
+        return news
 
     def close(self) -> None:
         """Close the file."""
@@ -237,25 +213,11 @@ class Ledger:
 
     # --- memory ----------------------------------------------------------------------------------------------------------------
 
-    def _remember(self, entry: Entry) -> None:
-        chains = self._subjects.setdefault(entry.subject, {})
-        here = entry.knob
-        rest = tuple(other for other in chains.get(here, ()) if other.id != entry.id)
-        chains[here] = tuple(sorted((*rest, entry), key=lambda each: each.id))
-        self._entries[entry.id] = entry
-        self._foreign.discard(here)
-
-    def _forget(self, number: int) -> None:
-        entry = self._entries.pop(number)
-        chains = self._subjects[entry.subject]
-        here = entry.knob
-        rest = tuple(other for other in chains[here] if other.id != number)
-        if rest:
-            chains[here] = rest
-            return
-        del chains[here]
-        if not chains:
-            del self._subjects[entry.subject]
+    def _note(self, record: list[object]) -> None:
+        """Have a record written with the next lines, and told to who follows."""
+        self._pending.append(line_of(record))
+        if self._news is not None:
+            self._news.append(record)
 
     def _merge(self, done: Entry) -> None:
         """Drop earlier changes that `done` covers, so that a value that oscillates for days keeps a short chain.
@@ -268,11 +230,11 @@ class Ledger:
             covered = entry.new == done.new or not isinstance(done.knob.on, ThreadPlace)
             if entry.id < done.id and entry.status is EntryStatus.DONE and covered:
                 self._forget(entry.id)
-                self._pending.append(line_of(["drop", entry.id]))
+                self._note(["drop", entry.id])
                 merged = merged._replace(since=min(merged.since, entry.since))
         if merged is not done:
             self._remember(merged)
-            self._pending.append(entry_line(merged))
+            self._note(entry_record(merged))
 
     # --- the file --------------------------------------------------------------------------------------------------------------
 
@@ -339,6 +301,8 @@ class Ledger:
                 self._remember(entry)
             elif entry.status is EntryStatus.FOREIGN:
                 self._foreign.add(entry.knob)
+        if self._news is not None:
+            self._news += self.records()
         if rebooted:
             self.notes += (Note(f"the machine was rebooted since: {rebooted} changes are gone with it, nothing to undo", False),)
         try:

@@ -24,6 +24,7 @@ from .places import (
     ThreadId,
     ThreadPlace,
     Value,
+    process_of,
 )
 
 _STATUSES = frozenset(EntryStatus)
@@ -64,37 +65,44 @@ def record_of(line: bytes) -> list[object] | None:
     return record if isinstance(record, list) and record else None
 
 
+def entry_record(entry: Entry) -> list[object]:
+    """The record of a change."""
+    rest = (entry.session, entry.group, entry.since, entry.original, entry.old, entry.new, entry.status)
+    return ["entry", entry.id, entry.boot_id, entry.decision, entry.target, entry.wall, *knob_record(entry.knob), *rest]
+
+
 def entry_line(entry: Entry) -> bytes:
     """The line of a change."""
-    pid, start_ticks = entry.process or (None, None)
-    thread, key = _thread_and_key(entry.knob.on)
+    return line_of(entry_record(entry))
+
+
+def knob_record(knob: Knob) -> list[object]:
+    """A knob in six fields."""
+    pid, start_ticks = process_of(knob.on) or (None, None)
+    thread, key = _thread_and_key(knob.on)
     tid, tid_start_ticks = thread or (None, None)
-    place = (entry.control, pid, start_ticks, tid, tid_start_ticks, key)
-    rest = (entry.session, entry.group, entry.since, entry.original, entry.old, entry.new, entry.status)
-    return line_of(["entry", entry.id, entry.boot_id, entry.decision, entry.target, entry.wall, *place, *rest])
+    return [knob.control, pid, start_ticks, tid, tid_start_ticks, key]
 
 
 def entry_of(fields: list[object]) -> Entry | None:
     """The entry of these fields; None if no such change exists."""
     try:
-        number_, boot_id, decision, target, wall, control, pid, start_ticks, tid, tid_start_ticks, key, *rest = fields
-        session, group, since, first, old, new, status = rest
-        process = None if pid is None else ProcId(_whole(pid), _whole(start_ticks))
-        thread = None if tid is None else ThreadId(_whole(tid), _whole(tid_start_ticks))
+        number_, boot_id, decision, target, wall, *rest = fields
+        session, group, since, first, old, new, status = rest[6:]
         return Entry(
-            id=_whole(number_),
-            boot_id=_text(boot_id),
-            decision=_text(decision),
-            target=_text(target),
-            wall=_whole(wall),
-            knob=knob_of(Control(_text(control)), process, thread, _text(key)),
-            session=None if session is None else _whole(session),
-            group=None if group is None else _whole(group),
-            since=_whole(since),
+            id=whole_of(number_),
+            boot_id=text_of(boot_id),
+            decision=text_of(decision),
+            target=text_of(target),
+            wall=whole_of(wall),
+            knob=knob_of(rest[:6]),
+            session=None if session is None else whole_of(session),
+            group=None if group is None else whole_of(group),
+            since=whole_of(since),
             original=value_of(first),
             old=value_of(old),
             new=value_of(new),
-            status=EntryStatus(_text(status)),
+            status=EntryStatus(text_of(status)),
         )
     except ValueError:
         return None
@@ -109,17 +117,20 @@ def _thread_and_key(on: KnobPlace) -> tuple[ThreadId | None, str]:
             return None, key
 
 
-def knob_of(control: Control, process: ProcId | None, thread: ThreadId | None, key: str) -> Knob:
-    """The knob that these are of. Raises ValueError if there is none like that."""
+def knob_of(fields: Sequence[object]) -> Knob:
+    """The knob of these six fields. Raises ValueError if there is none like that."""
+    name, pid, start_ticks, tid, tid_start_ticks, key_ = fields
+    control, key = Control(text_of(name)), text_of(key_)
     kind = KINDS[control].knob
     if kind is Cgroup:
         return Knob(control, Cgroup(key))
-    if process is None:
+    if pid is None:
         raise ValueError(f"{control} needs a process")
+    process = ProcId(whole_of(pid), whole_of(start_ticks))
     if kind is ThreadPlace:
-        if thread is None:
+        if tid is None:
             raise ValueError(f"{control} needs a thread")
-        return Knob(control, ThreadPlace(process, thread))
+        return Knob(control, ThreadPlace(process, ThreadId(whole_of(tid), whole_of(tid_start_ticks))))
     if kind is AutogroupPlace:
         return Knob(control, AutogroupPlace(key, process))
     if kind is PoolPlace:
@@ -130,16 +141,18 @@ def knob_of(control: Control, process: ProcId | None, thread: ThreadId | None, k
 
 def value_of(decoded: object) -> Value:
     """A value from JSON. Raises ValueError."""
-    return tuple(map(_whole, decoded)) if isinstance(decoded, list) else _whole(decoded)
+    return tuple(map(whole_of, decoded)) if isinstance(decoded, list) else whole_of(decoded)
 
 
-def _whole(decoded: object) -> int:
-    if isinstance(decoded, int):
+def whole_of(decoded: object) -> int:
+    """A number from JSON. Raises ValueError."""
+    if isinstance(decoded, int) and not isinstance(decoded, bool):
         return decoded
     raise ValueError(f"{decoded!r} is not a number")
 
 
-def _text(decoded: object) -> str:
+def text_of(decoded: object) -> str:
+    """A text from JSON. Raises ValueError."""
     if isinstance(decoded, str):
         return decoded
     raise ValueError(f"{decoded!r} is not a text")

@@ -11,16 +11,15 @@ no memory and no disk left.
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
 import time
 
-from .clock import SystemClock
 from .ledger import LedgerError, StateBusyError, StateLock
+from .saying import say
 from .undoing import Undone, undo_directory
-from .urgent import hurry
+from .urgent import be_called, hurry
 
 PATIENCE = 10.0
 """Seconds to wait while the other sentry is at work (chosen)."""
@@ -28,15 +27,20 @@ PATIENCE = 10.0
 TRIES, AGAIN = 3, 0.5
 """How often to undo if not all could be put back, and the seconds between (chosen)."""
 
+NAME = "nicety-sentry"
+"""What ps(1) and top(1) show."""
+
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
 """What is meant for the daemon. A service manager sends SIGTERM to all of a unit; the sentry ends when the daemon has."""
 
 
 class Sentry:
-    """One of the two. `daemon`: pidfd of the process to watch; `orders`: the pipe from it; `state_dir`: where its ledger is."""
+    """One of the two. `daemon`: pidfd of the process to watch, the daemon or its hands; `orders`: the pipe from it; `state_dir`:
+    where its ledger is; `watched`: what people call it."""
 
-    def __init__(self, daemon: int, orders: int, state_dir: str) -> None:
+    def __init__(self, daemon: int, orders: int, state_dir: str, watched: str = "daemon") -> None:
         self._daemon = daemon
+        self._watched = watched
         self._orders = orders
         self._state_dir = state_dir
         self._other = 0  # pid of the other sentry
@@ -47,6 +51,7 @@ class Sentry:
 
     def run(self) -> None:
         """Watch until the daemon has ended, then put back what it left. Both sentries return."""
+        be_called(NAME)
         self._start_other()
         while True:
             ready = dict(self._poll.poll())
@@ -72,12 +77,12 @@ class Sentry:
             except StateBusyError:
                 return  # a new daemon, which has put everything back itself
             except (LedgerError, OSError) as error:
-                self._say(3, f"the daemon died, and its sentry could not put its changes back: {error}")
+                say(3, f"the {self._watched} died, and a sentry could not put its changes back: {error}")
                 return
             if undone.restored or any(note.lost for note in undone.notes):
-                self._say(4, _in_words(undone))
+                say(4, f"the {self._watched} died; {_in_words(undone)}")
             if undone.pools:
-                self._say(4, f"the daemon died; pools keep their size ({', '.join(undone.pools)}): `nicety undo` puts it back")
+                say(4, f"the {self._watched} died; pools keep their size ({', '.join(undone.pools)}): `nicety undo` puts it back")
             if all(one.tally.status() in ("applied", "unchanged", "vanished", "foreign") for one in undone.restored):
                 return
             if number < TRIES - 1:
@@ -111,21 +116,12 @@ class Sentry:
         except ChildProcessError:
             pass  # it was the parent
 
-    def _say(self, priority: int, text: str) -> None:
-        """A line in the daemon's log, in its form. Never raises: putting back matters more."""
-        now = SystemClock().wall()
-        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9)) + f".{now // 10**6 % 1000:03d}+00:00"
-        try:
-            os.write(2, json.dumps({"at": at, "kind": "event", "priority": priority, "text": text}).encode() + b"\n")
-        except OSError:
-            pass
-
 
 def _in_words(undone: Undone) -> str:
     """What was put back, in a sentence."""
     changed = sum(one.tally.changed for one in undone.restored)
     left = [one for one in undone.restored if one.tally.status() not in ("applied", "unchanged", "vanished")]
-    text = f"the daemon died; its sentry put {changed} values back"
+    text = f"a sentry put {changed} values back"
     if left:
         text += f", and left {len(left)}: " + "; ".join(one.tally.detail(one.what) for one in left[:3])
     lost = [note.text for note in undone.notes if note.lost]

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from ...models.lean import NamedTuple
 from .changes import shown
 from .faults import Status, Trouble
 from .places import Value
+
+
+class Note(NamedTuple):
+    """A message for the caller that opened the ledger."""
+
+    text: str
+    lost: bool  # whether changes may remain that can no longer be undone
+
+
+class Done(NamedTuple):
+    """What became of something that was asked of the hands, or that they undid."""
+
+    decision: str  # its id; "": none
+    target: str  # of the decision, for people
+    status: Status
+    detail: str  # for people
+    changed: int  # number of values
 
 
 class Tally:
@@ -56,3 +74,7 @@ class Tally:
             parts.append(f"{what}: gone" if not parts else f"{self.gone} ended meanwhile")
         parts += self.notes
         return "; ".join(parts) or (f"{what} needs no change" if self.same else f"{what}: there is no change of ours to put back")
+
+    def done(self, decision: str, target: str, what: str) -> Done:
+        """All results as what became of a decision. `what`: what it changed, for people."""
+        return Done(decision, target, self.status(), self.detail(what), self.changed)

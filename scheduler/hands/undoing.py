@@ -14,10 +14,10 @@ from .changes import Entry, name_of, newest
 from .clock import SystemClock
 from .heirs import Heirs
 from .knobs.control import LinuxKernel
-from .ledger import NAME, Ledger, Note
+from .ledger import NAME, Ledger
 from .places import PoolPlace, Subject
 from .restoring import PATIENCE_NS, Restorer
-from .tally import Tally
+from .tally import Note, Tally
 
 
 class Restored(NamedTuple):

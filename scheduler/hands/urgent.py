@@ -19,15 +19,33 @@ def hurry() -> None:
     The nice counts among the threads of a session. Beside other sessions the nice of its autogroup counts (sched(7)): that is
     raised only if this process leads its session, for then nobody else is in it.
     """
+    _give(_HIGHEST)
+
+
+def _give(nice: int) -> None:
     try:
-        os.setpriority(os.PRIO_PROCESS, 0, _HIGHEST)
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
     except OSError:
         pass
     if os.getsid(0) != os.getpid():
         return
     try:
         with open("/proc/self/autogroup", "wb", buffering=0) as file:
-            file.write(b"%d" % _HIGHEST)
+            file.write(b"%d" % nice)
+    except OSError:
+        pass
+
+
+def calm_down() -> None:
+    """Give up the priority that `hurry` took, for that of any process."""
+    _give(0)
+
+
+def be_called(name: str) -> None:
+    """Give this process a name for ps(1) and top(1), of at most 15 letters."""
+    try:
+        with open("/proc/self/comm", "wb", buffering=0) as file:
+            file.write(name.encode())
     except OSError:
         pass
 

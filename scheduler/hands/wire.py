@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 VERSION = 1
 """Version of the protocol, in the first request of a brain. The hands serve no other."""
 
-LONGEST = 1 << 24
-"""Most bytes of a frame (chosen): the changes of 10,000 threads have 4 MB. A longer one ends the connection."""
+LONGEST, LONGEST_REQUEST = 1 << 24, 1 << 20
+"""Most bytes of a reply and of a request (chosen): the changes of 10,000 threads have 4 MB, the orders of a tick some 100 kB. A
+longer frame ends the connection."""
 
 MOST_DESCRIPTORS = 16
 """Most descriptors with one frame (chosen)."""
@@ -33,7 +34,7 @@ _LENGTH = 4
 
 
 class RefusedError(Exception):
-    """The hands do not do this, whoever asks: a malformed request, or one beyond their limits."""
+    """The hands do not do this: a malformed request, or one beyond their limits."""
 
 
 class GoneError(Exception):
@@ -41,10 +42,11 @@ class GoneError(Exception):
 
 
 class Channel:
-    """One end of the connection. Not for several threads."""
+    """One end of the connection. Not for several threads. `longest`: most bytes of a frame that is received."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, longest: int = LONGEST) -> None:
         self._socket = sock
+        self._longest = longest
         self._rest = b""
         self._descriptors: list[int] = []
 
@@ -66,7 +68,7 @@ class Channel:
     def receive(self) -> tuple[object, list[int]]:
         """The next frame and its descriptors, which are the caller's to close. Raises GoneError."""
         length = int.from_bytes(self._take(_LENGTH), "big")
-        if length > LONGEST:
+        if length > self._longest:
             raise GoneError(f"a frame of {length} bytes is too long")
         text = self._take(length)
         descriptors, self._descriptors = self._descriptors, []

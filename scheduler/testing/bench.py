@@ -17,6 +17,7 @@ from ..hands.knobs.control import LinuxKernel
 from ..hands.ledger import NAME, Ledger, StateLock
 from ..ports import PoolAdapter
 from ..read.locks import LinuxLocks
+from .hands import hands_with
 
 WHY = Why("test", "because", {}, (), ())
 """The reason of every decision."""
@@ -32,7 +33,8 @@ class Bench:
         self.ledger = Ledger(state / NAME, self.kernel.boot_id())
         self.pools: dict[str, PoolAdapter] = {}
         self.samples: dict[str, PoolSample] = {}
-        self.actuator = Acting(self.ledger, self.kernel, LinuxLocks(), self.pools, self.samples, SystemClock())
+        hands = hands_with(self.ledger, self.kernel, SystemClock())
+        self.actuator = Acting(hands, self.kernel, LinuxLocks(), self.pools, self.samples, SystemClock())
 
     def apply(self, *actions: Action) -> tuple[Outcome, ...]:
         """Apply these actions together."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ...models.identity import ProcId
 from ..hands.faults import Status, Trouble
 from ..hands.fences import FENCED, Limits, Part, key_of, name_for
-from ..hands.kernel import Kin, Scan
+from ..hands.kernel import Kin, Scan, Who
 from ..hands.places import (
     AutogroupPlace,
     Cgroup,
@@ -27,6 +27,9 @@ from ..hands.places import (
     number,
     process_of,
 )
+
+ANYBODY = Who("app", 1000, 1000, kernel=False)
+"""A program of an ordinary user."""
 
 WEIGHTS = {Control.CPU_SHARES: 1024, Control.CPU_WEIGHT: 100}  # values of a new cgroup, Linux' defaults
 DEFAULT_SLICE = 3_000_000  # ns, chosen: real kernels scale theirs with the number of CPUs
@@ -61,6 +64,7 @@ class FakeProcess:
     autogroup: str
     cpuset: tuple[int, ...]
     fence: str = ""  # key of its fence
+    who: Who = ANYBODY
     threads: dict[int, FakeThread] = field(default_factory=dict)
 
     @property
@@ -89,6 +93,7 @@ class FakeKernel:
         self._reserved = 0
         self.autogroups: dict[str, int] = {}
         self.cgroups: dict[tuple[Control, str], int] = {}  # a cgroup exists if it has a weight, and is idle if it has CPU_IDLE 1
+        self.members: dict[str, tuple[ProcId, ...]] = {}  # processes in a cgroup and below it, by its path
         self.fences: dict[str, int] = {}  # by key: 0, FENCED or ALTERED
         self.unfenced = ""  # why no process can be fenced
         self.has_slices = True  # Linux 6.12 and newer
@@ -186,6 +191,15 @@ class FakeKernel:
         """Its parent, session and process group."""
         found = self._process(process)
         return found if isinstance(found, Trouble) else self._kin(found)
+
+    def who(self, process: ProcId) -> Who | Trouble:
+        """What a test says of it: by default a program of an ordinary user."""
+        found = self._process(process)
+        return found if isinstance(found, Trouble) else found.who
+
+    def inside(self, cgroup: Cgroup) -> tuple[ProcId, ...] | Trouble:
+        """The processes that a test has put there (`members`)."""
+        return self.members.get(cgroup.path, ())
 
     def user_time(self, process: ProcId, thread: ThreadId) -> int | Trouble | None:  # noqa: ARG002 - the port's
         """None: all sleep, unless a test sets a fault."""

@@ -16,11 +16,13 @@ from nicety.scheduler.hands.faults import Status, Trouble
 from nicety.scheduler.hands.kernel import Kernel
 from nicety.scheduler.hands.knobs.control import LinuxKernel
 from nicety.scheduler.hands.ledger import Ledger
+from nicety.scheduler.hands.own import OwnHands
 from nicety.scheduler.hands.places import Control, Knob, ThreadId, ThreadPlace
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.ports import Actuator
 from nicety.scheduler.scope import OBSERVE, act_on
 from nicety.scheduler.testing.clock import FakeClock
+from nicety.scheduler.testing.hands import hands_with
 from nicety.scheduler.testing.kernel import FakeKernel
 from nicety.scheduler.testing.locks import FakeLocks
 from nicety.scheduler.testing.pool import FakePool
@@ -44,16 +46,16 @@ class Stage:
         self.acts = how in ("acting", "scoped to all")
         self.actuator: Actuator
         if how.startswith("scoped"):
-            scoped = Scoped(folder / "ledger.log", kernel, FakeLocks(), {"web": pool}, samples, clock)
+            scoped = Scoped(OwnHands(folder, kernel, clock), kernel, FakeLocks(), {"web": pool}, samples, clock)
             scoped.act_on(act_on(OBSERVE, () if how == "scoped to all" else ("policy other",), None))
             self.actuator, self.outstanding, self.close = scoped, scoped.outstanding, scoped.close
             return
         ledger = Ledger(folder / "ledger.log", kernel.boot_id())
         self.outstanding, self.close = ledger.outstanding, ledger.close
         if how == "acting":
-            self.actuator = Acting(ledger, kernel, FakeLocks(), {"web": pool}, samples, clock)
+            self.actuator = Acting(hands_with(ledger, kernel, clock), kernel, FakeLocks(), {"web": pool}, samples, clock)
         else:
-            self.actuator = Observing(kernel, {"web": pool}, samples)
+            self.actuator = Observing(kernel, {"web": pool}, samples, kernel.forbidden)
 
     def decisions(self) -> list[Decision]:
         actions: list[Action] = [

@@ -39,6 +39,7 @@ import os, sys, time
 from pathlib import Path
 from nicety.models.identity import ProcId
 from nicety.scheduler.act.actuate import Acting
+from nicety.scheduler.testing.hands import hands_with
 from nicety.scheduler.decision import Decision, Restore, Set, Why
 from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
@@ -57,7 +58,8 @@ numbers = list(map(int, numbers))
 targets = [ProcId(*pair) for pair in zip(numbers[::2], numbers[1::2])]
 lock = StateLock(Path(state))
 kernel = LinuxKernel()
-actuator = Acting(Ledger(Path(state) / "ledger.log", kernel.boot_id()), kernel, LinuxLocks(), {}, {}, Clock())
+hands = hands_with(Ledger(Path(state) / "ledger.log", kernel.boot_id()), kernel, Clock())
+actuator = Acting(hands, kernel, LinuxLocks(), {}, {}, Clock())
 why = Why("test", "because", {}, (), ())
 print("ready", flush=True)
 for turn in range(int(turns)):

@@ -33,6 +33,7 @@ from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.read.locks import LinuxLocks
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.failing import EVERY, FailingCalls
+from nicety.scheduler.testing.hands import hands_with
 from nicety.scheduler.testing.ledger_file import rows
 from nicety.scheduler.testing.puppet import Puppet
 
@@ -182,7 +183,7 @@ class Cycle:
         """Nothing of it may raise."""
         clock, groups, locks = FakeClock(), groups_of(self.world), LinuxLocks(self.world.proc)
         with closing(Ledger(self.state / NAME, self._kernel.boot_id())) as ledger:
-            acting = Acting(ledger, self._kernel, locks, {}, {}, clock)
+            acting = Acting(hands_with(ledger, self._kernel, clock), self._kernel, locks, {}, {}, clock)
             acting.apply(decided(self._actions[0], 0))
             with self.calls.paused():
                 self.heir = self.world.child()
@@ -280,7 +281,7 @@ def test_without_descriptors_nobody_counts_as_gone_and_undo_still_works(world: W
     state.mkdir()
     kernel = LinuxKernel(world.proc)
     with closing(Ledger(state / NAME, kernel.boot_id())) as ledger:
-        acting = Acting(ledger, kernel, LinuxLocks(world.proc), {}, {}, FakeClock())
+        acting = Acting(hands_with(ledger, kernel, FakeClock()), kernel, LinuxLocks(world.proc), {}, {}, FakeClock())
         acting.apply(
             decided(
                 [Set(Control.NICE, ProcessPlace(world.id), 1), Set(Control.AUTOGROUP, SessionPlace(world.id.pid, world.id), 1)], 0
@@ -302,7 +303,9 @@ def test_an_undo_without_descriptors_says_that_it_knows_nothing(world: World) ->
     state.mkdir()
     kernel = LinuxKernel(world.proc)
     with closing(Ledger(state / NAME, kernel.boot_id())) as ledger:
-        Acting(ledger, kernel, LinuxLocks(), {}, {}, FakeClock()).apply(decided([Set(Control.NICE, ProcessPlace(world.id), 1)], 0))
+        Acting(hands_with(ledger, kernel, FakeClock()), kernel, LinuxLocks(), {}, {}, FakeClock()).apply(
+            decided([Set(Control.NICE, ProcessPlace(world.id), 1)], 0)
+        )
     with no_descriptors(), pytest.raises((OSError, LedgerError)):
         undo_from_ledger(state, FakeClock(), proc_root=world.proc)
     with no_descriptors():

@@ -33,6 +33,7 @@ from nicety.scheduler.hands.places import Control, Knob, ThreadId, ThreadPlace, 
 from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.failing import FailingCalls
+from nicety.scheduler.testing.hands import hands_with
 from nicety.scheduler.testing.kernel import FakeKernel, FakeProcess, FakeThread
 from nicety.scheduler.testing.ledger_file import rows
 from nicety.scheduler.testing.locks import FakeLocks
@@ -161,7 +162,7 @@ class Protocol(RuleBasedStateMachine):
     def start(self) -> None:
         """A nicety begins with what is on the disk."""
         self.ledger = Ledger(self.folder / NAME, self.kernel.boot_id())
-        self.actuator = Acting(self.ledger, self.kernel, FakeLocks(), {}, {}, self.clock)
+        self.actuator = Acting(hands_with(self.ledger, self.kernel, self.clock), self.kernel, FakeLocks(), {}, {}, self.clock)
         self.seen: set[int] = set()  # ids that this life has had in memory
 
     def teardown(self) -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from nicety.scheduler.config.paths import Loaded, Paths
 from nicety.scheduler.config.sections import parse
-from nicety.scheduler.daemon import Daemon
 from nicety.scheduler.decision import Grant, ResizePool, Scope, Session
 from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.hands.faults import Status
@@ -22,6 +21,7 @@ from nicety.scheduler.replay import replay
 from nicety.scheduler.scope import ScopeError
 from nicety.scheduler.service.answers.control_socket import ControlError
 from nicety.scheduler.store.decisions import DecisionReader
+from nicety.scheduler.testing.hands import daemon_in_process
 
 CONFIG = """
 [daemon]
@@ -73,7 +73,7 @@ class Place:
         self.paths = Paths(folder / "state", folder / "state" / "control.sock")
         self.lock = StateLock(self.paths.root)
         loaded = Loaded(parse(self.file.read_text()), self.file)
-        self.daemon = Daemon(loaded, self.paths, self.lock, SystemClock(), act, things, **options)
+        self.daemon = daemon_in_process(loaded, self.paths, SystemClock(), act=act, things=things, **options)
 
     def write(self, daemon: str) -> None:
         values = {"python": sys.executable, "spool": self.file.parent / "spool", "others": self.others}

@@ -21,7 +21,6 @@ from nicety.models.identity import ProcId
 from nicety.models.records import SAMPLE, HostSample, PoolSample, Snapshot, WorkerSample
 from nicety.scheduler.config.paths import Loaded, Paths
 from nicety.scheduler.config.sections import parse
-from nicety.scheduler.daemon import Daemon
 from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.hands.knobs.slices import LONGEST, SHORTEST, Slices
 from nicety.scheduler.hands.ledger import StateLock
@@ -30,7 +29,8 @@ from nicety.scheduler.replay import replay
 from nicety.scheduler.service.answers.control_socket import ControlError, ask
 from nicety.scheduler.store.decisions import DecisionReader
 from nicety.scheduler.store.traces import TraceWriter
-from nicety.scheduler.testing.sentries import sentries_of
+from nicety.scheduler.testing.hands import daemon_in_process
+from nicety.scheduler.testing.sentries import hands_of, sentries_of
 from nicety.scheduler.testing.web import APPLICATION, free_port
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only CAP_SYS_NICE can lower a nice again")
@@ -148,7 +148,7 @@ def kernel_values(pids: list[int]) -> dict[str, Any]:
 
 @pytest.mark.root
 @needs_root
-def test_kill_nine_of_the_acting_daemon_is_put_back_by_its_sentry(tmp_path: Path, contention: list[int]) -> None:
+def test_kill_nine_of_the_acting_daemon_is_put_back_by_its_hands(tmp_path: Path, contention: list[int]) -> None:
     before = kernel_values(contention)
     daemon = run(tmp_path, "run", "--act", config=ACTING)
     until(lambda: kernel_values(contention) != before)
@@ -156,7 +156,7 @@ def test_kill_nine_of_the_acting_daemon_is_put_back_by_its_sentry(tmp_path: Path
     daemon.kill()
     until(lambda: kernel_values(contention) == before, 2.0)
     _, log = daemon.communicate(timeout=30)
-    assert "the daemon died; its sentry put " in json.loads(log.splitlines()[-1])["text"]
+    assert "the daemon died; its hands put " in json.loads(log.splitlines()[-1])["text"]
 
 
 @pytest.mark.root
@@ -198,9 +198,9 @@ def test_where_its_ticks_wait_it_takes_the_share_that_it_needs_and_its_workers_d
         return int(Path(f"/proc/{pid}/autogroup").read_text().split()[-1])
 
     def workers() -> list[int]:
-        sentries = sentries_of(tmp_path / "state")
+        hands = hands_of(tmp_path / "state")
         children = map(int, Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split())
-        return [pid for pid in children if pid not in sentries]
+        return [pid for pid in children if pid not in hands]
 
     hogs = [subprocess.Popen(hog, start_new_session=True) for _ in range(16)]
     try:
@@ -233,8 +233,8 @@ def test_it_stands_aside_for_services_once_something_is_demoted_for_them(
         told.append((kernel_values(contention) != before, sorted(process.pid for process in services)))
 
     monkeypatch.setattr("nicety.scheduler.service.own.place.stand_aside", record)
-    with StateLock(state) as lock:
-        daemon = Daemon(Loaded(parse(ACTING), None), Paths(state, state / "control.sock"), lock, SystemClock(), act=True)
+    with StateLock(state):
+        daemon = daemon_in_process(Loaded(parse(ACTING), None), Paths(state, state / "control.sock"), SystemClock(), act=True)
         assert daemon.run(duration=3) == 0
         daemon.close()
     assert sorted(contention[:2]) in [pids for demoted, pids in told if demoted]
@@ -276,8 +276,8 @@ def test_a_group_that_matches_nothing_is_said_once_with_the_nearest_name_and_in_
     state = tmp_path / "state"
     config = parse('[daemon]\ninterval = 0.1\n[groups.api]\nprogram = "uvicornish"\n[groups.all]\nprogram = "*"\n')
     try:
-        with StateLock(state) as lock:
-            daemon = Daemon(Loaded(config, None), Paths(state, state / "control.sock"), lock, SystemClock(), act=False)
+        with StateLock(state):
+            daemon = daemon_in_process(Loaded(config, None), Paths(state, state / "control.sock"), SystemClock(), act=False)
             assert daemon.run(duration=1.5) == 0
             (note,) = daemon._socket._handlers["status"]({})["notes"]
             daemon.close()
@@ -324,8 +324,8 @@ def test_it_has_one_thread_and_its_pools_inherit_nothing_of_that(tmp_path: Path)
 def test_no_tick_is_decided_on_by_a_daemon_whose_reader_fails_and_it_gives_up_in_order(tmp_path: Path) -> None:
     config = parse("[daemon]\ninterval = 0.05\nmax_failures = 3\n")
     state = tmp_path / "state"
-    with StateLock(state) as lock:
-        daemon = Daemon(Loaded(config, None), Paths(state, state / "control.sock"), lock, SystemClock(), act=False)
+    with StateLock(state):
+        daemon = daemon_in_process(Loaded(config, None), Paths(state, state / "control.sock"), SystemClock(), act=False)
         daemon._source = Broken()  # type: ignore[assignment]
         assert daemon.run(duration=30) == 1
         assert daemon._steps.failures == 3
@@ -347,8 +347,8 @@ class Broken:
 def test_a_failure_now_and_then_does_not_end_the_daemon(tmp_path: Path) -> None:
     config = parse("[daemon]\ninterval = 0.05\nmax_failures = 2\n")
     state = tmp_path / "state"
-    with StateLock(state) as lock:
-        daemon = Daemon(Loaded(config, None), Paths(state, state / "control.sock"), lock, SystemClock(), act=False)
+    with StateLock(state):
+        daemon = daemon_in_process(Loaded(config, None), Paths(state, state / "control.sock"), SystemClock(), act=False)
         real, calls = daemon._source, [0]
 
         class Flaky(Broken):
@@ -430,8 +430,8 @@ def test_a_restart_forgets_no_rhythm_and_replays(tmp_path: Path) -> None:
     state = tmp_path / "state"
     record_a_rhythm(state)
     paths = Paths(state, state / "control.sock")
-    with StateLock(state) as lock:
-        daemon = Daemon(Loaded(parse(SEASONAL), None), paths, lock, SystemClock(), act=False)
+    with StateLock(state):
+        daemon = daemon_in_process(Loaded(parse(SEASONAL), None), paths, SystemClock(), act=False)
         try:
             assert daemon.run(duration=4) == 0
         finally:
@@ -457,8 +457,8 @@ def test_a_reload_keeps_rhythms_without_reading_them_again_and_replays(tmp_path:
     file.write_text(SEASONAL)
     file.chmod(0o600)
     paths = Paths(state, state / "control.sock")
-    with StateLock(state) as lock:
-        daemon = Daemon(Loaded(parse(SEASONAL), file), paths, lock, SystemClock(), act=False)
+    with StateLock(state):
+        daemon = daemon_in_process(Loaded(parse(SEASONAL), file), paths, SystemClock(), act=False)
         reload = threading.Timer(3, ask, (paths.socket, "reload"), {"timeout_seconds": 30.0})
         reload.start()
         try:
@@ -485,9 +485,9 @@ def test_a_decision_log_that_cannot_be_used_is_kept_and_said_to_be(tmp_path: Pat
     state.mkdir(mode=0o700)
     (state / "decisions.db").write_bytes(b"no database" * 1000)
     (state / "decisions.db").chmod(0o600)
-    with StateLock(state) as lock:
+    with StateLock(state):
         config = Loaded(parse("[daemon]\ninterval = 0.1\n"), None)
-        daemon = Daemon(config, Paths(state, state / "control.sock"), lock, SystemClock(), act=False)
+        daemon = daemon_in_process(config, Paths(state, state / "control.sock"), SystemClock(), act=False)
         assert daemon.run(duration=0.5) == 0
         daemon.close()
     told = capfd.readouterr().err
@@ -501,9 +501,9 @@ def test_a_ledger_that_cannot_be_written_is_said_to_be(tmp_path: Path, capfd: py
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
     (state / "ledger.log").mkdir()
-    with StateLock(state) as lock:
+    with StateLock(state):
         config = Loaded(parse("[daemon]\ninterval = 0.1\n"), None)
-        daemon = Daemon(config, Paths(state, state / "control.sock"), lock, SystemClock(), act=True)
+        daemon = daemon_in_process(config, Paths(state, state / "control.sock"), SystemClock(), act=True)
         assert daemon.run(duration=0.3) == 0
         daemon.close()
     events = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
@@ -548,7 +548,7 @@ def test_traces_that_cannot_be_read_do_not_keep_it_from_starting(tmp_path: Path,
     state.chmod(0o700)
     (state / "traces" / "2020-01-01.db").write_bytes(b"no database" * 1000)
     config = parse(f'[pools.jobs]\nkind = "command"\ncommand = ["{sys.executable}", "-c", "{WORKER}"]\n')
-    with StateLock(state) as lock:
-        daemon = Daemon(Loaded(config, None), Paths(state, state / "control.sock"), lock, SystemClock(), act=False)
+    with StateLock(state):
+        daemon = daemon_in_process(Loaded(config, None), Paths(state, state / "control.sock"), SystemClock(), act=False)
         daemon.close()
     assert "seasonal patterns of loads have to be learned again: " in capfd.readouterr().err

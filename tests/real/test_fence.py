@@ -240,6 +240,7 @@ import os, signal, sys, time
 from pathlib import Path
 from nicety.models.identity import ProcId
 from nicety.scheduler.act.actuate import Acting
+from nicety.scheduler.testing.hands import hands_with
 from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.decision import Decision, Set, Why
 from nicety.scheduler.hands.places import Control
@@ -261,7 +262,8 @@ if len(sys.argv) > 4:  # killed at the n-th write to a cgroup
             os.kill(os.getpid(), signal.SIGKILL)
         write(file, text)
     fence._write = dying
-Acting(ledger, kernel, LinuxLocks(), {}, {}, SystemClock()).apply([Decision("s-0.0", "p", "t", action, Why("", "", {}, (), ()))])
+hands = hands_with(ledger, kernel, SystemClock())
+Acting(hands, kernel, LinuxLocks(), {}, {}, SystemClock()).apply([Decision("s-0.0", "p", "t", action, Why("", "", {}, (), ()))])
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -423,7 +425,7 @@ def test_a_fence_that_is_in_use_is_left_for_the_next_undo(places: Places, bench:
 def test_observe_mode_says_what_it_would_do_and_makes_nothing(places: Places) -> None:
     with Puppet() as puppet:
         places.admit(puppet.id)
-        observing = Observing(LinuxKernel(), {}, {})
+        observing = Observing(LinuxKernel(), {}, {}, lambda _: "")
         action = Set(Control.FENCE, ProcessPlace(puppet.id), tuple(Limits(300, 0, 0)))
         (outcome,) = observing.apply([Decision("s-0.0", "p", "t", action, WHY)])
         assert outcome.status is Status.OBSERVED

@@ -15,7 +15,6 @@ from nicety.models.records import Class
 from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.config.paths import Loaded, Paths
 from nicety.scheduler.config.sections import parse
-from nicety.scheduler.daemon import Daemon
 from nicety.scheduler.decision import Decision, Group, Member, Outcome, Set, Why
 from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.hands.faults import Status
@@ -29,6 +28,7 @@ from nicety.scheduler.read.calls import FUTEX
 from nicety.scheduler.read.holders import FileLock, file_locks
 from nicety.scheduler.read.locks import AGAIN, ALIKE, LASTING, STRANGERS, LinuxLocks
 from nicety.scheduler.testing.contention import KINDS, Scene, last_cpu
+from nicety.scheduler.testing.hands import daemon_in_process, hands_with
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only CAP_SYS_NICE can lower a nice again")
 AUTOGROUPS = Path("/proc/sys/kernel/sched_autogroup_enabled")
@@ -263,7 +263,7 @@ def test_without_rights_file_locks_are_still_seen_and_nothing_fails(kind: str, e
 def actuator(tmp_path: Path) -> Iterator[Acting]:
     kernel = LinuxKernel()
     ledger = Ledger(tmp_path / "ledger.log", kernel.boot_id())
-    made = Acting(ledger, kernel, LinuxLocks(), {}, {}, SystemClock())
+    made = Acting(hands_with(ledger, kernel, SystemClock()), kernel, LinuxLocks(), {}, {}, SystemClock())
     yield made
     made.undo()
     ledger.close()
@@ -363,9 +363,9 @@ def test_the_daemon_looks_as_often_as_is_asked_for_and_else_once_a_tick(
     pause: float | None, least: int, most: int, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
-    with StateLock(state) as lock:
+    with StateLock(state):
         config = parse("[daemon]\ninterval = 0.3\nprobe_interval = 10.0\n")
-        daemon = Daemon(Loaded(config, None), Paths(state, state / "control.sock"), lock, SystemClock(), act=False)
+        daemon = daemon_in_process(Loaded(config, None), Paths(state, state / "control.sock"), SystemClock(), act=False)
         looks: list[Sequence[Group]] = []
 
         def relieve(groups: Sequence[Group]) -> float | None:

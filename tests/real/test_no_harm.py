@@ -222,6 +222,7 @@ import sys, time
 from pathlib import Path
 from nicety.models.identity import ProcId
 from nicety.scheduler.act.actuate import Acting
+from nicety.scheduler.testing.hands import hands_with
 from nicety.scheduler.decision import Decision, Set, Why
 from nicety.scheduler.hands.places import Control
 from nicety.scheduler.testing.places import place_of
@@ -237,7 +238,8 @@ state, pid, ticks, *rest = sys.argv[1:]
 target = ProcId(int(pid), int(ticks))
 lock = StateLock(Path(state))
 kernel = LinuxKernel()
-actuator = Acting(Ledger(Path(state) / "ledger.log", kernel.boot_id()), kernel, LinuxLocks(), {}, {}, Clock())
+hands = hands_with(Ledger(Path(state) / "ledger.log", kernel.boot_id()), kernel, Clock())
+actuator = Acting(hands, kernel, LinuxLocks(), {}, {}, Clock())
 why = Why("test", "because", {}, (), ())
 for turn in range(1000):
     for word in rest:

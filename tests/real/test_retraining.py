@@ -26,6 +26,7 @@ from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.hands.ledger import StateLock
 from nicety.scheduler.observe.observer import Observer
 from nicety.scheduler.service.retraining import GRACE_NS, TRAINING, News, Retraining
+from nicety.scheduler.testing.hands import daemon_in_process
 from nicety.training import cli as training
 
 HOUR = 3_600_000_000_000
@@ -317,11 +318,11 @@ def test_kill_nine_of_the_daemon_ends_it(tmp_path: Path) -> None:
     until(lambda: not alive(pid))
 
 
-def training_with(script: Path, loaded: Loaded, paths: Paths, lock: StateLock) -> Daemon:
+def training_with(script: Path, loaded: Loaded, paths: Paths) -> Daemon:
     """A daemon whose training is this script."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nicety.scheduler.daemon.Retraining", lambda models, _: Retraining(models, (), (sys.executable, str(script))))
-        return Daemon(loaded, paths, lock, SystemClock(), act=False)
+        return daemon_in_process(loaded, paths, SystemClock(), act=False)
 
 
 def test_the_daemon_takes_what_was_promoted_at_once_and_keeps_its_engine(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -332,8 +333,8 @@ def test_the_daemon_takes_what_was_promoted_at_once_and_keeps_its_engine(tmp_pat
         f"open({str(state / 'models/anomaly/live')!r}, 'w').write({digest!r})\nprint({json.dumps(result)!r})\n"
     )
     config = parse("[daemon]\ninterval = 0.1\n[models]\nretrain_hours = 0.0001\n")
-    with StateLock(state) as lock:
-        daemon = training_with(tmp_path / "training.py", Loaded(config, None), Paths(state, state / "control.sock"), lock)
+    with StateLock(state):
+        daemon = training_with(tmp_path / "training.py", Loaded(config, None), Paths(state, state / "control.sock"))
         first, engine = daemon._sessions.current, daemon._sessions.engine
         assert first.artefacts["anomaly"] == ""
         until(lambda: daemon.run(duration=0.5) == 0 and daemon._sessions.current.id != first.id)
@@ -352,8 +353,8 @@ def test_the_daemon_ends_the_training_when_it_ends(tmp_path: Path) -> None:
     state = tmp_path / "state"
     (tmp_path / "training.py").write_text(SLEEP)
     config = parse("[daemon]\ninterval = 0.1\n[models]\nretrain_hours = 0.0001\n")
-    with StateLock(state) as lock:
-        daemon = training_with(tmp_path / "training.py", Loaded(config, None), Paths(state, state / "control.sock"), lock)
+    with StateLock(state):
+        daemon = training_with(tmp_path / "training.py", Loaded(config, None), Paths(state, state / "control.sock"))
         until(lambda: daemon.run(duration=0.3) == 0 and daemon._socket._handlers["status"]({})["retraining"].startswith("pid"))
         pid = int(daemon._socket._handlers["status"]({})["retraining"].split()[1].rstrip(","))
         assert alive(pid)
@@ -364,8 +365,8 @@ def test_the_daemon_ends_the_training_when_it_ends(tmp_path: Path) -> None:
 def test_the_log_says_of_what_the_model_is_heard_no_more(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     state = tmp_path / "state"
     config = parse("[daemon]\ninterval = 0.1\n")
-    with StateLock(state) as lock:
-        daemon = Daemon(Loaded(config, None), Paths(state, state / "control.sock"), lock, SystemClock(), act=False)
+    with StateLock(state):
+        daemon = daemon_in_process(Loaded(config, None), Paths(state, state / "control.sock"), SystemClock(), act=False)
         real = daemon._sessions.observer
         daemon._sessions.observer = Heard(real)  # type: ignore[assignment]
         until(lambda: daemon.run(duration=0.25) == 0 and daemon._latest.ticks > 0)

@@ -136,7 +136,7 @@ def test_what_is_changed_comes_back_within_two_seconds_whoever_dies_with_it(acto
     assert within(2.0, lambda: sentries_of(actor.state) == []), "the sentries end when their work is done"
     assert open_changes(str(actor.state)) == []
     (said,) = [json.loads(line) for line in actor.log.read_text().splitlines()]
-    assert said["text"] == "the daemon died; its sentry put 4 values back"
+    assert said["text"] == "the daemon died; a sentry put 4 values back"
     StateLock(actor.state).release()
 
 

@@ -70,7 +70,7 @@ from pathlib import Path
 from nicety.scheduler.act.undo import undo_from_ledger
 from nicety.scheduler.config.paths import Loaded, Paths
 from nicety.scheduler.config.sections import parse
-from nicety.scheduler.daemon import Daemon
+from nicety.scheduler.testing.hands import daemon_in_process
 from nicety.scheduler.decision import Set
 from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import ProcessPlace
@@ -94,8 +94,8 @@ with Puppet() as puppet:
         print(outcome.status, os.getpriority(os.PRIO_PROCESS, puppet.pid) - before)
     print(*(it.status for it in undo_from_ledger(state, SystemClock())), os.getpriority(os.PRIO_PROCESS, puppet.pid) - before)
 paths = Paths(state, state / "control.sock")
-with StateLock(state) as lock:
-    daemon = Daemon(Loaded(parse(sys.argv[2]), None), paths, lock, SystemClock(), act=True)
+with StateLock(state):
+    daemon = daemon_in_process(Loaded(parse(sys.argv[2]), None), paths, SystemClock(), act=True)
     code = daemon.run(duration=1.0)
     print("ended", code, daemon.close())
 with DecisionReader(state) as log:

@@ -219,6 +219,7 @@ import os, sys, time
 from pathlib import Path
 from nicety.models.identity import ProcId
 from nicety.scheduler.act.actuate import Acting
+from nicety.scheduler.testing.hands import hands_with
 from nicety.scheduler.decision import Decision, Set, Why
 from nicety.scheduler.hands.places import Control
 from nicety.scheduler.testing.places import place_of
@@ -238,7 +239,7 @@ if int(user):
     os.setuid(int(user))
 kernel = LinuxKernel()
 ledger = Ledger(Path(state) / "ledger.log", kernel.boot_id())
-acting = Acting(ledger, kernel, LinuxLocks(), {}, {}, Clock())
+acting = Acting(hands_with(ledger, kernel, Clock()), kernel, LinuxLocks(), {}, {}, Clock())
 decisions = []
 for process in [ProcId(*pair) for pair in zip(numbers[::2], numbers[1::2])]:
     for control in controls.split(","):
@@ -315,6 +316,7 @@ import os, sys, time
 from pathlib import Path
 from nicety.models.identity import ProcId
 from nicety.scheduler.act.actuate import Acting
+from nicety.scheduler.testing.hands import hands_with
 from nicety.scheduler.act.undo import undo_from_ledger
 from nicety.scheduler.decision import Decision, Set, Why
 from nicety.scheduler.hands.places import Control
@@ -339,7 +341,7 @@ def child(wanted=None):
 kernel = LinuxKernel()
 state = Path(sys.argv[1])
 ledger = Ledger(state / "ledger.log", kernel.boot_id())
-acting = Acting(ledger, kernel, LinuxLocks(), {}, {}, Clock())
+acting = Acting(hands_with(ledger, kernel, Clock()), kernel, LinuxLocks(), {}, {}, Clock())
 pid = child()
 identity = next(kin.id for kin in kernel.kin().kin if kin.id.pid == pid)
 why = Why("t", "t", {}, (), ())

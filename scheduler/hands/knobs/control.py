@@ -18,7 +18,7 @@ from functools import partial
 from ....models.identity import ProcId
 from ..faults import UNKNOWN, Fault, Status, Trouble, fault_of, is_gone, status_of
 from ..fences import Limits
-from ..kernel import Kin, Scan
+from ..kernel import Kin, Scan, Who
 from ..places import (
     AutogroupPlace,
     Cgroup,
@@ -46,6 +46,7 @@ FAIR_POLICIES = {os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE}
 
 _TICKS = os.sysconf("SC_CLK_TCK")  # clock ticks a second: the unit of times in /proc/PID/stat
 _CAP_SYS_NICE = 1 << 23  # include/uapi/linux/capability.h
+_PF_KTHREAD = 0x200000  # include/linux/sched.h
 _ALL_IDS = ["0", "0", "4294967295"]  # /proc/self/uid_map of the first user namespace
 _NO_KNOB = Trouble(Status.FAILED, "a pool is resized by its adapter, not by the kernel")
 _NEEDS = {
@@ -108,6 +109,39 @@ class LinuxKernel:
         """Parent, session and process group, from /proc/PID/stat."""
         kin = _kin_at(self._proc, process.pid)
         return kin if isinstance(kin, Trouble) or kin.id == process else _vanished(process)
+
+    def who(self, process: ProcId) -> Who | Trouble:
+        """From /proc/PID/stat and status. The start time is read after both: they are this process's."""
+        pid = process.pid
+        try:
+            ids = re.search(r"^Uid:\s+(\d+)\s+(\d+)", _text(f"{self._proc}/{pid}/status"), re.MULTILINE)
+            raw = _raw_stat(f"{self._proc}/{pid}/stat")
+        except OSError as error:
+            return _unseen(error, pid)
+        last = raw.rindex(b")")
+        stat = raw[last + 2 :].split()
+        if ids is None or int(stat[19]) != process.start_ticks:
+            return _vanished(process)
+        program = raw[raw.index(b"(") + 1 : last].decode(errors="replace")
+        return Who(program, int(ids[1]), int(ids[2]), bool(int(stat[6]) & _PF_KTHREAD))
+
+    def inside(self, cgroup: Cgroup) -> tuple[ProcId, ...] | Trouble:
+        """From cgroup.procs of the cgroup's directory and all below it."""
+        found: list[ProcId] = []
+        for mount in (self._cgroups.shares, self._cgroups.weight):
+            directory = None if mount is None else mount.directory(cgroup.path)
+            if directory is None:
+                continue
+            for path, _, files in os.walk(directory):
+                try:
+                    pids = _text(f"{path}/cgroup.procs").split() if "cgroup.procs" in files else []
+                except OSError as error:
+                    if is_gone(error, cgroup=True):
+                        continue
+                    return Trouble(status_of(error, cgroup=True), f"{path} cannot be read: {error.strerror}")
+                kins = (_kin_at(self._proc, int(pid)) for pid in pids)
+                found += [kin.id for kin in kins if not isinstance(kin, Trouble)]
+        return tuple(found)
 
     def threads(self, process: ProcId) -> tuple[ThreadId, ...] | Trouble:
         """The living threads: /proc/PID/task is read until two scans agree, at most PASSES times.
@@ -489,13 +523,17 @@ def _text(path: str) -> str:
         return file.read()
 
 
-def _stat(path: str) -> list[bytes]:
-    """Fields of a stat file from the state (3) on. The name before may hold anything: it ends at the last parenthesis."""
+def _raw_stat(path: str) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        raw = os.read(fd, 2048)
+        return os.read(fd, 2048)
     finally:
         os.close(fd)
+
+
+def _stat(path: str) -> list[bytes]:
+    """Fields of a stat file from the state (3) on. The name before may hold anything: it ends at the last parenthesis."""
+    raw = _raw_stat(path)
     return raw[raw.rindex(b")") + 2 :].split()
 
 

@@ -10,9 +10,10 @@ from typing import Any
 from ...act.scoped import Scoped, as_record, unable, words
 from ...decision import Outcome, Scope
 from ...explain.logstream import NOTICE, WARNING
-from ...hands.kernel import Clock, Kernel
+from ...hands.kernel import Clock
 from ...hands.ledger import LedgerError
 from ...observe.measure import group_names
+from ...ports import Hands
 from ...read.proc import ProcSource
 from ...scope import OBSERVE, act_on, acts, left, resolve
 from ..latest import Latest
@@ -61,9 +62,9 @@ class ActingOn:
     """The scope in force."""
 
     def __init__(
-        self, actuator: Scoped, sessions: Sessions, kernel: Kernel, notifier: Notifier, clock: Clock, reports: Reports
+        self, actuator: Scoped, sessions: Sessions, hands: Hands, notifier: Notifier, clock: Clock, reports: Reports
     ) -> None:
-        self._actuator, self._sessions, self._kernel = actuator, sessions, kernel
+        self._actuator, self._sessions, self._hands = actuator, sessions, hands
         self._notifier, self._clock, self._reports = notifier, clock, reports
 
     @property
@@ -110,7 +111,7 @@ class ActingOn:
 
     def cannot(self) -> str:
         """Which changes cannot be made here, and why; "" if all can be made, or nothing is acted on."""
-        return unable(self._kernel) if self.scope.grants else ""
+        return unable(self._hands) if self.scope.grants else ""
 
     def words(self) -> str:
         """The scope for people."""

@@ -9,7 +9,7 @@ import msgspec
 
 from .... import __version__
 from ...act.scoped import Scoped
-from ...act.sentries import Sentries
+from ...act.sentries import Watchers
 from ...decision import Group, Pool
 from ...explain.in_force import each, sum_up
 from ...hands.kernel import Clock
@@ -32,7 +32,7 @@ class StatusAnswer:
         sessions: Sessions,
         acting_on: ActingOn,
         actuator: Scoped,
-        sentries: Sentries,
+        sentries: Watchers,
         latest: Latest,
         pause: Pause,
         budget: Budget,

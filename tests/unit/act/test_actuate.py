@@ -30,6 +30,7 @@ from nicety.scheduler.hands.restoring import LOOK_NS, PATIENCE_IN_A_TICK_NS, PAT
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.ports import PoolAdapter
 from nicety.scheduler.testing.clock import FakeClock
+from nicety.scheduler.testing.hands import hands_with
 from nicety.scheduler.testing.kernel import FakeKernel
 from nicety.scheduler.testing.ledger_file import rows
 from nicety.scheduler.testing.locks import FakeLocks
@@ -56,7 +57,8 @@ class Bench:
     def restart(self) -> None:
         """A new actuator on the same file, as after kill -9."""
         self.ledger = Ledger(self.folder / "ledger.log", self.kernel.boot_id())
-        self.actuator = Acting(self.ledger, self.kernel, FakeLocks(), self.pools, self.samples, self.clock)
+        hands = hands_with(self.ledger, self.kernel, self.clock)
+        self.actuator = Acting(hands, self.kernel, FakeLocks(), self.pools, self.samples, self.clock)
 
     def decide(self, action: Action, target: str = "target") -> Decision:
         self.count += 1
@@ -317,7 +319,7 @@ def test_a_policy_that_asks_for_nonsense_gets_an_outcome(bench: Bench) -> None:
         ResizePool("nobody", 3),
         Recycle("nobody", process),
     )
-    assert [outcome.status for outcome in outcomes] == [Status.FAILED] * 2 + [Status.VANISHED] + [Status.FAILED] * 2
+    assert [outcome.status for outcome in outcomes] == [Status.REFUSED] * 2 + [Status.VANISHED] + [Status.FAILED] * 2
 
 
 # --- somebody else --------------------------------------------------------------------------------------------------------------
@@ -382,7 +384,7 @@ def test_what_somebody_chose_before_us_is_left_in_the_whole_process(
         knob = bench.kernel.knob(control, process.pid, bench.kernel.spawn(process.pid).tid)
     bench.kernel.poke(knob, chosen)
     actions = [Set(control, place_of(control, each), wanted, expected) for each in (process, other)]
-    looked = Observing(bench.kernel, {}, {}).apply([bench.decide(action) for action in actions])
+    looked = Observing(bench.kernel, {}, {}, bench.kernel.forbidden).apply([bench.decide(action) for action in actions])
     assert [outcome.status for outcome in looked] == [Status.FOREIGN, Status.OBSERVED]
     outcomes = bench.apply(*actions)
     assert [outcome.status for outcome in outcomes] == [Status.FOREIGN, Status.APPLIED]
@@ -1014,7 +1016,7 @@ def test_observing_says_what_it_would_change_and_writes_nothing(bench: Bench) ->
     bench.kernel.spawn(process.pid)
     bench.add_pool(size=2)
     worker = bench.samples["web"].workers[0].id
-    observing = Observing(bench.kernel, bench.pools, bench.samples)
+    observing = Observing(bench.kernel, bench.pools, bench.samples, bench.kernel.forbidden)
     gone = ProcId(77, 1)
     actions: tuple[Action, ...] = (
         set_nice(process, 10),

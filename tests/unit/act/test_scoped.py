@@ -13,6 +13,7 @@ from nicety.scheduler.act.scoped import Scoped, as_record, unable
 from nicety.scheduler.decision import Action, Decision, Grant, Outcome, ResizePool, Restore, Scope, Set, Why
 from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.hands.ledger import LedgerError
+from nicety.scheduler.hands.own import OwnHands
 from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.ports import PoolAdapter
@@ -32,7 +33,8 @@ class Bench:
         self.pool = FakePool("web", self.clock, size=2, first_pid=5000, maximum=9)
         self.pools: dict[str, PoolAdapter] = {"web": self.pool}
         self.samples: dict[str, PoolSample] = {}
-        self.actuator = Scoped(folder / "ledger.log", self.kernel, FakeLocks(), self.pools, self.samples, self.clock)
+        self.hands = OwnHands(folder, self.kernel, self.clock)
+        self.actuator = Scoped(self.hands, self.kernel, FakeLocks(), self.pools, self.samples, self.clock)
         self.count = 0
         master = self.look().master
         assert master is not None
@@ -157,9 +159,10 @@ def test_who_inherited_from_what_is_put_back_is_too(bench: Bench, scope: Scope) 
 
 def test_without_the_right_it_is_said_what_cannot_be_done() -> None:
     kernel = FakeKernel()
-    assert unable(kernel) == ""
+    hands = OwnHands("", kernel, FakeClock())
+    assert unable(hands) == ""
     kernel.forbidden = lambda control: f"{control} is left alone: why; run as root"  # type: ignore[method-assign]
-    assert unable(kernel) == (
+    assert unable(hands) == (
         "nothing will be demoted by nice, autogroup or scheduling policy: nice is left alone: why; run as root"
     )
 

@@ -22,6 +22,7 @@ from nicety.scheduler.hands.places import AutogroupPlace, Cgroup, Control, Subje
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.ports import Wait
 from nicety.scheduler.testing.clock import FakeClock
+from nicety.scheduler.testing.hands import hands_with
 from nicety.scheduler.testing.kernel import FakeKernel
 from nicety.scheduler.testing.locks import FakeLocks
 
@@ -309,7 +310,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.kernel, self.clock, self.locks = FakeKernel(), FakeClock(), FakeLocks()
         self.ledger = Ledger(self.folder / "ledger.log", self.kernel.boot_id())
-        self.actuator = Acting(self.ledger, self.kernel, self.locks, {}, {}, self.clock)
+        self.actuator = Acting(hands_with(self.ledger, self.kernel, self.clock), self.kernel, self.locks, {}, {}, self.clock)
         self.waiter = self.kernel.start()
         self.count = 0
         self.groups: tuple[Group, ...] = ()
@@ -529,11 +530,10 @@ def test_a_process_that_has_the_policy_again_that_somebody_chose_for_it_is_not_d
 def test_what_was_made_faster_is_no_demotion(bench: Bench) -> None:
     holder = bench.kernel.start()
     bench.tick(holder)
-    bench.apply(Set(Control.NICE, ProcessPlace(holder), -5))
+    assert bench.apply(Set(Control.SLICE, ProcessPlace(holder), 100_000)).status is Status.APPLIED
     bench.held_by(holder)
     assert bench.actuator.relieve(bench.groups) is None
     assert bench.locks.reads == 0
-    assert bench.nice(holder) == -5
 
 
 def test_a_demotion_given_back_is_not_looked_at_any_more(bench: Bench) -> None:
@@ -573,4 +573,4 @@ def test_what_cannot_be_put_back_is_told_once_a_turn(bench: Bench) -> None:
 
 def test_observing_has_nothing_to_relieve(bench: Bench) -> None:
     bench.tick(bench.kernel.start())
-    assert Observing(bench.kernel, {}, {}).relieve(bench.groups) is None
+    assert Observing(bench.kernel, {}, {}, bench.kernel.forbidden).relieve(bench.groups) is None

@@ -18,7 +18,6 @@ from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, Snap
 from nicety.scheduler import daemon as module
 from nicety.scheduler.config.paths import Loaded, Paths
 from nicety.scheduler.config.sections import parse
-from nicety.scheduler.daemon import Daemon
 from nicety.scheduler.decision import Decision, Group, Outcome, Tick
 from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.hands.knobs.slices import LONGEST, SHORTEST
@@ -30,6 +29,7 @@ from nicety.scheduler.service.own import place as own_place
 from nicety.scheduler.service.own.budget import LEVELS
 from nicety.scheduler.service.own.ladder import Rest
 from nicety.scheduler.testing.clock import FakeClock
+from nicety.scheduler.testing.hands import daemon_in_process
 
 SECOND = 10**9
 CONFIG = '[daemon]\nmax_failures = 3\n[store]\ntraces = true\n[pools.jobs]\nkind = "command"\ncommand = ["true"]\n'
@@ -132,7 +132,7 @@ class FakePool:
 class Rig:
     """A daemon whose world is made of fakes. Only its files are real."""
 
-    def __init__(self, place: Path, lock: StateLock, config: str) -> None:
+    def __init__(self, place: Path, config: str) -> None:
         file = place / "nicety.toml"
         file.write_text(config)
         file.chmod(0o600)
@@ -143,7 +143,7 @@ class Rig:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "ProcSource", lambda **_: self.source)
             patch.setattr(module, "ControlSocket", self.open_socket)
-            self.daemon = daemon = Daemon(Loaded(parse(config), file), paths, lock, self.clock, act=True)
+            self.daemon = daemon = daemon_in_process(Loaded(parse(config), file), paths, self.clock, act=True)
         daemon._actuator._acting = self.actuator  # type: ignore[assignment]
         daemon._pools.adapters["jobs"] = self.pool
         self.events: list[str] = []
@@ -162,11 +162,11 @@ class Rig:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Callable[..., Rig]]:
-    with StateLock(tmp_path / "state") as lock:
+    with StateLock(tmp_path / "state"):
         rigs: list[Rig] = []
 
         def made(config: str = CONFIG) -> Rig:
-            rigs.append(Rig(tmp_path, lock, config))
+            rigs.append(Rig(tmp_path, config))
             return rigs[-1]
 
         yield made

@@ -1,6 +1,6 @@
 """Carries plans out: the intents go to the ledger, then the values to the kernel, then each is read back.
 
-Knows the ledger, the kernel, the clock and the pools. Must not know decisions beyond what their plans say.
+Knows the ledger, the kernel and the clock. Must not know decisions beyond what a order says of them.
 `docs/decisions/0003-ledger-and-undo.md` has the rules: what is durable when.
 """
 
@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..decision import Decision, Recycle, Restore, Set
-from ..hands.changes import Entry, EntryStatus, shown
-from ..hands.closing import Closing
-from ..hands.faults import Status, Trouble
-from ..hands.heirs import PASSES
-from ..hands.kernel import Clock, Kernel
-from ..hands.ledger import Ledger, LedgerError
-from ..hands.places import INHERITED, Knob, PoolPlace, leads, number
-from ..hands.restoring import Restorer
-from ..hands.sweep import is_ours
+from .changes import Entry, EntryStatus, shown
+from .closing import Closing
+from .faults import Status, Trouble
+from .heirs import PASSES
+from .kernel import Clock, Kernel
+from .ledger import Ledger, LedgerError
+from .limits import Limiter
 from .looks import knobs_of
-from .plans import ActionPlan, Edit, Planner
-from .pool_sizes import PoolSizes
+from .places import INHERITED, Knob, leads
+from .planning import Edit, Plan, Planner
+from .restoring import Restorer
+from .sweep import is_ours
 
 
 class Carrier:
@@ -32,30 +31,28 @@ class Carrier:
         kernel: Kernel,
         clock: Clock,
         planner: Planner,
-        sizes: PoolSizes,
         restorer: Restorer,
         closing: Closing,
+        limiter: Limiter,
     ) -> None:
         self._ledger = ledger
         self._kernel = kernel
         self._clock = clock
         self._boot_id = kernel.boot_id()
         self._planner = planner
-        self._sizes = sizes
         self._restorer = restorer
         self._closing = closing
+        self._limiter = limiter
 
-    def carry_out(self, plans: Sequence[ActionPlan]) -> None:
+    def carry_out(self, plans: Sequence[Plan]) -> None:
         """Record the intents of all plans in one durable write; then restore, then change, then follow threads that appeared
         meanwhile; then record all results in one write."""
         ids = self._intend(plans)
-        restores = {plan.subject: plan for plan in plans if isinstance(plan.decision.action, Restore) and plan.subject is not None}
+        restores = {plan.subject: plan for plan in plans if plan.order.value is None and plan.subject is not None}
         for subject, tally in self._restorer.put_back(list(restores)).items():
             restores[subject].tally = tally
         statuses: dict[int, EntryStatus] = {}
         for plan in plans:
-            if isinstance(plan.decision.action, Recycle) and plan.outcome is None:
-                plan.outcome = self._sizes.recycle(plan.decision, plan.decision.action)
             self._make(plan, ids, statuses)
         self._follow_threads(plans, statuses)
         if statuses:
@@ -63,29 +60,33 @@ class Carrier:
         for plan in plans:
             self._give_way(plan)
 
-    def _intend(self, plans: Sequence[ActionPlan]) -> dict[Knob, int]:
+    def _intend(self, plans: Sequence[Plan]) -> dict[Knob, int]:
         """Ids of the entries by place. If the ledger cannot be written, the edits are removed from the plans."""
         edits = [(plan, edit) for plan in plans for edit in plan.edits]
         if not edits:
             return {}
         wall, since = self._clock.wall(), self._kernel.uptime_ticks()
-        try:
-            ids = self._ledger.intend([self._entry(plan.decision, edit, wall, since) for plan, edit in edits])
-        except LedgerError as error:
+        trouble, ids = self._limiter.used(len(edits)), tuple[int, ...]()
+        if trouble is None:
+            try:
+                ids = self._ledger.intend([self._entry(plan, edit, wall, since) for plan, edit in edits])
+            except LedgerError as error:
+                trouble = Trouble(Status.BLOCKED, str(error))  # a disk failure says nothing about the mechanism
+        if trouble is not None:
             for plan in plans:
                 if plan.edits:
-                    plan.tally.trouble(Trouble(Status.BLOCKED, str(error)))  # a disk failure says nothing about the mechanism
+                    plan.tally.trouble(trouble)
                     plan.edits.clear()
             return {}
         return {edit.knob: number for (_, edit), number in zip(edits, ids, strict=True)}
 
-    def _entry(self, decision: Decision, edit: Edit, wall: int, since: int) -> Entry:
+    def _entry(self, plan: Plan, edit: Edit, wall: int, since: int) -> Entry:
         kin = edit.kin
         return Entry(
             id=0,
             boot_id=self._boot_id,
-            decision=decision.id,
-            target=decision.target,
+            decision=plan.order.decision,
+            target=plan.order.target,
             wall=wall,
             knob=edit.knob,
             session=None if kin is None else kin.session,
@@ -97,21 +98,17 @@ class Carrier:
             status=EntryStatus.INTENT,
         )
 
-    def _make(self, plan: ActionPlan, ids: Mapping[Knob, int], statuses: dict[int, EntryStatus]) -> None:
+    def _make(self, plan: Plan, ids: Mapping[Knob, int], statuses: dict[int, EntryStatus]) -> None:
         """Make the edits of a plan whose intents are durable. `statuses` gets the result of each edit, if it is known."""
+        became = self._limiter.became(plan.order) if plan.edits else None
         for edit in plan.edits:
-            on = edit.knob.on
-            status = self._resize(plan, on.name, number(edit.new)) if isinstance(on, PoolPlace) else self._change(plan, edit)
+            status = self._change(plan, edit, became)
             if status is not None:
                 statuses[ids[edit.knob]] = status
 
-    def _resize(self, plan: ActionPlan, name: str, size: int) -> EntryStatus:
-        plan.outcome = self._sizes.resize(plan.decision, name, size)
-        return EntryStatus.DONE if plan.outcome.status in (Status.APPLIED, Status.UNCHANGED) else EntryStatus.FAILED
-
-    def _change(self, plan: ActionPlan, edit: Edit) -> EntryStatus | None:
-        """Write a value and read it back. None: its entry stays open."""
-        trouble = self._kernel.write(edit.knob, edit.old, edit.new)
+    def _change(self, plan: Plan, edit: Edit, became: Trouble | None) -> EntryStatus | None:
+        """Write a value and read it back. `became`: why nothing is written. None: its entry stays open."""
+        trouble = became or self._kernel.write(edit.knob, edit.old, edit.new)
         if trouble is not None:
             plan.tally.trouble(trouble)
             return self._doubt(edit, trouble)
@@ -145,22 +142,21 @@ class Carrier:
             return EntryStatus.FAILED
         return None
 
-    def _follow_threads(self, plans: Sequence[ActionPlan], statuses: dict[int, EntryStatus]) -> None:
+    def _follow_threads(self, plans: Sequence[Plan], statuses: dict[int, EntryStatus]) -> None:
         """Change threads started while the others were changed: each pass plans, records and changes those not yet seen."""
         watched = [
-            (plan, action)
+            plan
             for plan in plans
-            if isinstance(action := plan.decision.action, Set) and plan.tally.changed and not plan.tally.foreign
-            if action.control in INHERITED
+            if plan.order.value is not None and plan.tally.changed and not plan.tally.foreign and plan.order.control in INHERITED
         ]
         for _ in range(PASSES):
-            news: list[ActionPlan] = []
-            for plan, action in watched:
-                knobs = knobs_of(self._kernel, action)
+            news: list[Plan] = []
+            for plan in watched:
+                knobs = knobs_of(self._kernel, plan.order)
                 fresh = [] if isinstance(knobs, Trouble) else [knob for knob in knobs if knob not in plan.seen]
                 if fresh:
-                    more = ActionPlan(plan.decision, plan.what, tally=plan.tally, foreign=plan.foreign)
-                    self._planner.look(more, action, fresh)
+                    more = Plan(plan.order, plan.what, plan.tally, plan.foreign)
+                    self._planner.look(more, fresh)
                     plan.seen |= more.seen
                     news.append(more)
             if not news:
@@ -168,10 +164,10 @@ class Carrier:
             ids = self._intend(news)
             for more in news:
                 self._make(more, ids, statuses)
-        for plan, _ in watched:
+        for plan in watched:
             plan.tally.notes.append(f"threads started faster than {PASSES} scans could find them: some may be unchanged")
 
-    def _give_way(self, plan: ActionPlan) -> None:
+    def _give_way(self, plan: Plan) -> None:
         """Close the entries of values that somebody else has changed, and restore our other changes to the plan's process, so that
         no process is left half changed. renice(1) changes only the first thread, but it is meant for the process."""
         if not plan.tally.foreign:
@@ -179,8 +175,7 @@ class Carrier:
         foreign = {
             edit.knob: chain
             for edit in plan.edits
-            if not isinstance(edit.knob.on, PoolPlace)
-            and (chain := self._ledger.chain(edit.knob)) is not None
+            if (chain := self._ledger.chain(edit.knob)) is not None
             and not is_ours(self._kernel, chain, self._kernel.read(edit.knob))
         }
         restored = self._closing.give_way(plan.foreign | foreign, plan.subject)

@@ -1,0 +1,215 @@
+"""The limits of the hands: what they never change, whatever a policy decided.
+
+A order is only ever for less: lower priority, less weight, fewer CPUs, another slice. Nothing ever gets more than it had before our
+first change. Knows the kernel and the clock as ports. Must not know the ledger or decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+
+from ...models.identity import ProcId
+from ...models.lean import NamedTuple
+from .faults import Status, Trouble
+from .fences import Limits
+from .kernel import Clock, Kernel
+from .looks import Order
+from .places import Cgroup, Control, Value
+
+LEAST_MEMORY = 16 << 20
+"""Least bytes that a fence leaves to a process (chosen): with less it would only page."""
+
+LEAST_CPU = 10
+"""Least thousandths of a core that a fence leaves to a process (chosen)."""
+
+OFTEN = 30
+"""Times a minute that the same thing may be changed (chosen): a decision is followed by a cooldown of seconds."""
+
+MINUTE_NS = 60_000_000_000
+
+_SCHED_OTHER, _SCHED_BATCH, _SCHED_IDLE = 0, 3, 5  # each lowers a thread more than the one before: sched(7)
+_VALUES = {
+    Control.NICE: range(20),
+    Control.AUTOGROUP: range(20),
+    Control.POLICY: (_SCHED_OTHER, _SCHED_BATCH, _SCHED_IDLE),
+    Control.CPU_SHARES: range(2, (1 << 18) + 1),
+    Control.CPU_WEIGHT: range(1, 10_001),
+    Control.CPU_IDLE: (0, 1),
+    Control.SLICE: range(100_000_001),  # ns; the kernel's own limits are in `knobs/slices.py`
+}
+"""The values that may be set. None is real-time, and none is set that `favours` its process."""
+
+_WEIGHTS = (Control.CPU_SHARES, Control.CPU_WEIGHT)
+
+
+PROTECT = ("systemd*", "sshd*", "dbus-*", "login", "agetty", "Xorg", "gnome-shell")
+"""Patterns of programs that are never touched unless the configuration has others."""
+
+
+class Bounds(NamedTuple):
+    """What the configuration adds to the fixed limits: `[guard]`."""
+
+    protect: tuple[str, ...] = PROTECT  # patterns of programs that are never touched
+    users: tuple[int, ...] = ()  # whose processes may be changed; (): everybody's
+    values_per_minute: int = 20_000
+
+
+NO_BOUNDS = Bounds()
+"""Only the fixed limits."""
+
+
+class Limiter:
+    """Refuses orders. `own`: processes that are never touched, besides pid 1, kernel threads, this one and its ancestors."""
+
+    def __init__(self, kernel: Kernel, clock: Clock, bounds: Bounds, own: Iterable[int] = ()) -> None:
+        self._kernel = kernel
+        self._clock = clock
+        self._bounds = bounds
+        self._given = {1, *own}
+        self._never: frozenset[int] | None = None  # pids: of these, of this process and of its ancestors
+        self._sessions: dict[int, list[ProcId]] | None = None  # of the present batch
+        self._began = clock.monotonic()
+        self._values = 0  # changed in this minute
+        self._times: dict[tuple[Control, ProcId | Cgroup], int] = {}  # in this minute
+
+    def begin(self) -> None:
+        """A new batch of orders: what was seen for the last one is old."""
+        self._sessions = None
+
+    def objection(self, order: Order) -> Trouble | None:
+        """Why this must not be done; None if it may be."""
+        wrong = _out_of_range(order)
+        if wrong:
+            return Trouble(Status.REFUSED, f"beyond the limits of the hands: {wrong}")
+        often = self._too_often(order)
+        if often is not None:
+            return often
+        if isinstance(order.on, Cgroup):
+            if not order.on.path.strip("/"):
+                return Trouble(Status.REFUSED, "beyond the limits of the hands: the root cgroup is never changed")
+            return self._touches(order.control, order.on)
+        found = self._process(order.on) or self.became(order)
+        if found is None and order.control is Control.AUTOGROUP:
+            found = self._touches(order.control, order.on)
+        return found
+
+    def became(self, order: Order) -> Trouble | None:
+        """Why the process is not the one that was decided about any more; None if it is."""
+        if not isinstance(order.on, ProcId) or order.control is Control.AUTOGROUP:
+            return None
+        who = self._kernel.who(order.on)
+        if isinstance(who, Trouble):
+            return who
+        if who.rights != who.user:
+            return Trouble(Status.REFUSED, f"pid {order.on.pid} is a set-uid program: it is never changed")
+        if order.program is not None and who.program != order.program:
+            text = f"pid {order.on.pid} has become {who.program!r} since this was decided about {order.program!r}"
+            return Trouble(Status.LATER, text)
+        return None
+
+    def used(self, values: int) -> Trouble | None:
+        """Count values about to be changed; why they must wait, None if they need not."""
+        self._turn()
+        if self._values + values > self._bounds.values_per_minute:
+            return Trouble(Status.LATER, f"more than {self._bounds.values_per_minute} values a minute are not changed")
+        self._values += values
+        return None
+
+    def _too_often(self, order: Order) -> Trouble | None:
+        self._turn()
+        key = order.control, order.on
+        times = self._times[key] = self._times.get(key, 0) + 1
+        return Trouble(Status.LATER, f"this was asked for {OFTEN} times in a minute") if times > OFTEN else None
+
+    def _turn(self) -> None:
+        """Begin another minute when the last one is over."""
+        now = self._clock.monotonic()
+        if now - self._began >= MINUTE_NS:
+            self._began, self._values, self._times = now, 0, {}
+
+    def _process(self, process: ProcId) -> Trouble | None:
+        """Why this process is never touched."""
+        if process.pid in self._own():
+            return _never(process, "it is the machine's or nicety's own")
+        who = self._kernel.who(process)
+        if isinstance(who, Trouble):
+            return who
+        if who.kernel:
+            return _never(process, "it is a thread of the kernel")
+        if any(fnmatchcase(who.program, pattern) for pattern in self._bounds.protect):
+            return _never(process, f"guard.protect names {who.program!r}")
+        if self._bounds.users and who.user not in self._bounds.users:
+            return _never(process, f"guard.users does not name user {who.user}")
+        return None
+
+    def _touches(self, control: Control, on: ProcId | Cgroup) -> Trouble | None:
+        """Why a session or a cgroup is never touched: a process in it is not."""
+        inside = self._kernel.inside(on) if isinstance(on, Cgroup) else self._in_session_of(on)
+        if isinstance(inside, Trouble):
+            return inside
+        for process in inside:
+            found = self._process(process)
+            if found is not None and found.status is not Status.VANISHED:
+                return Trouble(found.status, f"{control} would take along a process: {found.text}")
+        return None
+
+    def _in_session_of(self, process: ProcId) -> Sequence[ProcId] | Trouble:
+        """The processes of its session."""
+        kin = self._kernel.kin_of(process)
+        if isinstance(kin, Trouble):
+            return kin
+        if self._sessions is None:
+            scan = self._kernel.kin()
+            if scan.unread is not None:
+                return scan.unread
+            self._sessions = {}
+            for each in scan.kin:
+                self._sessions.setdefault(each.session, []).append(each.id)
+        return self._sessions.get(kin.session, ())
+
+    def _own(self) -> frozenset[int]:
+        """Pids that are never touched."""
+        if self._never is None:
+            own = self._kernel.itself().pid
+            parents = {kin.id.pid: kin.parent for kin in self._kernel.kin().kin}
+            found = set[int]()
+            while own and own not in found:
+                found.add(own)
+                own = parents.get(own, 0)
+            self._never = frozenset(found | self._given)
+        return self._never
+
+
+def _never(process: ProcId, why: str) -> Trouble:
+    return Trouble(Status.REFUSED, f"pid {process.pid} is never touched: {why}")
+
+
+def _out_of_range(order: Order) -> str:
+    """What is wrong with the value; "" if it may be set."""
+    value = order.value
+    if order.control is Control.AFFINITY:
+        good = isinstance(value, tuple) and bool(value) and all(0 <= cpu < 1 << 16 for cpu in value)
+        return "" if good else f"{value!r} is no list of CPUs"
+    if order.control is Control.FENCE:
+        return _fence(value)
+    allowed = _VALUES.get(order.control)
+    if allowed is None or not isinstance(value, int) or value not in allowed:
+        return f"{order.control} is never set to {value!r}"
+    return ""
+
+
+def _fence(value: Value | None) -> str:
+    if not isinstance(value, tuple) or len(value) not in (3, 4) or min(value) < 0 or not any(value):
+        return f"{value!r} are not the limits of a fence"
+    cpu, memory, _, weight = Limits(*value)
+    if 0 < cpu < LEAST_CPU or 0 < memory < LEAST_MEMORY or weight > 100:
+        return f"a fence leaves at least {LEAST_CPU / 1000:g} cores and {LEAST_MEMORY >> 20} MiB, and its weight is 100 at most"
+    return ""
+
+
+def favours(control: Control, first: Value, new: Value) -> bool:
+    """Whether a value gives a process more than it had before our first change. A slice only says when, not how much."""
+    if not isinstance(first, int) or not isinstance(new, int) or control in (Control.SLICE, Control.FENCE):
+        return False
+    return new > first if control in _WEIGHTS else new < first

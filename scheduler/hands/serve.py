@@ -1,0 +1,283 @@
+"""The hands as a process of their own: they serve one brain over one socket, and put everything back when it is gone.
+
+The brain is at the other end: nothing that it says is believed. It can ask for what `operations` names, within the
+limits of `limits.py`, and in no other way reach the ledger or a knob. When the connection ends without "farewell", the brain has
+died. The hands have sentries of their own: `sentry.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from ...models.lean import Protocol
+from .clock import SystemClock
+from .guarding import Guarding
+from .kernel import Clock, Kernel
+from .knobs.control import LinuxKernel
+from .ledger import LedgerError, StateBusyError, StateLock
+from .lines import text_of
+from .messages import list_of, order_of, status_of, subject_of, subject_record
+from .own import OwnHands
+from .places import Control, PoolPlace
+from .saying import say
+from .settings import HandsSettings, SettingsError, read
+from .tally import Done
+from .urgent import be_called, calm_down, hurry
+from .wire import LONGEST_REQUEST, VERSION, Channel, GoneError, Operation, RefusedError, Result, answer
+
+ORDERS = 4096
+"""Most orders, subjects or entries in one request (chosen)."""
+
+PATIENCE = 5.0
+"""Seconds to wait while a sentry has the state directory (chosen: it takes less than one)."""
+
+TRIES, AGAIN = 3, 0.5
+"""How often to put everything back when the brain has died, and the seconds between (chosen)."""
+
+NAME = "nicety-hands"
+"""What ps(1) and top(1) show."""
+
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
+"""What is meant for the brain. A service manager sends SIGTERM to all of a unit; the hands end when the brain has."""
+
+_FAIR = ("applied", "unchanged", "vanished", "foreign")
+
+
+class Guards(Protocol):
+    """What the server needs of `guarding.Guarding`."""
+
+    pid: int | None
+    trouble: str
+
+    def keep(self) -> None:
+        """Have sentries."""
+
+    def dismiss(self) -> None:
+        """End them."""
+
+
+class Server:
+    """Serves one brain. The caller must hold the lock of the state directory. `more`: operations besides those here."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        hands: OwnHands,
+        guarding: Guards,
+        settings: HandsSettings,
+        more: Mapping[str, Operation] | None = None,
+    ) -> None:
+        self._channel = channel
+        self._hands = hands
+        self._guarding = guarding
+        self._undo_on_exit = settings.undo_on_exit
+        self._operations = {**self.operations(), **(more or {})}
+        self._greeted = self._parted = False
+
+    def operations(self) -> dict[str, Operation]:
+        """What a brain may ask for."""
+        return {
+            "hello": self._hello,
+            "recover": self._recover,
+            "open": self._open,
+            "forbidden": self._forbidden,
+            "change": self._change,
+            "put back": self._put_back,
+            "sweep": self._sweep,
+            "undo": self._undo,
+            "resize": self._resize,
+            "settle": self._settle,
+            "farewell": self._farewell,
+        }
+
+    def run(self) -> None:
+        """Serve until the brain has ended. Then nothing of ours is in force, unless it ended well and changes are to stay."""
+        try:
+            while not self._parted:
+                answer(self._channel, self._operations if self._greeted else {"hello": self._hello})
+        except GoneError:
+            pass
+        if not self._parted:
+            hurry()
+            self._put_all_back()
+        elif self._undo_on_exit and self._hands.is_open:
+            self._hands.undo(())
+        self._channel.close()
+        self._guarding.dismiss()
+        self._hands.close()
+
+    # --- operations ------------------------------------------------------------------------------------------------------------
+
+    def _hello(self, arguments: Sequence[object]) -> Result:
+        if list(arguments) != [VERSION]:
+            raise RefusedError(f"these hands speak version {VERSION} of the protocol")
+        self._greeted = True
+        return [os.getpid()], ()
+
+    def _recover(self, arguments: Sequence[object]) -> Result:
+        _none(arguments)
+        try:
+            notes, done = self._hands.recover()
+        except LedgerError as error:
+            return self._said({"trouble": str(error)})
+        return self._said({"notes": notes, "done": done})
+
+    def _open(self, arguments: Sequence[object]) -> Result:
+        _none(arguments)
+        try:
+            notes = self._hands.open()
+        except LedgerError as error:
+            return self._said({"trouble": str(error)})
+        if self._undo_on_exit:
+            self._guarding.keep()
+        return self._said({"notes": notes})
+
+    def _forbidden(self, arguments: Sequence[object]) -> Result:
+        (control,) = arguments
+        return self._hands.forbidden(Control(text_of(control))), ()
+
+    def _change(self, arguments: Sequence[object]) -> Result:
+        (orders,) = arguments
+        asked = [order_of(record) for record in list_of(orders, ORDERS)]
+        self._opened()
+        return self._said({"done": self._hands.change(asked)})
+
+    def _put_back(self, arguments: Sequence[object]) -> Result:
+        (subjects,) = arguments
+        asked = [subject_of(record) for record in list_of(subjects, ORDERS)]
+        self._opened()
+        done = self._hands.put_back([subject for subject in asked if not isinstance(subject.on, PoolPlace)])
+        return self._said({"done": [[subject_record(subject), each] for subject, each in done.items()]})
+
+    def _sweep(self, arguments: Sequence[object]) -> Result:
+        _none(arguments)
+        self._opened()
+        if self._undo_on_exit:
+            self._guarding.keep()
+        return self._said({"done": self._hands.sweep()})
+
+    def _undo(self, arguments: Sequence[object]) -> Result:
+        (kept,) = arguments
+        asked = [subject_of(record) for record in list_of(kept, ORDERS)]
+        self._opened()
+        hurry()
+        try:
+            return self._said({"done": self._hands.undo(asked)})
+        finally:
+            calm_down()
+
+    def _resize(self, arguments: Sequence[object]) -> Result:
+        decision, target, place, first, old, new = arguments
+        pool = subject_of(place).on
+        sizes = [size for size in (first, old, new) if isinstance(size, int) and 0 <= size < 1 << 20]
+        if not isinstance(pool, PoolPlace) or len(sizes) != 3 or not isinstance(decision, str) or not isinstance(target, str):
+            raise RefusedError("no size of a pool")
+        self._opened()
+        try:
+            number = self._hands.resize(decision, target, pool, *sizes)
+        except LedgerError as error:
+            return self._said({"trouble": str(error)})
+        return self._said({"number": number})
+
+    def _settle(self, arguments: Sequence[object]) -> Result:
+        (pairs,) = arguments
+        statuses = dict(status_of(*list_of(pair, 2)) for pair in list_of(pairs, ORDERS))
+        self._opened()
+        self._hands.settle(statuses)
+        return self._said({})
+
+    def _farewell(self, arguments: Sequence[object]) -> Result:
+        _none(arguments)
+        self._parted = True
+        return None, ()
+
+    # --- below -----------------------------------------------------------------------------------------------------------------
+
+    def _opened(self) -> None:
+        if not self._hands.is_open:
+            raise RefusedError("the ledger is not open")
+
+    def _said(self, result: dict[str, object]) -> Result:
+        """A result, with what the brain needs to follow the ledger."""
+        guards = [self._guarding.pid, self._guarding.trouble]
+        return {**result, "news": self._hands.news(), "ledger": self._hands.trouble, "sentries": guards}, ()
+
+    def _put_all_back(self) -> None:
+        """The brain has died: put everything back, and say so in its log."""
+        if not self._hands.is_open:
+            return
+        for number in range(TRIES):
+            done = self._hands.undo(())
+            if done:
+                say(4, _in_words(done))
+            pools = {entry.knob.on.name for entry in self._hands.book.outstanding() if isinstance(entry.knob.on, PoolPlace)}
+            if pools:
+                say(4, f"the daemon died; pools keep their size ({', '.join(sorted(pools))}): `nicety undo` puts it back")
+            if all(each.status in _FAIR for each in done):
+                return
+            if number < TRIES - 1:
+                time.sleep(AGAIN)
+
+
+def _none(arguments: Sequence[object]) -> None:
+    if arguments:
+        raise RefusedError("no arguments are expected")
+
+
+def _in_words(done: Sequence[Done]) -> str:
+    """What was put back, in a sentence."""
+    changed = sum(each.changed for each in done)
+    left = [each for each in done if each.status not in ("applied", "unchanged", "vanished")]
+    text = f"the daemon died; its hands put {changed} values back"
+    return f"{text}, and left {len(left)}: " + "; ".join(each.detail for each in left[:3]) if left else text
+
+
+def serve(sock: socket.socket, state_dir: str, settings: HandsSettings, kernel: Kernel, clock: Clock, own: Sequence[int]) -> None:
+    """Serve the brain at the other end of `sock`. `own`: its pid, which is never touched."""
+    channel = Channel(sock, LONGEST_REQUEST)
+    hands = OwnHands(state_dir, kernel, clock, settings.bounds, own)
+    Server(channel, hands, Guarding(state_dir), settings).run()
+
+
+def refuse(sock: socket.socket, kind: str, text: str) -> None:
+    """Tell a brain why it is not served."""
+    channel = Channel(sock, LONGEST_REQUEST)
+    try:
+        answer(channel, {"hello": lambda _: ([kind, text], ())})
+    except GoneError:
+        pass
+    channel.close()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`serve STATE_DIR CONFIG`, started by a daemon that runs as root, with a socket as its stdin. CONFIG "": the defaults."""
+    state_dir, config = arguments
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    sock = socket.socket(fileno=os.dup(0))
+    devnull = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(devnull, 0)
+    os.close(devnull)
+    brain = os.getppid()
+    os.setsid()
+    be_called(NAME)
+    try:
+        settings = read(config)
+        with StateLock(state_dir, PATIENCE):
+            serve(sock, state_dir, settings, LinuxKernel(), SystemClock(), (brain,))
+    except StateBusyError as error:
+        refuse(sock, "busy", str(error))
+        return 1
+    except (LedgerError, SettingsError) as error:
+        refuse(sock, "trouble", str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
