@@ -1,4 +1,4 @@
-"""The `nicety` program. Undo is tried with the standard library alone first: it must work when nothing else does."""
+"""The `nicety` program. Undo and the hands need the standard library alone: they must work when nothing else does."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ def main() -> None:
             code = 1
         if code != _MORE:
             sys.exit(code)
+    if sys.argv[1:2] == ["hands"] and "--help" not in sys.argv:
+        from .hands.service import main as hands
+
+        sys.exit(hands(sys.argv[2:], os.environ))
     from .cli import main as whole
 
     whole()

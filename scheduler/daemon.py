@@ -19,7 +19,7 @@ from functools import partial
 import msgspec
 
 from .. import __version__
-from .act.hands_apart import start_hands
+from .act.hands_apart import reach_hands, start_hands
 from .act.scoped import Scoped
 from .act.sentries import Sentries, Watchers
 from .act.undo import SENTRY_SECONDS, recover
@@ -85,11 +85,12 @@ def run(
     cannot start; nothing has been changed then.
     """
     private_directory(paths.root)
-    if os.geteuid() != 0:  # an ordinary user has no rights that another process could hold
+    where = os.environ.get("NICETY_HANDS", "")
+    if not where and os.geteuid() != 0:  # an ordinary user has no rights that another process could hold
         with StateLock(paths.root, SENTRY_SECONDS):
             hands = own_hands(loaded.config, paths)
             return _run(Daemon(loaded, paths, hands, Sentries(paths.root), SystemClock(), act, things, act_seconds), duration)
-    apart = start_hands(paths.root, loaded.path)
+    apart = reach_hands(where) if where else start_hands(paths.root, loaded.path)
     try:
         return _run(Daemon(loaded, paths, apart, apart.sentries, SystemClock(), act, things, act_seconds), duration)
     finally:

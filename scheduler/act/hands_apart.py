@@ -6,6 +6,7 @@ The daemon keeps a copy of the ledger's book, which each reply brings up to date
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -182,3 +183,14 @@ def start_hands(state_dir: Path, config: Path | None) -> HandsApart:
         ours.close()
         process.wait()
         raise
+
+
+def reach_hands(path: str) -> HandsApart:
+    """The hands that listen at this socket. Errors as `HandsApart`."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(path)
+    except OSError as error:
+        sock.close()
+        raise LedgerError(f"the hands at {path} cannot be reached ({error.strerror}); is nicety-hands running?") from None
+    return HandsApart(Channel(sock))

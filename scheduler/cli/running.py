@@ -159,6 +159,20 @@ def run(
     raise typer.Exit(daemon.run(loaded, paths, act=act, duration=duration, things=things or (), act_seconds=act_seconds))
 
 
+@command("hands", "nicety hands --state-dir /var/lib/nicety")
+def hands(context: typer.Context, config: ConfigOption = None, state_dir: StateOption = None) -> None:
+    """Serve the privileged half of nicety: for the unit nicety-hands.
+
+    It holds the ledger and changes values in the kernel for a `nicety run` without rights, which finds it by $NICETY_HANDS. Its
+    service manager passes it a listening unix socket (sd_listen_fds). When that `nicety run` ends, everything is put back.
+    """
+    from ..hands.service import main
+
+    named: Named = context.obj
+    options = {"--config": config or named.config, "--state-dir": state_dir or named.state_dir}
+    raise typer.Exit(main([word for name, value in options.items() if value for word in (name, str(value))], os.environ))
+
+
 def _intention(acting: bool, undo: bool) -> str:
     if not acting:
         return "observing: nothing is changed; --act carries decisions out"

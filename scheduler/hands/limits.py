@@ -60,18 +60,23 @@ NO_BOUNDS = Bounds()
 
 
 class Limiter:
-    """Refuses orders. `own`: processes that are never touched, besides pid 1, kernel threads, this one and its ancestors."""
+    """Refuses orders. Never touches pid 1, threads of the kernel, this process and its ancestors, nor what `spare` names."""
 
-    def __init__(self, kernel: Kernel, clock: Clock, bounds: Bounds, own: Iterable[int] = ()) -> None:
+    def __init__(self, kernel: Kernel, clock: Clock, bounds: Bounds) -> None:
         self._kernel = kernel
         self._clock = clock
         self._bounds = bounds
-        self._given = {1, *own}
+        self._given = {1}
         self._never: frozenset[int] | None = None  # pids: of these, of this process and of its ancestors
         self._sessions: dict[int, list[ProcId]] | None = None  # of the present batch
         self._began = clock.monotonic()
         self._values = 0  # changed in this minute
         self._times: dict[tuple[Control, ProcId | Cgroup], int] = {}  # in this minute
+
+    def spare(self, pids: Iterable[int]) -> None:
+        """Never touch these processes from now on."""
+        self._given.update(pids)
+        self._never = None
 
     def begin(self) -> None:
         """A new batch of orders: what was seen for the last one is old."""

@@ -46,19 +46,21 @@ class _Open:
 class OwnHands:
     """`ports.Hands` in this process. The caller must hold the lock of the state directory.
 
-    `own`: pids that are never touched, besides this process and its ancestors.
+    It never touches its own process and its ancestors, nor what `spare` names.
     """
 
-    def __init__(
-        self, state_dir: str | os.PathLike[str], kernel: Kernel, clock: Clock, bounds: Bounds = NO_BOUNDS, own: Iterable[int] = ()
-    ) -> None:
+    def __init__(self, state_dir: str | os.PathLike[str], kernel: Kernel, clock: Clock, bounds: Bounds = NO_BOUNDS) -> None:
         self.book = Book()
         self.gone = ""
         self._state_dir = os.fspath(state_dir)
         self._kernel = kernel
         self._clock = clock
-        self._limiter = Limiter(kernel, clock, bounds, own)
+        self._limiter = Limiter(kernel, clock, bounds)
         self._open: _Open | None = None
+
+    def spare(self, pids: Iterable[int]) -> None:
+        """Never touch these processes from now on."""
+        self._limiter.spare(pids)
 
     def recover(self) -> tuple[tuple[Note, ...], tuple[Done, ...]]:
         """See `ports.Hands`."""

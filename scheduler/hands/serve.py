@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from ...models.lean import Protocol
 from .clock import SystemClock
 from .guarding import Guarding
-from .kernel import Clock, Kernel
 from .knobs.control import LinuxKernel
 from .ledger import LedgerError, StateBusyError, StateLock
 from .lines import text_of
@@ -237,13 +236,6 @@ def _in_words(done: Sequence[Done]) -> str:
     return f"{text}, and left {len(left)}: " + "; ".join(each.detail for each in left[:3]) if left else text
 
 
-def serve(sock: socket.socket, state_dir: str, settings: HandsSettings, kernel: Kernel, clock: Clock, own: Sequence[int]) -> None:
-    """Serve the brain at the other end of `sock`. `own`: its pid, which is never touched."""
-    channel = Channel(sock, LONGEST_REQUEST)
-    hands = OwnHands(state_dir, kernel, clock, settings.bounds, own)
-    Server(channel, hands, Guarding(state_dir), settings).run()
-
-
 def refuse(sock: socket.socket, kind: str, text: str) -> None:
     """Tell a brain why it is not served."""
     channel = Channel(sock, LONGEST_REQUEST)
@@ -269,7 +261,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings = read(config)
         with StateLock(state_dir, PATIENCE):
-            serve(sock, state_dir, settings, LinuxKernel(), SystemClock(), (brain,))
+            hands = OwnHands(state_dir, LinuxKernel(), SystemClock(), settings.bounds)
+            hands.spare([brain])
+            Server(Channel(sock, LONGEST_REQUEST), hands, Guarding(state_dir), settings).run()
     except StateBusyError as error:
         refuse(sock, "busy", str(error))
         return 1

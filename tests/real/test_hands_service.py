@@ -1,0 +1,168 @@
+"""`nicety hands` as a service: a socket passed as systemd does, and brains that come and go, one of another user without rights."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nicety.models.identity import ProcId
+from nicety.scheduler.act.hands_apart import HandsApart, reach_hands
+from nicety.scheduler.hands.ledger import LedgerError, StateBusyError, StateLock, open_changes
+from nicety.scheduler.hands.looks import Order
+from nicety.scheduler.hands.places import Control
+from nicety.scheduler.hands.wire import GoneError
+from nicety.scheduler.testing.puppet import Puppet
+from nicety.scheduler.testing.sentries import sentries_of
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only CAP_SYS_NICE can lower a nice again"),
+]
+
+START = """
+import os, sys
+os.dup2(int(sys.argv.pop(1)), 3)
+os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+os.execv(sys.executable, [sys.executable, "-m", "nicety.scheduler", "hands", *sys.argv[1:]])
+"""
+
+BRAIN = """
+import os, sys
+from nicety.models.identity import ProcId
+from nicety.scheduler.act.hands_apart import reach_hands
+from nicety.scheduler.hands.looks import Order
+from nicety.scheduler.hands.places import Control
+path, pid, start = sys.argv[1:]
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+hands = reach_hands(path)
+hands.open()
+process = ProcId(int(pid), int(start))
+try:
+    os.setpriority(os.PRIO_PROCESS, process.pid, 12)
+except PermissionError:
+    print("denied", flush=True)
+for done in hands.change([Order("s-0.1", "t", Control.NICE, process, 12), Order("s-0.2", "t", Control.NICE, ProcId(1, 0), 12)]):
+    print(done.status, flush=True)
+sys.stdin.read()
+"""
+
+
+class Service:
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.state, self.path = folder / "state", folder / "hands.sock"
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(os.fspath(self.path))
+        listener.listen()
+        self.path.chmod(0o666)
+        command = [sys.executable, "-c", START, str(listener.fileno()), "--state-dir", str(self.state), *options]
+        with listener:
+            self.process = subprocess.Popen(command, pass_fds=[listener.fileno()], stderr=subprocess.PIPE, text=True)
+
+    def connect(self) -> HandsApart:
+        hands = reach_hands(os.fspath(self.path))
+        hands.open()
+        return hands
+
+
+@pytest.fixture
+def puppet() -> Iterator[Puppet]:
+    with Puppet() as made:
+        yield made
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    folder = Path(tempfile.mkdtemp(prefix="nicety-"))  # where another user reaches the socket
+    folder.chmod(0o711)
+    made = Service(folder)
+    yield made
+    if made.process.poll() is None:
+        made.process.kill()
+    for pid in sentries_of(made.state):
+        os.kill(pid, signal.SIGKILL)
+    made.process.communicate()
+    shutil.rmtree(folder)
+
+
+def nice(process: ProcId) -> int:
+    return os.getpriority(os.PRIO_PROCESS, process.pid)
+
+
+def lower(hands: HandsApart, process: ProcId) -> None:
+    (done,) = hands.change([Order("s-0.1", "t", Control.NICE, process, 12)])
+    assert (done.status, nice(process)) == ("applied", 12)
+
+
+def within(seconds: float, condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def test_one_brain_after_the_other_is_served_and_nothing_of_a_dead_one_stays(service: Service, puppet: Puppet) -> None:
+    for _ in range(2):
+        hands = service.connect()
+        lower(hands, puppet.id)
+        hands._channel.close()
+        assert within(2.0, lambda: nice(puppet.id) == 0)
+    with pytest.raises(StateBusyError):
+        StateLock(service.state)
+    hands = service.connect()
+    lower(hands, puppet.id)
+    service.process.send_signal(signal.SIGTERM)
+    _, log = service.process.communicate(timeout=10)
+    assert (service.process.returncode, nice(puppet.id), sentries_of(service.state)) == (0, 0, [])
+    assert log.count("the daemon died; its hands put 1 values back") == 2
+    hands.close()
+
+
+def test_when_the_hands_are_killed_their_sentries_put_everything_back(service: Service, puppet: Puppet) -> None:
+    hands = service.connect()
+    lower(hands, puppet.id)
+    assert hands.sentries.pid in sentries_of(service.state)
+    service.process.kill()
+    assert within(2.0, lambda: nice(puppet.id) == 0)
+    assert within(2.0, lambda: sentries_of(service.state) == [])
+    assert open_changes(str(service.state)) == []
+    _, log = service.process.communicate(timeout=10)
+    assert "the hands died; a sentry put 1 values back" in log
+    with pytest.raises(GoneError):
+        hands.sweep()
+    hands.close()
+
+
+def test_a_brain_of_another_user_without_rights_changes_what_it_may_not_change_itself(service: Service, puppet: Puppet) -> None:
+    command = [sys.executable, "-c", BRAIN, os.fspath(service.path), *map(str, puppet.id)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as brain:
+        assert brain.stdin is not None
+        assert brain.stdout is not None
+        assert [brain.stdout.readline().strip() for _ in range(3)] == ["denied", "applied", "refused"]
+        assert nice(puppet.id) == 12
+        brain.kill()
+    assert within(2.0, lambda: nice(puppet.id) == 0)
+
+
+def test_a_wrong_call_says_what_is_wrong(tmp_path: Path) -> None:
+    config = tmp_path / "nicety.toml"
+    config.write_text("[guard]\nusers = 3\n")
+    command = [sys.executable, "-m", "nicety.scheduler", "hands", "--state-dir", str(tmp_path / "state")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "no socket was passed" in done.stderr) == (2, True)
+    with pytest.raises(LedgerError, match="cannot be reached"):
+        reach_hands(str(tmp_path / "none"))
+    made = Service(tmp_path, "--config", str(config))
+    _, log = made.process.communicate(timeout=10)
+    assert (made.process.returncode, "guard.users is no list of uids" in log) == (1, True)
