@@ -19,7 +19,7 @@ from functools import partial
 import msgspec
 
 from .. import __version__
-from .act.hands_apart import reach_hands, start_hands
+from .act.hands_apart import HandsApart, reach_hands, start_hands
 from .act.scoped import Scoped
 from .act.sentries import Sentries, Watchers
 from .act.undo import SENTRY_SECONDS, recover
@@ -135,7 +135,7 @@ class Daemon:
         self._reports = reports = Reports(os.environ, sys.stderr.fileno(), clock)
         self._steps = Steps(self._report_fault)
         self._notifier = Notifier(os.environ, os.getpid())
-        self._own_place = OwnPlace(settings)
+        self._own_place = OwnPlace(settings, hands if isinstance(hands, HandsApart) else None)
         self._budget = Budget(settings.config.daemon.budget)
         self._latest = Latest()
         self._pause = Pause(clock, reports)

@@ -120,6 +120,10 @@ class HandsApart:
         """See `ports.Hands`."""
         self._say("settle", list(statuses.items()))
 
+    def own_nice(self, nice: int, *, session: bool) -> None:
+        """Set the nice of this process's session, which it leads, or of its one thread. Raises OSError as the kernel does."""
+        self._ask("own nice", nice, session)
+
     def close(self) -> None:
         """End the hands, if they are still there. Idempotent."""
         if not self.gone:

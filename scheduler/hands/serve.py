@@ -61,7 +61,10 @@ class Guards(Protocol):
 
 
 class Server:
-    """Serves one brain. The caller must hold the lock of the state directory. `more`: operations besides those here."""
+    """Serves one brain, of which nothing is touched but its own nice. The caller must hold the lock of the state directory.
+
+    `brain`: its pid, 0: not known; `more`: operations besides those here.
+    """
 
     def __init__(
         self,
@@ -69,12 +72,15 @@ class Server:
         hands: OwnHands,
         guarding: Guards,
         settings: HandsSettings,
+        brain: int = 0,
         more: Mapping[str, Operation] | None = None,
     ) -> None:
         self._channel = channel
         self._hands = hands
         self._guarding = guarding
         self._undo_on_exit = settings.undo_on_exit
+        self._brain = brain
+        hands.spare([brain])
         self._operations = {**self.operations(), **(more or {})}
         self._greeted = self._parted = False
 
@@ -91,6 +97,7 @@ class Server:
             "undo": self._undo,
             "resize": self._resize,
             "settle": self._settle,
+            "own nice": self._own_nice,
             "farewell": self._farewell,
         }
 
@@ -190,6 +197,20 @@ class Server:
         self._hands.settle(statuses)
         return self._said({})
 
+    def _own_nice(self, arguments: Sequence[object]) -> Result:
+        """The one value that may be raised: the brain's own. Its workers and trainings do not inherit it."""
+        nice, session = arguments
+        if not isinstance(nice, int) or not isinstance(session, bool) or not -20 <= nice <= 19 or not self._brain:
+            raise RefusedError("no nice of a brain")
+        if not session:
+            os.setpriority(os.PRIO_PROCESS, self._brain, nice)
+        elif os.getsid(self._brain) == self._brain:
+            with open(f"/proc/{self._brain}/autogroup", "wb", buffering=0) as file:
+                file.write(b"%d" % nice)
+        else:
+            raise RefusedError("the brain does not lead its session: others are in it")
+        return None, ()
+
     def _farewell(self, arguments: Sequence[object]) -> Result:
         _none(arguments)
         self._parted = True
@@ -262,8 +283,7 @@ def main(arguments: Sequence[str]) -> int:
         settings = read(config)
         with StateLock(state_dir, PATIENCE):
             hands = OwnHands(state_dir, LinuxKernel(), SystemClock(), settings.bounds)
-            hands.spare([brain])
-            Server(Channel(sock, LONGEST_REQUEST), hands, Guarding(state_dir), settings).run()
+            Server(Channel(sock, LONGEST_REQUEST), hands, Guarding(state_dir), settings, brain).run()
     except StateBusyError as error:
         refuse(sock, "busy", str(error))
         return 1

@@ -83,8 +83,7 @@ def _listen(listener: socket.socket, state_dir: str, settings: HandsSettings, en
             sock, _ = listener.accept()
             pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
             say(6, f"a brain is served: pid {pid} of user {uid}")
-            hands.spare([pid])
-            Server(Channel(sock, LONGEST_REQUEST), hands, guarding, settings).run()
+            Server(Channel(sock, LONGEST_REQUEST), hands, guarding, settings, pid).run()
     except _StoppedError:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if settings.undo_on_exit and hands.is_open:

@@ -15,7 +15,7 @@ from ...hands.knobs.slices import LONGEST, SHORTEST, ask_for
 from ..settings import Settings
 from .cpu import stand_aside
 from .ladder import Rest
-from .priority import OwnPriority
+from .priority import OwnPriority, SetsOwnNice
 
 SLOW, SLOW_STANDING_BACK = 0.1, 0.25
 """Share of the interval for which the daemon may wait for a CPU in a tick, usually and while it stands back. Chosen: its decisions
@@ -25,9 +25,9 @@ and answers are late by this much."""
 class OwnPlace:
     """Makes way for services, and climbs when ticks are late."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, hands: SetsOwnNice | None = None) -> None:
         self._settings = settings
-        self.priority = OwnPriority()
+        self.priority = OwnPriority(hands=hands)
 
     def make_way(self, services: Sequence[ProcId]) -> None:
         """Call before a tick that could delay these services. Leaves their CPU and lets them run first."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Protocol
 
 from .ladder import Ladder, Rest
 
@@ -26,11 +27,20 @@ AT_THE_TOP = "ticks wait for a CPU although the daemon has the highest priority 
 ANOTHERS = ", because this counts only within the session that started it: start it with setsid, or as a service"
 
 
-class OwnPriority:
-    """Follows a ladder. Never touches a value again that somebody else has changed."""
+class SetsOwnNice(Protocol):
+    """Hands that set the nice of the daemon itself."""
 
-    def __init__(self, ladder: Ladder | None = None) -> None:
+    def own_nice(self, nice: int, *, session: bool) -> None:
+        """Set the nice of the daemon's session, which it leads, or of its one thread. Raises OSError as the kernel does."""
+
+
+class OwnPriority:
+    """Follows a ladder. Never touches a value again that somebody else has changed. `hands`: those with the rights that it takes;
+    None: this process tries itself."""
+
+    def __init__(self, ladder: Ladder | None = None, hands: SetsOwnNice | None = None) -> None:
         self._ladder = Ladder() if ladder is None else ladder
+        self._hands = hands
         self._path = Path("/proc/self/autogroup")
         self._leads = os.getsid(0) == os.getpid()
         self._waited = _waited()
@@ -94,7 +104,10 @@ class OwnPriority:
             if int(self._path.read_text().split()[-1]) != self._session:
                 self._session = None
                 return
-            self._path.write_text(str(wanted))
+            if self._hands is None:
+                self._path.write_text(str(wanted))
+            else:
+                self._hands.own_nice(wanted, session=True)
             self._session = wanted
         except BlockingIOError:
             pass  # without CAP_SYS_ADMIN only one change per 0.1 s is allowed: the next call makes it
@@ -110,7 +123,10 @@ class OwnPriority:
             if os.getpriority(os.PRIO_PROCESS, 0) != self._own:
                 self._own = None
                 return
-            os.setpriority(os.PRIO_PROCESS, 0, wanted)
+            if self._hands is None:
+                os.setpriority(os.PRIO_PROCESS, 0, wanted)
+            else:
+                self._hands.own_nice(wanted, session=False)
             self._own = wanted
         except PermissionError:
             self._refused(wanted)
