@@ -63,7 +63,7 @@ class Kernel(Protocol):
         """The present time in clock ticks since boot, like `start_ticks`."""
 
     def itself(self) -> ProcId:
-        """The calling process."""
+        """The calling process. Raises OSError."""
 
     def forbidden(self, control: Control) -> str:
         """Why a change of this control could not be restored with our rights; "" if it could."""

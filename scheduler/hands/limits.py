@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from ...models.identity import ProcId
 from ...models.lean import NamedTuple
-from .faults import Status, Trouble
+from .faults import Status, Trouble, status_of
 from .fences import Limits
 from .kernel import Clock, Kernel
 from .looks import Order
@@ -135,7 +135,10 @@ class Limiter:
 
     def _process(self, process: ProcId) -> Trouble | None:
         """Why this process is never touched."""
-        if process.pid in self._own():
+        own = self._own()
+        if isinstance(own, Trouble):
+            return own
+        if process.pid in own:
             return _never(process, "it is the machine's or nicety's own")
         who = self._kernel.who(process)
         if isinstance(who, Trouble):
@@ -173,11 +176,17 @@ class Limiter:
                 self._sessions.setdefault(each.session, []).append(each.id)
         return self._sessions.get(kin.session, ())
 
-    def _own(self) -> frozenset[int]:
+    def _own(self) -> frozenset[int] | Trouble:
         """Pids that are never touched."""
         if self._never is None:
-            own = self._kernel.itself().pid
-            parents = {kin.id.pid: kin.parent for kin in self._kernel.kin().kin}
+            try:
+                own = self._kernel.itself().pid
+            except OSError as error:
+                return Trouble(status_of(error), f"the hands cannot see themselves: {error.strerror}")
+            scan = self._kernel.kin()
+            if scan.unread is not None:
+                return scan.unread
+            parents = {kin.id.pid: kin.parent for kin in scan.kin}
             found = set[int]()
             while own and own not in found:
                 found.add(own)

@@ -84,9 +84,9 @@ class LinuxKernel:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * _TICKS // 1_000_000_000
 
     def itself(self) -> ProcId:
-        """The calling process."""
-        stat = _stat(f"{self._proc}/self/stat")
-        return ProcId(int(os.readlink(f"{self._proc}/self")), int(stat[19]))
+        """The calling process. Raises OSError."""
+        raw = _raw_stat(f"{self._proc}/self/stat")
+        return ProcId(int(raw.partition(b" ")[0]), int(raw[raw.rindex(b")") + 2 :].split()[19]))
 
     def forbidden(self, control: Control) -> str:
         """Without CAP_SYS_NICE a nice can be raised but never lowered again, and SCHED_IDLE cannot be left. Every user may set and
