@@ -45,6 +45,13 @@ packages of a home directory. Together with `environment` that is as isolated as
 its checkout."""
 
 
+def isolated(module: str) -> tuple[str, ...]:
+    """The first words of a command that runs `main` of a module of nicety with the words that follow. No site packages, no variable
+    of the environment and no working directory decides what is loaded."""
+    code = f"import sys; sys.path.insert(0, sys.argv.pop(1)); from {module} import main; sys.exit(main(sys.argv[1:]))"
+    return (sys.executable, "-I", "-S", "-c", code, place())
+
+
 def environment(own: Mapping[str, str]) -> dict[str, str]:
     """The environment for `PYTHON`, made from that of this process: a fixed PATH, and only variables that name no code.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,12 @@ from ..hands.messages import done_of, note_of, order_record, subject_of, subject
 from ..hands.places import Control, PoolPlace, Subject
 from ..hands.tally import Done, Note
 from ..hands.wire import VERSION, Asking, Channel, GoneError, pair
-from ..interpreter import place
+from ..interpreter import isolated
 
 END_SECONDS = 10.0
 """Seconds to wait until the hands have ended after a farewell (chosen: an undo waits up to five for threads that fork)."""
 
-_CODE = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); from nicety.scheduler.hands.serve import main; sys.exit(main(sys.argv[1:]))"
-)
+_COMMAND = isolated("nicety.scheduler.hands.serve")
 
 
 class TheirSentries:
@@ -178,7 +175,7 @@ def start_hands(state_dir: Path, config: Path | None) -> HandsApart:
     """Start hands for this process, which keep to this configuration. Errors as `HandsApart`, and OSError."""
     ours, theirs = pair()
     configured = "" if config is None else os.fspath(config.absolute())
-    command = (sys.executable, "-I", "-S", "-c", _CODE, place(), os.fspath(state_dir), configured)
+    command = (*_COMMAND, os.fspath(state_dir), configured)
     with theirs:
         process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env={}, cwd="/")
     try:

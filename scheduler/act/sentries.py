@@ -8,11 +8,10 @@ from __future__ import annotations
 import os
 import select
 import subprocess
-import sys
 from pathlib import Path
 from typing import Protocol
 
-from ..interpreter import place
+from ..interpreter import isolated
 
 START_SECONDS = 5.0
 """Seconds to wait until a sentry watches (chosen: it takes 0.1). Nothing is changed before."""
@@ -23,11 +22,7 @@ END_SECONDS = 2.0
 AGAIN_NS = 10_000_000_000
 """ns before sentries are started again if they could not be, or if all of them have ended (chosen)."""
 
-_CODE = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); from nicety.scheduler.hands.sentry import main; sys.exit(main(sys.argv[1:]))"
-)
-_COMMAND = (sys.executable, "-I", "-S", "-c", _CODE, place())
-"""Isolated: no site packages, no variable of the environment and no working directory decides what is loaded."""
+_COMMAND = isolated("nicety.scheduler.hands.sentry")
 
 
 class Watchers(Protocol):

@@ -22,7 +22,8 @@ STARTS = {
 }
 
 STARTERS = {
-    "scheduler/act/sentries.py",  # with -I
+    "scheduler/act/sentries.py",
+    "scheduler/act/hands_apart.py",
     "scheduler/cli/running.py",
     "scheduler/service/retraining.py",
     "scheduler/demo/run.py",
@@ -49,8 +50,7 @@ def test_this_interpreter_is_named_in_one_place_only() -> None:
         if isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.executable"
     }
     said = {"scheduler/pools/celery/agent.py"}  # in a message, of the interpreter that runs the agent
-    isolated = {"scheduler/act/sentries.py"}  # with -I and -S
-    assert named - said == {"scheduler/interpreter.py", *isolated}
+    assert named - said == {"scheduler/interpreter.py"}
 
 
 def test_processes_are_started_in_known_places_only() -> None:
