@@ -328,6 +328,28 @@ def test_a_signal_goes_only_to_a_process_that_catches_it(stage: Stage) -> None:
         stranger.wait()
 
 
+def test_the_successor_of_a_gunicorn_is_no_worker(stage: Stage) -> None:
+    """On USR2 the main process starts the next one, a child of it that catches SIGTERM."""
+    (stage.folder / "web.pid").write_text(str(os.getpid()), encoding="ascii")
+    code = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(9)); print(flush=True); signal.pause()"
+    for named, refused in ((os.getpid(), True), (1, False)):
+        environ = {"GUNICORN_PID": str(named)}
+        child = subprocess.Popen([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE, env=environ)
+        try:
+            assert child.stdout is not None
+            child.stdout.readline()
+            if refused:
+                with pytest.raises(RefusedError, match="is to follow the main process"):
+                    stage.signal("web", child.pid, signal.SIGTERM)
+                assert child.poll() is None
+            else:
+                stage.signal("web", child.pid, signal.SIGTERM)
+                assert child.wait(10) == 9
+        finally:
+            child.kill()
+            child.communicate()
+
+
 def test_signals_have_a_rate(stage: Stage) -> None:
     web = stage.mains[0].pid
     for _ in range(SIGNALS_AT_ONCE):
