@@ -44,7 +44,8 @@ SHRINK_SECONDS = 20.0
 """The same while processes are held. A node that is too slow for the ping is left alone. Once it was asked to shrink, the
 processes are held until it has, or a task could begin and be lost with them."""
 GROWING_SECONDS = 15.0
-"""For this long processes that were asked for count as coming: Celery starts them at its next check, within 5 s. Chosen."""
+"""For this long processes that were asked for count as coming, and those that were ended as going: Celery starts and misses them at
+its next check, within 5 s. Chosen."""
 STOP_TURNS = 400
 """Checks of whether a process has stopped, 0.5 ms apart. Chosen."""
 ACTIONS = ("stats", "load", "active", "grow", "shrink", "recycle")
@@ -73,7 +74,7 @@ class Node:
         self.main: int = settings["main"]
         there = len(children(self.main))
         self.fewest, self.most = min(settings["minimum"], there), max(settings["maximum"], there)
-        self.growing: list[tuple[float, int]] = []  # (when, how many) were asked for lately
+        self.growing: list[tuple[float, int]] = []  # (when, by how many) it was asked to grow lately
         self.app = Celery("nicety", broker=self.broker, set_as_current=False)
         self.app.conf.update(
             broker_connection_timeout=CONNECT_SECONDS, broker_connection_retry=False, broker_transport_options=options
@@ -162,6 +163,7 @@ class Node:
                 if ended > 1 or "processes busy" not in str(refusal):
                     raise
                 return {"ended": 0, "obstacle": "busy"}
+            self.growing.append((time.monotonic(), -ended))
             return {"ended": ended, "obstacle": obstacle}
         finally:
             for pid in list(_held):
