@@ -31,6 +31,7 @@ from nicety.scheduler.pools.celery.adapter import CeleryPool
 from nicety.scheduler.pools.gunicorn.adapter import GunicornPool
 from nicety.scheduler.pools.uwsgi.adapter import UwsgiPool
 from nicety.scheduler.ports import PoolAdapter
+from nicety.scheduler.testing.acts import own_acts
 
 from ..claims import Claims
 from . import rigs
@@ -111,7 +112,7 @@ def gunicorn(folder: Path) -> Iterator[Stage]:
     (folder / "app.py").write_text(WSGI)
     port = rigs.free_port()
     with rigs.gunicorn(folder, port) as (config, _):
-        yield from _stage(GunicornPool("web", config, SystemClock()), WebClients(port, 4))
+        yield from _stage(GunicornPool("web", config, SystemClock(), own_acts("web", config, SystemClock())), WebClients(port, 4))
 
 
 def _stage(pool: PoolAdapter, clients: WebClients) -> Iterator[Stage]:
@@ -133,7 +134,7 @@ def uwsgi(folder: Path) -> Iterator[Stage]:
     (folder / "app.py").write_text(WSGI)
     port = rigs.free_port()
     with rigs.uwsgi(folder, port, MAXIMUM) as (config, _):
-        yield from _stage(UwsgiPool("web", config, SystemClock()), WebClients(port, 2))
+        yield from _stage(UwsgiPool("web", config, SystemClock(), own_acts("web", config, SystemClock())), WebClients(port, 2))
 
 
 # --- Celery --------------------------------------------------------------------------------------------------------------------
@@ -193,7 +194,7 @@ def celery(folder: Path) -> Iterator[Stage]:
         broker = at_the_end.enter_context(rigs.redis(folder)) + "/0"
         config, _ = at_the_end.enter_context(rigs.celery(folder, "bench", broker, ["-c", "1"], environ))
         environ = {**os.environ, **environ, "BROKER": broker}
-        pool = CeleryPool("jobs", config, SystemClock())
+        pool = CeleryPool("jobs", config, SystemClock(), own_acts("jobs", config, SystemClock()))
         at_the_end.callback(pool.close)
         rigs.reach(pool, 1)
         client = subprocess.Popen(

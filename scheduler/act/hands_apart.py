@@ -5,6 +5,7 @@ The daemon keeps a copy of the ledger's book, which each reply brings up to date
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from ..hands.ledger import LedgerError, StateBusyError
 from ..hands.looks import Order
 from ..hands.messages import done_of, note_of, order_record, subject_of, subject_record
 from ..hands.places import Control, PoolPlace, Subject
+from ..hands.serve import ENVIRONMENT
 from ..hands.tally import Done, Note
 from ..hands.wire import VERSION, Asking, Channel, GoneError, pair
 from ..interpreter import isolated
@@ -176,8 +178,9 @@ def start_hands(state_dir: Path, config: Path | None) -> HandsApart:
     ours, theirs = pair()
     configured = "" if config is None else os.fspath(config.absolute())
     command = (*_COMMAND, os.fspath(state_dir), configured)
+    environ = {ENVIRONMENT: json.dumps(dict(os.environ))}  # none of its variables counts for the hands themselves
     with theirs:
-        process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env={}, cwd="/")
+        process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=environ, cwd="/")
     try:
         return HandsApart(Channel(ours), process)
     except BaseException:

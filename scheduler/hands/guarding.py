@@ -89,7 +89,7 @@ def _watch(hands: int, orders: int, alive: int, state_dir: str) -> None:
     code = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        _keep_only(hands, orders, alive)
+        keep_only(hands, orders, alive)
         os.setsid()
         sentry = Sentry(hands, orders, state_dir, "hands")
         os.write(alive, b"ready\n")
@@ -99,7 +99,7 @@ def _watch(hands: int, orders: int, alive: int, state_dir: str) -> None:
         os._exit(code)
 
 
-def _keep_only(*kept: int) -> None:
+def keep_only(*kept: int) -> None:
     """Close everything but these and the log: the hands' socket, lock and ledger must end with the hands."""
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and int(name) not in kept:

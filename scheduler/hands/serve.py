@@ -7,6 +7,7 @@ died. The hands have sentries of their own: `sentry.py`.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ from collections.abc import Mapping, Sequence
 
 from ...models.lean import Protocol
 from .clock import SystemClock
+from .eyes import open_eyes
 from .guarding import Guarding
 from .knobs.control import LinuxKernel
 from .ledger import LedgerError, StateBusyError, StateLock
@@ -23,6 +25,8 @@ from .lines import text_of
 from .messages import list_of, order_of, status_of, subject_of, subject_record
 from .own import OwnHands
 from .places import Control, PoolPlace
+from .pool_blocks import blocks_of
+from .pools import Pools
 from .saying import say
 from .settings import HandsSettings, SettingsError, read
 from .tally import Done
@@ -40,6 +44,9 @@ TRIES, AGAIN = 3, 0.5
 
 NAME = "nicety-hands"
 """What ps(1) and top(1) show."""
+
+ENVIRONMENT = "NICETY_ENVIRONMENT"
+"""Variable with the environment that workers of pools inherit, as JSON."""
 
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
 """What is meant for the brain. A service manager sends SIGTERM to all of a unit; the hands end when the brain has."""
@@ -63,7 +70,7 @@ class Guards(Protocol):
 class Server:
     """Serves one brain, of which nothing is touched but its own nice. The caller must hold the lock of the state directory.
 
-    `brain`: its pid, 0: not known; `more`: operations besides those here.
+    `brain`: its pid, 0: not known; `pools`: what is done to pools; `proc_root`: what its eyes look at.
     """
 
     def __init__(
@@ -73,7 +80,8 @@ class Server:
         guarding: Guards,
         settings: HandsSettings,
         brain: int = 0,
-        more: Mapping[str, Operation] | None = None,
+        pools: Pools | None = None,
+        proc_root: str = "/proc",
     ) -> None:
         self._channel = channel
         self._hands = hands
@@ -81,7 +89,10 @@ class Server:
         self._undo_on_exit = settings.undo_on_exit
         self._brain = brain
         hands.spare([brain])
-        self._operations = {**self.operations(), **(more or {})}
+        self._pools = pools
+        self._proc_root = proc_root
+        self._eyes: list[int] = []  # pids
+        self._operations = {**self.operations(), **({} if pools is None else pools.operations())}
         self._greeted = self._parted = False
 
     def operations(self) -> dict[str, Operation]:
@@ -98,6 +109,7 @@ class Server:
             "resize": self._resize,
             "settle": self._settle,
             "own nice": self._own_nice,
+            "eyes": self._give_eyes,
             "farewell": self._farewell,
         }
 
@@ -114,8 +126,12 @@ class Server:
         elif self._undo_on_exit and self._hands.is_open:
             self._hands.undo(())
         self._channel.close()
+        if self._pools is not None:
+            self._pools.end()
         self._guarding.dismiss()
         self._hands.close()
+        for pid in self._eyes:
+            os.waitpid(pid, 0)  # they end with the brain
 
     # --- operations ------------------------------------------------------------------------------------------------------------
 
@@ -211,6 +227,14 @@ class Server:
             raise RefusedError("the brain does not lead its session: others are in it")
         return None, ()
 
+    def _give_eyes(self, arguments: Sequence[object]) -> Result:
+        _none(arguments)
+        if self._eyes:
+            raise RefusedError("a brain has one pair of eyes")
+        pid, descriptor = open_eyes(self._proc_root)
+        self._eyes.append(pid)
+        return None, (descriptor,)
+
     def _farewell(self, arguments: Sequence[object]) -> Result:
         _none(arguments)
         self._parted = True
@@ -257,6 +281,15 @@ def _in_words(done: Sequence[Done]) -> str:
     return f"{text}, and left {len(left)}: " + "; ".join(each.detail for each in left[:3]) if left else text
 
 
+def pools_of(config: str, state_dir: str, environ: Mapping[str, str]) -> Pools:
+    """What is done to the pools of a configuration, which is read again on request. Raises SettingsError."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    with open(os.path.join(here, os.pardir, "pools", "celery", "agent.py"), encoding="utf-8") as file:
+        agent = file.read()
+    logs = os.path.join(state_dir, "pools")
+    return Pools(lambda: blocks_of(read(config).table), SystemClock(), environ=environ, logs=logs, agent=agent)
+
+
 def refuse(sock: socket.socket, kind: str, text: str) -> None:
     """Tell a brain why it is not served."""
     channel = Channel(sock, LONGEST_REQUEST)
@@ -283,7 +316,8 @@ def main(arguments: Sequence[str]) -> int:
         settings = read(config)
         with StateLock(state_dir, PATIENCE):
             hands = OwnHands(state_dir, LinuxKernel(), SystemClock(), settings.bounds)
-            Server(Channel(sock, LONGEST_REQUEST), hands, Guarding(state_dir), settings, brain).run()
+            pools = pools_of(config, state_dir, json.loads(os.environ.get(ENVIRONMENT, "{}")))
+            Server(Channel(sock, LONGEST_REQUEST), hands, Guarding(state_dir), settings, brain, pools).run()
     except StateBusyError as error:
         refuse(sock, "busy", str(error))
         return 1

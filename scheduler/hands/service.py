@@ -18,8 +18,9 @@ from .guarding import Guarding
 from .knobs.control import LinuxKernel
 from .ledger import LedgerError, StateLock
 from .own import OwnHands
+from .pools import Pools
 from .saying import say
-from .serve import NAME, PATIENCE, Server
+from .serve import NAME, PATIENCE, Server, pools_of
 from .settings import HandsSettings, SettingsError, read
 from .urgent import be_called
 from .wire import LONGEST_REQUEST, Channel
@@ -58,14 +59,14 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     try:
         settings = read(config)
         with StateLock(options["--state-dir"], PATIENCE):
-            _listen(socket.socket(fileno=FIRST_DESCRIPTOR), options["--state-dir"], settings, environment)
+            _listen(socket.socket(fileno=FIRST_DESCRIPTOR), options["--state-dir"], config, settings, environment)
     except (LedgerError, SettingsError) as error:
         print(f"nicety: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _listen(listener: socket.socket, state_dir: str, settings: HandsSettings, environment: Mapping[str, str]) -> None:
+def _listen(listener: socket.socket, state_dir: str, config: str, settings: HandsSettings, environment: Mapping[str, str]) -> None:
     """Serve one brain after the other."""
     os.set_inheritable(listener.fileno(), False)
     hands = OwnHands(state_dir, LinuxKernel(), SystemClock(), settings.bounds)
@@ -78,16 +79,20 @@ def _listen(listener: socket.socket, state_dir: str, settings: HandsSettings, en
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     _ready(environment)
+    pools: Pools | None = None
     try:
         while True:
             sock, _ = listener.accept()
             pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
             say(6, f"a brain is served: pid {pid} of user {uid}")
-            Server(Channel(sock, LONGEST_REQUEST), hands, guarding, settings, pid).run()
+            pools = pools_of(config, state_dir, environment)
+            Server(Channel(sock, LONGEST_REQUEST), hands, guarding, settings, pid, pools).run()
     except _StoppedError:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if settings.undo_on_exit and hands.is_open:
             hands.undo(())
+        if pools is not None:
+            pools.end()
         guarding.dismiss()
         hands.close()
 

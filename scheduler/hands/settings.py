@@ -11,12 +11,13 @@ import tomllib
 
 from ...models.lean import NamedTuple
 from .limits import NO_BOUNDS, Bounds
+from .safe_files import StoreError
 
 LARGEST = 1 << 20
 """Most bytes of a configuration (chosen)."""
 
 
-class SettingsError(Exception):
+class SettingsError(StoreError):
     """The configuration cannot be used; the text says why."""
 
 
@@ -38,8 +39,8 @@ def read(path: str) -> HandsSettings:
             data = file.read(LARGEST + 1)
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from None
-    if stat.S_ISREG(found.st_mode) and (found.st_mode & stat.S_IWOTH or found.st_uid not in (0, os.geteuid())):
-        raise SettingsError(f"{path}: somebody else may write it, so the hands do not use it")
+    if stat.S_ISREG(found.st_mode) and found.st_mode & stat.S_IWOTH:
+        raise SettingsError(f"{path}: everybody may write it, so the hands do not use it; run `chmod o-w {path}`")
     try:
         return _settings(tomllib.loads(data.decode()))
     except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors

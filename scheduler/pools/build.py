@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import quote
 
 from ..config.sections import Config, ConfigError
 from ..hands.kernel import Clock
@@ -14,6 +14,7 @@ from .celery.adapter import CeleryPool
 from .command.adapter import CommandPool
 from .executor import ExecutorPool
 from .gunicorn.adapter import GunicornPool
+from .sensing.acts import Acts, Ask, in_process
 from .uwsgi.adapter import UwsgiPool
 
 
@@ -24,35 +25,40 @@ def build(
     *,
     state_dir: Path,
     environ: Mapping[str, str] | None = None,
+    ask: Ask | None = None,
 ) -> dict[str, PoolAdapter]:
     """An adapter for each `[pools.NAME]`, by name. Nothing is started or signalled before the first probe.
 
     `state_dir` takes the output of command pools' workers (`pools/NAME.log`). Workers inherit `environ`, by default the process's
-    own. A daemon that sets variables for itself passes the environment that it was started with.
+    own. A daemon that sets variables for itself passes the environment that it was started with. `ask` has the hands do what needs
+    their rights, see `sensing.acts`; None: this process does it with its own.
     Raises ConfigError for a queue that cannot be read and for an invalid stats address.
     """
     pools: dict[str, PoolAdapter] = {}
     problems = []
+    environ = os.environ if environ is None else environ
+    logs = state_dir / "pools"
+    if ask is None:
+        ask = in_process(config.pools, clock, proc_root, environ=environ, logs=logs)
     for name, pool in sorted(config.pools.items()):
+        acts = Acts(name, ask, logs)
         if pool.kind == "gunicorn":
-            pools[name] = GunicornPool(name, pool, clock, proc_root)
+            pools[name] = GunicornPool(name, pool, clock, acts, proc_root)
             continue
         if pool.kind == "celery":
-            pools[name] = CeleryPool(name, pool, clock, proc_root, environ=environ)
+            pools[name] = CeleryPool(name, pool, clock, acts, proc_root)
             continue
         if pool.kind == "executor":
             pools[name] = ExecutorPool(name, pool, clock, proc_root, environ=environ)
             continue
         if pool.kind == "uwsgi":
             try:
-                pools[name] = UwsgiPool(name, pool, clock, proc_root)
+                pools[name] = UwsgiPool(name, pool, clock, acts, proc_root)
             except ValueError as error:
                 problems.append(f"configuration: pools.{name}.stats: {error}")
             continue
-        log_file = state_dir / "pools" / f"{quote(name, safe=' ')}.log"
-        seed = zlib.crc32(name.encode())
         try:
-            pools[name] = CommandPool(name, pool, clock, proc_root, log_file=log_file, seed=seed, environ=environ)
+            pools[name] = CommandPool(name, pool, clock, acts, proc_root, seed=zlib.crc32(name.encode()))
         except ValueError as error:
             problems.append(f"configuration: pools.{name}.queue.redis_list: {error}")
     if problems:

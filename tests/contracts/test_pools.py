@@ -24,6 +24,7 @@ from nicety.scheduler.pools.executor import ExecutorPool
 from nicety.scheduler.pools.gunicorn.adapter import GunicornPool
 from nicety.scheduler.pools.uwsgi.adapter import UwsgiPool
 from nicety.scheduler.ports import PoolAdapter
+from nicety.scheduler.testing.acts import own_acts
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.driver import PoolDriver
 from nicety.scheduler.testing.pool import FakePool
@@ -94,7 +95,7 @@ def start_rig(kind: str, folder: Path) -> Rig:
     if kind == "command":
         config = PoolConfig(kind="command", command=["sleep", "1000"], maximum=MAXIMUM, drain_timeout=5)
         real = SystemClock()
-        return Rig(CommandPool("web", config, real, log_file=folder / "web.log", seed=1), real)
+        return Rig(CommandPool("web", config, real, own_acts("web", config, real, logs=folder), seed=1), real)
     if kind == "executor":
         environ = {"NICETY_RUN_DIR": str(folder)}
         program = subprocess.Popen([sys.executable, "-c", PROGRAM, str(MAXIMUM)], env={**os.environ, **environ})
@@ -113,7 +114,7 @@ def start_rig(kind: str, folder: Path) -> Rig:
         master = subprocess.Popen([*command, "app:application"], stdout=output, stderr=output)
     config = PoolConfig(kind="gunicorn", pidfile=str(pidfile), maximum=MAXIMUM)
     real = SystemClock()
-    return Rig(GunicornPool("web", config, real), real, master)
+    return Rig(GunicornPool("web", config, real, own_acts("web", config, real)), real, master)
 
 
 def start_uwsgi(folder: Path, pidfile: Path) -> Rig:
@@ -126,7 +127,7 @@ def start_uwsgi(folder: Path, pidfile: Path) -> Rig:
         master = subprocess.Popen(command, stdout=output, stderr=output)
     config = PoolConfig(kind="uwsgi", stats=str(folder / "stats"), fifo=str(folder / "fifo"), pidfile=str(pidfile), maximum=MAXIMUM)
     real = SystemClock()
-    return Rig(UwsgiPool("web", config, real), real, master)
+    return Rig(UwsgiPool("web", config, real, own_acts("web", config, real)), real, master)
 
 
 def start_celery(folder: Path, pidfile: Path) -> Rig:
@@ -143,7 +144,7 @@ def start_celery(folder: Path, pidfile: Path) -> Rig:
         master = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder)
     config = PoolConfig(kind="celery", broker=f"redis://127.0.0.1:{port}/0", node=node, pidfile=str(pidfile), maximum=MAXIMUM)
     real = SystemClock()
-    rig = Rig(CeleryPool("web", config, real), real, master)
+    rig = Rig(CeleryPool("web", config, real, own_acts("web", config, real)), real, master)
     rig.broker = broker
     deadline = time.monotonic() + 30
     while "ready." not in log.read_text():

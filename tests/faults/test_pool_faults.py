@@ -20,6 +20,7 @@ from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.pools.command.adapter import CommandPool
 from nicety.scheduler.pools.gunicorn.adapter import RETRIES, GunicornPool
 from nicety.scheduler.ports import PoolAdapter
+from nicety.scheduler.testing.acts import own_acts
 from nicety.scheduler.testing.clock import ShiftedClock
 from nicety.scheduler.testing.driver import PoolDriver
 from nicety.scheduler.testing.web import APPLICATION, free_port
@@ -53,7 +54,8 @@ class Server:
         (folder / "workers").write_text(str(workers))
         self.port = free_port()
         self.master = self.start()
-        self.pool = GunicornPool("web", PoolConfig(kind="gunicorn", pidfile=str(self.pidfile), maximum=16), self.clock)
+        config = PoolConfig(kind="gunicorn", pidfile=str(self.pidfile), maximum=16)
+        self.pool = GunicornPool("web", config, self.clock, own_acts("web", config, self.clock))
 
     def start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{self.port}", "--pid", str(self.pidfile)]
@@ -96,7 +98,8 @@ def test_a_pid_file_that_points_to_a_stranger_is_trouble_and_the_stranger_gets_n
             time.sleep(0.001)
         (tmp_path / "pid").write_text(str(stranger.pid))
         clock = real_clock()
-        pool = GunicornPool("web", PoolConfig(kind="gunicorn", pidfile=str(tmp_path / "pid")), clock)
+        config = PoolConfig(kind="gunicorn", pidfile=str(tmp_path / "pid"))
+        pool = GunicornPool("web", config, clock, own_acts("web", config, clock))
         sample = pool.read()
         assert (sample.size, sample.master) == (0, None)
         assert f"pid file {tmp_path}/pid names pid {stranger.pid}, which is no gunicorn (it runs 'sleep')" in sample.trouble
@@ -176,7 +179,8 @@ def test_a_restarted_master_is_adopted_with_its_own_size(server: Server) -> None
 
 def test_a_pool_given_by_pid_is_not_looked_for_again(server: Server) -> None:
     server.up(2)
-    pool = GunicornPool("web", PoolConfig(kind="gunicorn", pid=server.master.pid), server.clock)
+    config = PoolConfig(kind="gunicorn", pid=server.master.pid)
+    pool = GunicornPool("web", config, server.clock, own_acts("web", config, server.clock))
     assert watched(pool, lambda s: s.size == 2).trouble == ""
     server.master.terminate()
     server.master.wait(20)
@@ -198,7 +202,8 @@ def test_without_permission_to_signal_the_master_the_next_step_is_said(server: S
             os.setgroups([])
             os.setgid(65534)
             os.setuid(65534)
-            pool = GunicornPool("web", PoolConfig(kind="gunicorn", pid=server.master.pid), server.clock)
+            config = PoolConfig(kind="gunicorn", pid=server.master.pid)
+            pool = GunicornPool("web", config, server.clock, own_acts("web", config, server.clock))
             os.write(writer, f"{pool.read().trouble}\n{' '.join(pool.resize(3))}".encode())
         finally:
             os._exit(0)
@@ -222,7 +227,7 @@ def commands(tmp_path: Path) -> Iterator[Callable[..., CommandPool]]:
 
     def make(command: list[str], clock: ShiftedClock, **keys: object) -> CommandPool:
         config = PoolConfig(kind="command", command=command, **keys)  # type: ignore[arg-type]
-        pools.append(CommandPool("jobs", config, clock, log_file=tmp_path / "jobs.log", seed=3))
+        pools.append(CommandPool("jobs", config, clock, own_acts("jobs", config, clock, logs=tmp_path), seed=3))
         return pools[-1]
 
     yield make
@@ -289,14 +294,15 @@ import sys, time
 from pathlib import Path
 from nicety.scheduler.config.sections import PoolConfig
 from nicety.scheduler.pools.command.adapter import CommandPool
+from nicety.scheduler.testing.acts import own_acts
 
 class Clock:
     def monotonic(self): return time.monotonic_ns()
     def wall(self): return time.time_ns()
     def sleep_until(self, at): pass
 
-pool = CommandPool("jobs", PoolConfig(kind="command", command=["sleep", "1000"], minimum=2, USER), Clock(),
-                   log_file=Path(sys.argv[1]), seed=1)
+config = PoolConfig(kind="command", command=["sleep", "1000"], minimum=2, USER)
+pool = CommandPool("jobs", config, Clock(), own_acts("jobs", config, Clock(), logs=Path(sys.argv[1])), seed=1)
 pool.probe()
 print(*(worker.id.pid for worker in pool.read().workers), flush=True)
 time.sleep(1000)

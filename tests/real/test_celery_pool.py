@@ -20,6 +20,7 @@ from nicety.scheduler.config.sections import PoolConfig
 from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.pools.celery.adapter import CeleryPool
+from nicety.scheduler.testing.acts import own_acts
 from nicety.scheduler.testing.driver import PoolDriver
 from nicety.scheduler.testing.web import free_port
 
@@ -123,9 +124,8 @@ class Worker(PoolDriver):
         self.start()
         config = PoolConfig(kind="celery", pidfile=str(self.pidfile), broker="$BROKER", node=self.node, maximum=16)
         clock = SystemClock()
-        super().__init__(
-            CeleryPool("jobs", config, clock, environ={"BROKER": redis.url}), clock, patience=30.0, told=self.log.read_text
-        )
+        pool = CeleryPool("jobs", config, clock, own_acts("jobs", config, clock, environ={"BROKER": redis.url}))
+        super().__init__(pool, clock, patience=30.0, told=self.log.read_text)
 
     def start(self) -> None:
         command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-n", self.node, "--pidfile", str(self.pidfile)]

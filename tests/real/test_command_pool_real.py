@@ -18,6 +18,7 @@ from nicety.scheduler.config.sections import PoolConfig, Queue
 from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.pools.command.adapter import CommandPool
 from nicety.scheduler.pools.sensing.busy import Activity, Doing
+from nicety.scheduler.testing.acts import own_acts
 from nicety.scheduler.testing.driver import PoolDriver
 
 SECOND = 1_000_000_000
@@ -59,7 +60,7 @@ def test_no_job_is_lost_while_the_pool_is_resized(tmp_path: Path) -> None:
         maximum=4,
         queue=Queue(files=str(spool / "*.job"), every=0.05),
     )
-    pool = CommandPool("jobs", config, SystemClock(), log_file=tmp_path / "log", seed=1)
+    pool = CommandPool("jobs", config, SystemClock(), own_acts("jobs", config, SystemClock(), logs=tmp_path), seed=1)
     names = [f"{n:04}.job" for n in range(150)]
     try:
         for name in names:
@@ -79,7 +80,7 @@ def test_no_job_is_lost_while_the_pool_is_resized(tmp_path: Path) -> None:
         pool.close()
     assert sorted(path.name for path in done.iterdir()) == names
     assert list(spool.iterdir()) == [], "a worker was ended in the middle of a job"
-    assert (tmp_path / "log").read_text() == ""
+    assert (tmp_path / "jobs.log").read_text() == ""
 
 
 LOCKED_OUT = """
@@ -147,7 +148,7 @@ def test_a_process_that_has_ended_is_gone_and_no_exception() -> None:
 def test_workers_run_as_the_configured_user_and_still_end_with_the_daemon(tmp_path: Path) -> None:
     entry = pwd.getpwnam("nobody")
     config = PoolConfig(kind="command", command=["sleep", "1000"], user="nobody")
-    pool = CommandPool("jobs", config, SystemClock(), log_file=tmp_path / "log", seed=1)
+    pool = CommandPool("jobs", config, SystemClock(), own_acts("jobs", config, SystemClock(), logs=tmp_path), seed=1)
     try:
         worker = probed(pool, lambda s: s.size == 1).workers[0].id.pid
         status = dict(line.split(":", 1) for line in Path(f"/proc/{worker}/status").read_text().splitlines())

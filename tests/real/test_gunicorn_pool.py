@@ -16,6 +16,7 @@ from nicety.scheduler.config.sections import PoolConfig
 from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.pools.gunicorn.adapter import GunicornPool
+from nicety.scheduler.testing.acts import own_acts
 from nicety.scheduler.testing.driver import PoolDriver, load
 from nicety.scheduler.testing.web import APPLICATION, Clients, free_port, get
 
@@ -33,7 +34,8 @@ class Server(PoolDriver):
         with self.log.open("wb") as output:
             self.master = subprocess.Popen(command, stdout=output, stderr=output, env=environ)
         clock = SystemClock()
-        pool = GunicornPool("web", PoolConfig(kind="gunicorn", pidfile=str(self.pidfile), maximum=16), clock)
+        config = PoolConfig(kind="gunicorn", pidfile=str(self.pidfile), maximum=16)
+        pool = GunicornPool("web", config, clock, own_acts("web", config, clock))
         super().__init__(pool, clock, interval=0.01, told=self.log.read_text)
 
     def clients(self, count: int, path: str) -> Clients:

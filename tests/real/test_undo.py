@@ -30,6 +30,7 @@ from nicety.scheduler.hands.restoring import PAST_FORK_NS
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.pools.gunicorn.adapter import GunicornPool
 from nicety.scheduler.ports import PoolAdapter
+from nicety.scheduler.testing.acts import own_acts
 from nicety.scheduler.testing.bench import Bench
 from nicety.scheduler.testing.puppet import Puppet
 
@@ -416,7 +417,7 @@ def wait_for(condition: object, seconds: float) -> None:
 def test_a_gunicorn_goes_back_to_its_size_after_the_daemon_has_died(bench: Bench, gunicorn: Path) -> None:
     config = PoolConfig(kind="gunicorn", pidfile=str(gunicorn))
     master = int(gunicorn.read_text())
-    pool = GunicornPool("web", config, SystemClock())
+    pool = GunicornPool("web", config, SystemClock(), own_acts("web", config, SystemClock()))
     bench.pools["web"] = pool
 
     def turn() -> None:
@@ -445,7 +446,7 @@ def test_a_gunicorn_goes_back_to_its_size_after_the_daemon_has_died(bench: Bench
 
     def adapters(names: tuple[str, ...]) -> dict[str, PoolAdapter]:
         asked.append(names)
-        return {"web": GunicornPool("web", config, SystemClock())}
+        return {"web": GunicornPool("web", config, SystemClock(), own_acts("web", config, SystemClock()))}
 
     (outcome,) = undo_from_ledger(bench.state, SystemClock(), pools=adapters, patience=20)
     assert (outcome.status, outcome.detail) == (Status.APPLIED, "size of pool web: 4 -> 2")

@@ -21,6 +21,7 @@ from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.pools.uwsgi import adapter as uwsgi
 from nicety.scheduler.pools.uwsgi.adapter import UwsgiPool
+from nicety.scheduler.testing.acts import own_acts
 from nicety.scheduler.testing.driver import PoolDriver, load
 from nicety.scheduler.testing.web import APPLICATION, Address, Clients, free_port, get
 
@@ -52,7 +53,7 @@ class Server(PoolDriver):
         self.master = self.start()
         config = PoolConfig(kind="uwsgi", stats=str(folder / "stats"), fifo=str(self.fifo), pidfile=str(self.pidfile), maximum=ROOM)
         clock = SystemClock()
-        super().__init__(UwsgiPool("web", config, clock), clock, told=self.log.read_text)
+        super().__init__(UwsgiPool("web", config, clock, own_acts("web", config, clock)), clock, told=self.log.read_text)
 
     def start(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as output:

@@ -7,13 +7,10 @@ a time; the answer is taken in a later probe.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +19,16 @@ from ....models.records import PoolSample, WorkerSample
 from ...config.sections import PoolConfig
 from ...hands.faults import Status
 from ...hands.kernel import Clock
-from ...interpreter import SAFE_PATH
+from ...hands.wire import RefusedError
+from ..sensing.acts import Acts
 from ..sensing.busy import ChildList, Doing
 from ..sensing.hands_off import QUIET, ForeignSize, HandsOff
 from ..sensing.main_process import MainProcess
 from ..sensing.pidfile import named
-from ..sensing.signals import ProcessHandle, identify, read_stat, send_to
+from ..sensing.signals import ProcessHandle, identify, read_stat
 from ..sensing.tally import PoolTally
-from .link import BOOTSTRAP, AgentLink, Answer, script
-from .main import PoolProcess, User, bytes_read, environment, interpreter, user_of
+from .link import AgentLink, Answer
+from .main import PoolProcess, bytes_read
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +64,6 @@ READY_NS = 10 * _SECOND
 """A process that was seen neither waiting for a task nor working on one counts as up after this time. Chosen."""
 MAX_BACK_OFF_NS = 30 * _SECOND
 """Longest wait between two requests to a node that does not answer. Chosen."""
-
-_NOT_FOR_AGENTS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
 @dataclass(slots=True)
@@ -107,17 +103,14 @@ class CeleryPool:
         name: str,
         config: PoolConfig,
         clock: Clock,
+        acts: Acts,
         proc_root: Path = Path("/proc"),
-        *,
-        environ: Mapping[str, str] | None = None,
-        agent: str | None = None,
     ) -> None:
         self.name = name
         self._config = config
         self._clock = clock
+        self._acts = acts
         self._proc_root = proc_root
-        self._environ = os.environ if environ is None else environ
-        self._agent = agent  # its text; None: the shipped one
         self._node = (config.node or "celery@%h").replace("%h", socket.gethostname())
         self._main = MainProcess(
             name, config, self._find, self._forget, title="Celery's main process", remedy="see the worker's log for why"
@@ -234,34 +227,19 @@ class CeleryPool:
     def _open(self, handle: ProcessHandle) -> _Main | str:
         """This process with an agent beside it, or a sentence on why there can be none."""
         pid = handle.id.pid
-        user = user_of(self._proc_root, pid)
-        environ = environment(self._proc_root, pid)
-        python = Path(self._config.python) if self._config.python else interpreter(self._proc_root, pid, environ)
-        broker = self._config.broker
-        if broker.startswith("$"):
-            broker = self._environ.get(broker[1:]) or environ.get(broker[1:], "")
-        obstacle = None
-        if isinstance(user, str):
-            obstacle = f"pid {pid} {user}"
-        elif isinstance(python, str):
-            obstacle = f"Celery's main process should be pid {pid}, {python}"
-        elif not broker:
-            name = self._config.broker[1:]
-            obstacle = f"neither nicety nor the worker has the environment variable {name} that broker names: set it for nicety"
-        if obstacle is not None:
+        link = AgentLink(self.name, self._acts.agent)
+        try:
+            link.start(self._clock.monotonic())
+        except (OSError, RefusedError) as error:
             handle.close()
-            return obstacle
-        assert isinstance(user, User)
-        text = script() if self._agent is None else self._agent
-        settings = {"script": text, "broker": broker, "node": self._node, "queues": self._config.queues}
-        log.info("pool %s: pid %d is spoken to as node %s, through %s", self.name, pid, self._node, python)
-        link = AgentLink(self.name, partial(_launch, str(python), user, environ), settings)
+            return f"the Celery agent cannot be started: {error}" if isinstance(error, OSError) else str(error)
+        log.info("pool %s: pid %d is spoken to as node %s", self.name, pid, self._node)
         return _Main(handle, link, ChildList(self._proc_root, pid))
 
     def _let_go(self) -> None:
         """The agent has ended and may have held processes: let them continue."""
         for held in self._held:
-            send_to(self._proc_root, held, signal.SIGCONT)
+            self._acts.send(held, signal.SIGCONT)
         self._held = []
 
     # --- what is there --------------------------------------------------------------------------------------------------------
@@ -535,20 +513,3 @@ def _objection(stats: Mapping[str, Any], pid: int, node: str) -> str:
             f"the pool of node {node} has no event loop, and would lose tasks at a resize: use a broker such as Redis or RabbitMQ"
         )
     return ""
-
-
-def _launch(python: str, user: User, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start the agent as the worker's user, in the worker's environment and a session of its own. Raises OSError."""
-    identity: dict[str, Any] = {}
-    if user.uid != os.geteuid():
-        identity = {"user": user.uid, "group": user.gid, "extra_groups": user.groups}
-    return subprocess.Popen(
-        [python, "-c", BOOTSTRAP, "nicety-celery-agent"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd="/",
-        env={name: value for name, value in environ.items() if name not in _NOT_FOR_AGENTS} | SAFE_PATH,
-        start_new_session=True,
-        **identity,
-    )

@@ -10,6 +10,9 @@ It reads one JSON request per line from standard input and writes one JSON answe
     {"id": 5, "do": "shrink", "victims": [{"pid": 7, "start_ticks": 9, "rchar": 11}]}
     {"id": 6, "do": "recycle", "victims": [...]}
 
+A victim must be a child of the node's main process. Growing and shrinking stop at the limits of the configuration, or at the number
+of children that there were at the start. All of that is checked here, since the one that asks has not the rights that this has.
+
 An answer has the request's id and either "ok" or "error", a sentence on the cause. The first line is {"ready": true}, or
 {"fatal": cause and next step}, after which the agent ends.
 
@@ -40,6 +43,9 @@ PING_SECONDS = 2.0
 SHRINK_SECONDS = 20.0
 """The same while processes are held. A node that is too slow for the ping is left alone. Once it was asked to shrink, the
 processes are held until it has, or a task could begin and be lost with them."""
+GROWING_SECONDS = 15.0
+"""For this long processes that were asked for count as coming, and those that were ended as going: Celery starts and misses them at
+its next check, within 5 s. Chosen."""
 STOP_TURNS = 400
 """Checks of whether a process has stopped, 0.5 ms apart. Chosen."""
 ACTIONS = ("stats", "load", "active", "grow", "shrink", "recycle")
@@ -65,6 +71,10 @@ class Node:
             options.update(socket_timeout=5.0, socket_connect_timeout=CONNECT_SECONDS)
         self.name: str = settings["node"]
         self.queues: list[str] = settings["queues"]
+        self.main: int = settings["main"]
+        there = len(children(self.main))
+        self.fewest, self.most = min(settings["minimum"], there), max(settings["maximum"], there)
+        self.growing: list[tuple[float, int]] = []  # (when, by how many) it was asked to grow lately
         self.app = Celery("nicety", broker=self.broker, set_as_current=False)
         self.app.conf.update(
             broker_connection_timeout=CONNECT_SECONDS, broker_connection_retry=False, broker_transport_options=options
@@ -120,7 +130,13 @@ class Node:
 
     def grow(self, request: dict[str, Any]) -> dict[str, Any]:
         """Add processes; Celery starts them at its next check, within 5 s."""
-        self.ask("pool_grow", n=request["n"])
+        now, count = time.monotonic(), int(request["n"])
+        self.growing = [(at, n) for at, n in self.growing if now - at < GROWING_SECONDS]
+        coming = sum(n for _, n in self.growing)
+        if count < 1 or max(coming, len(children(self.main))) + count > 2 * self.most:  # some may be about to end
+            raise NodeRefusal(f"at most {self.most} processes are wanted")
+        self.growing.append((now, count))
+        self.ask("pool_grow", n=count)
         return {}
 
     def shrink(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -130,8 +146,8 @@ class Node:
         """
         obstacle = ""
         try:
-            for victim in request["victims"]:
-                obstacle = hold(victim)
+            for victim in request["victims"][: max(0, len(children(self.main)) - self.fewest)]:
+                obstacle = hold(victim, self.main)
                 if obstacle:
                     break
             ended = len(_held)
@@ -147,6 +163,7 @@ class Node:
                 if ended > 1 or "processes busy" not in str(refusal):
                     raise
                 return {"ended": 0, "obstacle": "busy"}
+            self.growing.append((time.monotonic(), -ended))
             return {"ended": ended, "obstacle": obstacle}
         finally:
             for pid in list(_held):
@@ -156,7 +173,7 @@ class Node:
         """End these idle processes; Celery starts replacements."""
         ended = 0
         for victim in request["victims"]:
-            obstacle = hold(victim)
+            obstacle = hold(victim, self.main)
             if obstacle:
                 return {"ended": ended, "obstacle": obstacle}
             try:
@@ -191,11 +208,24 @@ class Node:
 
 def look(pid: int) -> tuple[str, str]:
     """(state, start time) of the process with this pid; ("X", "") if none exists."""
+    fields = stat(pid)
+    return (fields[0], fields[19]) if fields else ("X", "")
+
+
+def stat(pid: int) -> list[str]:
+    """The fields of its stat line after the name; [] if no process has this pid."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode("ascii").split()
     except OSError:
-        return "X", ""
-    return fields[0].decode(), fields[19].decode()
+        return []
+
+
+def children(pid: int) -> list[str]:
+    """The children of its main thread; [] if it is gone or the kernel keeps no list."""
+    try:
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    except OSError:
+        return []
 
 
 def bytes_read(pid: int) -> int | None:
@@ -206,11 +236,14 @@ def bytes_read(pid: int) -> int | None:
         return None
 
 
-def hold(victim: dict[str, Any]) -> str:
-    """Stop a process; return "" if it certainly waits for work. Otherwise let it continue and return the reason."""
-    pid, start = victim["pid"], str(victim["start_ticks"])
-    if look(pid)[1] != start:
+def hold(victim: dict[str, Any], main: int) -> str:
+    """Stop a child of the main process; return "" if it certainly waits for work. Otherwise let it continue and return why."""
+    pid, start = int(victim["pid"]), str(victim["start_ticks"])
+    fields = stat(pid)
+    if not fields or fields[19] != start:
         return "gone"
+    if fields[1] != str(main):
+        return "a stranger"
     _held[pid] = start
     os.kill(pid, signal.SIGSTOP)
     for _ in range(STOP_TURNS):
@@ -258,9 +291,11 @@ def serve(settings: dict[str, Any]) -> None:
     requests: queue.Queue[dict[str, Any]] = queue.Queue()
 
     def listen() -> None:
-        for line in sys.stdin:
-            requests.put(json.loads(line))
-        leave()
+        try:
+            for line in sys.stdin:
+                requests.put(json.loads(line))
+        finally:
+            leave()
 
     def say(message: dict[str, Any]) -> None:
         output.write(json.dumps(message) + "\n")

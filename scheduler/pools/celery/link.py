@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
-import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...hands.wire import RefusedError
 from ...redaction import redacted
+from ..sensing.acts import Child
 
 log = logging.getLogger(__name__)
 
@@ -32,23 +31,6 @@ MAX_COMPLAINT = 4096
 """Most bytes kept of the agent's standard error. Chosen."""
 MAX_WORDS = 500
 """Most letters kept of one text of the agent. Chosen."""
-
-BOOTSTRAP = (
-    "import sys\n"
-    "if sys.path and sys.path[0] == '': del sys.path[0]\n"
-    "import json\n"
-    "settings = json.loads(sys.stdin.readline())\n"
-    "space = {'__name__': 'celery_agent'}\n"
-    "exec(compile(settings.pop('script'), 'celery_agent.py', 'exec'), space)\n"
-    "space['serve'](settings)\n"
-)
-"""The interpreter's argument. The agent arrives as text through standard input. So its user need not be able to read our files, no
-file next to a script can be imported as `celery`, and no password shows in an argument list."""
-
-
-def script() -> str:
-    """The agent's text."""
-    return Path(__file__).with_name("agent.py").read_text(encoding="utf-8")
 
 
 class Answer(NamedTuple):
@@ -68,15 +50,14 @@ class _AgentRequest:
 
 
 class AgentLink:
-    """The agent, with its restarts. `launch` starts the process and may raise OSError; `settings` becomes its first line. Nothing
-    that leaves here holds the password of the broker in `settings`."""
+    """The agent, with its restarts. `launch` starts it and returns the broker's URL too; nothing that leaves here holds its
+    password. It may raise OSError and RefusedError."""
 
-    def __init__(self, name: str, launch: Callable[[], subprocess.Popen[bytes]], settings: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, launch: Callable[[], tuple[Child, str]]) -> None:
         self._name = name
         self._launch = launch
-        self._greeting = json.dumps(settings).encode() + b"\n"
-        self._broker = str(settings.get("broker", ""))
-        self._process: subprocess.Popen[bytes] | None = None
+        self._broker = ""
+        self._process: Child | None = None
         self._up = False
         self._late = 0
         self._unsent = b""
@@ -101,19 +82,23 @@ class AgentLink:
         self._unsent += json.dumps({"id": self._number, "do": do, **more}).encode() + b"\n"
         self._send()
 
+    def start(self, now: int) -> None:
+        """Start the agent. Raises OSError and RefusedError."""
+        self._process, self._broker = self._launch()
+        for pipe in self._process.pipes:
+            os.set_blocking(pipe, False)
+        self._unsent, self._late = b"", now + START_NS
+
     def step(self, now: int) -> Answer | None:
         """Start, feed and read the agent without blocking; return the answer to the last request once it is there."""
         if self._process is None:
             if now < self._next_start:
                 return None
             try:
-                self._process = self._launch()
-            except OSError as error:
+                self.start(now)
+            except (OSError, RefusedError) as error:
                 return self._failed(f"cannot be started: {error}", now)
-            for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-                assert stream is not None
-                os.set_blocking(stream.fileno(), False)
-            self._unsent, self._late = self._greeting, now + START_NS
+            assert self._process is not None
         self._send()
         ended = self._process.poll() is not None  # checked first, so that what it wrote before its end is still read
         self._hear()
@@ -148,18 +133,8 @@ class AgentLink:
         """Kill the agent; return when it has ended."""
         if self._process is None:
             return
-        process, self._process = self._process, None
-        try:
-            os.killpg(process.pid, signal.SIGKILL)  # it has its own session
-        except ProcessLookupError:
-            pass
-        process.wait()
-        for stream in (process.stdin, process.stdout, process.stderr):
-            assert stream is not None
-            try:
-                stream.close()
-            except BrokenPipeError:
-                pass
+        self._process.end()
+        self._process = None
         self._up = False
         self._unsent = self._output = b""
         self._request = None
@@ -190,10 +165,9 @@ class AgentLink:
 
     def _send(self) -> None:
         assert self._process is not None
-        assert self._process.stdin is not None
         try:
             while self._unsent:
-                self._unsent = self._unsent[os.write(self._process.stdin.fileno(), self._unsent) :]
+                self._unsent = self._unsent[os.write(self._process.pipes[0], self._unsent) :]
         except BlockingIOError:
             pass
         except BrokenPipeError:  # it has ended; `step` finds out why
@@ -201,15 +175,14 @@ class AgentLink:
 
     def _hear(self) -> None:
         assert self._process is not None
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        self._output += _read(self._process.stdout.fileno(), MAX_ANSWER)
-        self._complaint = (self._complaint + _read(self._process.stderr.fileno(), MAX_ANSWER))[-MAX_COMPLAINT:]
+        _, output, complaints = self._process.pipes
+        self._output += _read(output, MAX_ANSWER)
+        self._complaint = (self._complaint + _read(complaints, MAX_ANSWER))[-MAX_COMPLAINT:]
 
     def _last_words(self) -> str:
         assert self._process is not None
         lines = [line for line in self._shown(self._complaint.decode("utf-8", "replace")).splitlines() if line.strip()]
-        code = self._process.returncode
+        code = self._process.poll()
         return f"it ended with status {code}" + (f" ({lines[-1].strip()[:200]})" if lines else "")
 
 

@@ -1,32 +1,24 @@
 """A pool of copies of one command that nicety starts and supervises: started at once, drained by SIGTERM, restarted with back-off.
 
-Must not know policies or what the command does. It waits for and signals only its own children.
+Must not know policies or what the command does. The hands start the workers, and signal and wait for only those.
 """
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import functools
 import logging
-import os
-import pwd
 import random
 import signal
-import stat
-import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ....models.identity import ProcId
 from ....models.records import PoolSample, WorkerSample
 from ...config.sections import PoolConfig
 from ...hands.faults import Status
 from ...hands.kernel import Clock
+from ...hands.wire import RefusedError
+from ..sensing.acts import Acts, Child
 from ..sensing.busy import Activity, Doing
-from ..sensing.signals import identify
 from ..sensing.tally import PoolTally
 from .queues import WaitingWork, counter
 
@@ -45,17 +37,12 @@ READY_NS = 10 * _SECOND
 """A worker that was never seen waiting for work counts as up after this time: it came up under load. Chosen."""
 STARTS_PER_PROBE = 4
 """Workers started in one probe at most; the rest wait for the next one. A start costs some milliseconds (fork and exec). Chosen."""
-LOG_BYTES = 8 << 20
-"""The pool's log is rotated (one old file is kept) when a worker starts and the log is larger than this. Chosen."""
-_PR_SET_PDEATHSIG = 1
-_NOT_FOR_WORKERS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
 @dataclass(slots=True)
 class _CommandWorker:
     number: int
-    process: subprocess.Popen[bytes]
-    id: ProcId
+    process: Child
     born: int
     activity: Activity
     ready: bool = False
@@ -66,20 +53,17 @@ class _CommandWorker:
     drain_by: int | None = None  # when it gets SIGKILL; None: not draining
     killed: bool = False
 
-    def kill(self) -> None:
-        """End it and all that it started: it has a session of its own, and keeps its pid until it has been waited for."""
-        self.killed = True
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+    @property
+    def id(self) -> ProcId:
+        return self.process.id
 
 
 class CommandPool:
     """Adapter for `[pools.NAME] kind = "command"`.
 
-    Nothing runs before the first probe. Call `probe`, `resize` and `recycle` from a thread that lives as long as the pool: the
-    kernel sends workers SIGTERM when the thread that started them ends. So workers drain when the daemon is killed.
+    Nothing runs before the first probe. Where the hands are this process, call `probe`, `resize` and `recycle` from a thread that
+    lives as long as the pool: the kernel sends workers SIGTERM when the thread that started them ends. So workers drain when the
+    daemon is killed.
     """
 
     def __init__(
@@ -87,21 +71,17 @@ class CommandPool:
         name: str,
         config: PoolConfig,
         clock: Clock,
+        acts: Acts,
         proc_root: Path = Path("/proc"),
         *,
-        log_file: Path,
         seed: int,
-        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self._config = config
         self._clock = clock
         self._proc_root = proc_root
-        self._log_file = log_file
+        self._acts = acts
         self._chance = random.Random(seed)  # noqa: S311 - spreads retries, protects nothing
-        self._environ = {
-            key: value for key, value in (os.environ if environ is None else environ).items() if key not in _NOT_FOR_WORKERS
-        }
         self._target = config.minimum if config.initial is None else config.initial
         self._workers: list[_CommandWorker] = []
         self._tally = PoolTally(name)
@@ -114,7 +94,7 @@ class CommandPool:
         self._closed = False
         self._waiting: WaitingWork | None = None
         if config.queue is not None:
-            self._waiting = WaitingWork(name, counter(config.queue, self._start_counting), config.queue.every, clock)
+            self._waiting = WaitingWork(name, counter(config.queue, acts.count), config.queue.every, clock)
 
     # --- the port -------------------------------------------------------------------------------------------------------------
 
@@ -207,6 +187,7 @@ class CommandPool:
             if worker.killed or worker.drain_by is not None:
                 log.info("pool %s: worker %d (pid %d) has left, %s", self.name, worker.number, worker.id.pid, _status(status))
             worker.activity.close()
+            worker.process.close()
             self._workers.remove(worker)
             for other in self._workers:
                 if other.replacement is worker:
@@ -260,19 +241,16 @@ class CommandPool:
         taken = {worker.number for worker in self._workers}
         number = next(n for n in range(1, len(taken) + 2) if n not in taken)
         try:
-            output = self._open_log()
-            try:
-                process = self._popen(self._config.command, {"NICETY_WORKER": str(number)}, stdout=output, stderr=output)
-            finally:
-                os.close(output)
-        except (OSError, LookupError) as error:
+            process = self._acts.start(number)
+        except (OSError, RefusedError) as error:
             self._failed(now, True, f"cannot be started: {error}", now)
             return None
-        found = identify(self._proc_root, process.pid)
-        if found is None:  # it has ended already (read before it is waited for)
-            self._failed(now, True, _status(process.wait()), now)
+        ended = process.poll()
+        if ended is not None:
+            process.close()
+            self._failed(now, True, _status(ended), now)
             return None
-        worker = _CommandWorker(number, process, found, now, Activity(self._proc_root, process.pid))
+        worker = _CommandWorker(number, process, now, Activity(self._proc_root, process.id.pid))
         self._workers.append(worker)
         return worker
 
@@ -281,14 +259,15 @@ class CommandPool:
             return
         worker.drain_by = now + int(self._config.drain_timeout * _SECOND)
         if worker.process.poll() is None:
-            worker.process.send_signal(signal.SIGTERM)
+            worker.process.drain()
 
     def _kill_late(self, now: int) -> None:
         for worker in self._workers:
             if worker.drain_by is not None and now >= worker.drain_by and not worker.killed:
-                limit = f"{self._config.drain_timeout:g} s"
-                log.warning("pool %s: worker pid %d did not end within %s of SIGTERM: killed", self.name, worker.id.pid, limit)
-                worker.kill()
+                worker.killed = worker.process.kill()
+                if worker.killed:
+                    limit = f"{self._config.drain_timeout:g} s"
+                    log.warning("pool %s: worker pid %d did not end within %s of SIGTERM: killed", self.name, worker.id.pid, limit)
 
     def _failed(self, born: int, at_once: bool, cause: str, now: int) -> None:
         """Record that a worker ended as it should not. Workers born before the last failure that fail with it count once."""
@@ -299,7 +278,7 @@ class CommandPool:
             self._failed_at = now
         self._at_once = at_once
         self._cause = f"worker exits at once ({cause})" if at_once else f"worker ended ({cause})"
-        log.warning("pool %s: %s, failure %d in a row; see %s", self.name, self._cause, self._failures, self._log_file)
+        log.warning("pool %s: %s, failure %d in a row; see %s", self.name, self._cause, self._failures, self._acts.log_file)
 
     def _trouble(self, now: int) -> str:
         """What keeps the pool from being resized: a command that fails to start, or fails again and again."""
@@ -307,75 +286,11 @@ class CommandPool:
             return ""
         if now < self._next_start:
             seconds = (self._next_start - now) / _SECOND
-            return f"{self._cause}, next try in {seconds:.0f} s; see {self._log_file}"
+            return f"{self._cause}, next try in {seconds:.0f} s; see {self._acts.log_file}"
         tried = [worker.born for worker in self._workers if worker.born >= self._failed_at]
         if (tried and now - min(tried) >= AT_ONCE_NS) or (not tried and len(self._staying()) >= self._target):
             return ""
-        return f"{self._cause}, trying again; see {self._log_file}"
-
-    # --- processes ------------------------------------------------------------------------------------------------------------
-
-    def _start_counting(self, command: list[str]) -> subprocess.Popen[bytes]:
-        return self._popen(command, {}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-
-    def _popen(self, command: list[str], extra: dict[str, str], *, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
-        """A process of the pool, with its session, user, folder and environment. Raises OSError, LookupError (no such user)."""
-        identity: dict[str, Any] = {}
-        environ = {**self._environ, "NICETY_POOL": self.name, **extra}
-        if self._config.user:
-            try:
-                entry = pwd.getpwnam(self._config.user)
-            except KeyError:
-                raise LookupError(f"there is no user {self._config.user!r}; correct pools.{self.name}.user") from None
-            environ |= {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
-            if entry.pw_uid != os.geteuid():
-                groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
-                identity = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            cwd=self._config.directory or None,
-            env=environ,
-            start_new_session=True,
-            preexec_fn=functools.partial(_become_worker, _prctl(), os.getpid()),
-            **identity,
-        )
-
-    def _open_log(self) -> int:
-        """Open the pool's log for appending, rotated if it is full. No link is followed. Raises OSError."""
-        self._log_file.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        try:
-            if self._log_file.stat().st_size > LOG_BYTES:
-                self._log_file.replace(self._log_file.with_suffix(".log.1"))
-        except FileNotFoundError:
-            pass
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        output = os.open(self._log_file, flags, 0o640)
-        found = os.fstat(output)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-            os.close(output)
-            raise OSError(errno.EEXIST, "not a file, or one with a second name (hard link); move it away", str(self._log_file))
-        return output
-
-
-@functools.cache
-def _prctl() -> Any:
-    return ctypes.CDLL(None, use_errno=True).prctl
-
-
-def _become_worker(prctl: Any, parent: int) -> None:
-    """In the child before exec: arrange to die with the daemon, and start with no signal blocked or ignored.
-
-    Runs after the change of user, which would clear the death signal. Everything that it calls was looked up before the fork.
-    """
-    prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-    if os.getppid() != parent:  # the daemon ended before the line above
-        os._exit(1)
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        return f"{self._cause}, trying again; see {self._acts.log_file}"
 
 
 def _status(code: int) -> str:

@@ -10,9 +10,7 @@ import fnmatch
 import logging
 import os
 import select
-import signal
 import socket
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +18,9 @@ from urllib.parse import unquote, urlsplit
 
 from ...config.sections import Queue
 from ...hands.kernel import Clock
+from ...hands.wire import RefusedError
 from ...redaction import redacted
+from ..sensing.acts import Child
 
 log = logging.getLogger(__name__)
 
@@ -160,10 +160,10 @@ def _matching(folder: Path, pattern: str, budget: int, *, want_files: bool, miss
 class CommandCounter:
     """The output of a command: one whole number on stdout. It runs beside the daemon, in a session of its own."""
 
-    def __init__(self, command: list[str], start: Callable[[list[str]], subprocess.Popen[bytes]]) -> None:
+    def __init__(self, command: list[str], start: Callable[[], Child]) -> None:
         self._command = command
         self._start = start
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
         self._output = b""
         self._deadline = 0
 
@@ -171,11 +171,10 @@ class CommandCounter:
         """Start the command, or take its answer when it has ended."""
         if self._process is None:
             try:
-                self._process = self._start(self._command)
-            except (OSError, LookupError) as error:
+                self._process = self._start()
+            except (OSError, RefusedError) as error:
                 raise CountError(f"{self._command[0]} cannot be started: {error}; correct queue.command") from None
-            assert self._process.stdout is not None
-            os.set_blocking(self._process.stdout.fileno(), False)
+            os.set_blocking(self._process.pipes[0], False)
             self._output, self._deadline = b"", now + COMMAND_TIMEOUT_NS
         self._drain()
         status = self._process.poll()
@@ -196,19 +195,13 @@ class CommandCounter:
 
     def close(self) -> None:
         """Kill a command that still runs, with all that it started."""
-        if self._process is None:
-            return
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
         self._end()
 
     def _drain(self) -> None:
         assert self._process is not None
-        assert self._process.stdout is not None
         while len(self._output) <= _MAX_OUTPUT:
             try:
-                block = os.read(self._process.stdout.fileno(), _MAX_OUTPUT)
+                block = os.read(self._process.pipes[0], _MAX_OUTPUT)
             except BlockingIOError:
                 return
             if not block:
@@ -216,10 +209,9 @@ class CommandCounter:
             self._output += block
 
     def _end(self) -> None:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._process = None
+        if self._process is not None:
+            self._process.end()
+            self._process = None
 
 
 class RedisCounter:
@@ -356,7 +348,7 @@ def _redis_parts(url: str) -> tuple[str | tuple[str, int], list[list[bytes]], li
     return (parts.hostname or "127.0.0.1", port), greeting, query
 
 
-def counter(queue: Queue, start: Callable[[list[str]], subprocess.Popen[bytes]]) -> Counter:
+def counter(queue: Queue, start: Callable[[], Child]) -> Counter:
     """The counter for a `[pools.NAME.queue]` section; `start` runs its command. Raises ValueError for a bad Redis URL."""
     if queue.files:
         return FileCounter(queue.files)

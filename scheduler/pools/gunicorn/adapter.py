@@ -16,11 +16,12 @@ from ....models.records import PoolSample, WorkerSample
 from ...config.sections import PoolConfig
 from ...hands.faults import Status
 from ...hands.kernel import Clock
+from ..sensing.acts import Acts
 from ..sensing.busy import CallView, ChildList, Doing, serving
 from ..sensing.hands_off import QUIET, ForeignSize, HandsOff
 from ..sensing.listening import AcceptQueue
 from ..sensing.main_process import MainProcess
-from ..sensing.signals import ProcessHandle, age_seconds, read_stat, send_to
+from ..sensing.signals import ProcessHandle, age_seconds, read_stat
 from ..sensing.tally import PoolTally
 from .master import find, has_beaten, is_worker
 
@@ -84,10 +85,11 @@ class _GunicornMaster:
 class GunicornPool:
     """Adapter for one gunicorn master and its workers. Only the master gets signals, except for `recycle`."""
 
-    def __init__(self, name: str, config: PoolConfig, clock: Clock, proc_root: Path = Path("/proc")) -> None:
+    def __init__(self, name: str, config: PoolConfig, clock: Clock, acts: Acts, proc_root: Path = Path("/proc")) -> None:
         self.name = name
         self._config = config
         self._clock = clock
+        self._acts = acts
         self._proc_root = proc_root
         self._master = MainProcess(
             name, config, self._find, self._forget, title="gunicorn's master", remedy="see its error log for why"
@@ -155,7 +157,7 @@ class GunicornPool:
         known = self._workers.get(worker.pid)
         if known is None or known.id != worker:
             return Status.VANISHED, f"pid {worker.pid} is no worker of pool {self.name}"
-        return send_to(self._proc_root, worker, signal.SIGTERM)
+        return self._acts.send(worker, signal.SIGTERM)
 
     def close(self) -> None:
         """Release the pool; it stays as it is."""
@@ -165,7 +167,7 @@ class GunicornPool:
     # --- the master -----------------------------------------------------------------------------------------------------------
 
     def _find(self, present: ProcId | None) -> _GunicornMaster | str | None:
-        found = find(self._proc_root, self._config, present)
+        found = find(self._proc_root, self._config, present, self._acts)
         if found is None or isinstance(found, str):
             return found
         accept, children = AcceptQueue(self._proc_root, found.id.pid), ChildList(self._proc_root, found.id.pid)
@@ -266,7 +268,7 @@ class GunicornPool:
         if self._hands_off.text or self._target is None or self._target == self._believed:
             return
         number, change = (signal.SIGTTIN, 1) if self._target > self._believed else (signal.SIGTTOU, -1)
-        status, text = master.handle.send(number)
+        status, text = self._acts.send(master.handle.id, number)
         if status is not Status.APPLIED:
             self._hold(text, Status.REFUSED, now)
             return

@@ -11,6 +11,7 @@ from pathlib import Path
 from ....models.identity import ProcId
 from ...config.sections import PoolConfig
 from ...hands.faults import Status
+from ..sensing.acts import Acts
 from ..sensing.busy import children
 from ..sensing.listening import AcceptQueue
 from ..sensing.pidfile import named
@@ -21,13 +22,13 @@ _PYTHON = re.compile(r"(python|pypy)[\d.]*t?")
 _WALL_CLOCK = 1_000_000_000  # seconds: a heartbeat's time stamp counts from boot, a new file's from 1970
 
 
-def find(proc_root: Path, config: PoolConfig, present: ProcId | None) -> ProcessHandle | str | None:
+def find(proc_root: Path, config: PoolConfig, present: ProcId | None, acts: Acts) -> ProcessHandle | str | None:
     """A new master to adopt, None if `present` still is the configured one, or a sentence on why there is none."""
     found = named(proc_root, config, present)
     if found is None or isinstance(found, str):
         return found
     handle, source = found
-    objection = _objection(proc_root, handle)
+    objection = _objection(proc_root, handle, acts)
     if not objection:
         return handle
     handle.close()
@@ -45,7 +46,7 @@ def is_worker(proc_root: Path, pid: int, master: int) -> bool:
     return not _replaces(proc_root, pid, master)
 
 
-def _objection(proc_root: Path, handle: ProcessHandle) -> str:
+def _objection(proc_root: Path, handle: ProcessHandle, acts: Acts) -> str:
     """Why a process is no gunicorn master; "" if it is one."""
     pid = handle.id.pid
     if not _looks_like_gunicorn(proc_root, pid):
@@ -58,7 +59,7 @@ def _objection(proc_root: Path, handle: ProcessHandle) -> str:
         return f"which is a worker: give the pid of its master, {stat.ppid}"
     if not children(proc_root, pid) and not _listens(proc_root, pid):
         return "which has neither workers nor a listening socket: no signal is sent to it; correct the pid"
-    status, text = handle.may_signal()
+    status, text = acts.send(handle.id, 0)
     return "" if status is Status.APPLIED else f"gunicorn's master, but: {text}"
 
 

@@ -1,4 +1,4 @@
-"""Processes by identity: a pidfd with the matching start time, so that a signal can never reach another process.
+"""Processes by identity: a pidfd with the matching start time, which never means another process.
 
 Must not know pools, time or policies.
 """
@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 from pathlib import Path
 from typing import NamedTuple
 
 from ....models.identity import ProcId
-from ...hands.faults import Status
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 """Unit of start times in /proc/PID/stat."""
@@ -66,23 +64,6 @@ class ProcessHandle:
         """Whether it has ended (a zombie has)."""
         return bool(self._exit.poll(0))
 
-    def send(self, number: signal.Signals) -> tuple[Status, str]:
-        """Send a signal. APPLIED: the kernel took it; two pending signals of a kind arrive as one."""
-        return self._send(number, f"{number.name} to pid {self.id.pid}")
-
-    def may_signal(self) -> tuple[Status, str]:
-        """Whether a signal would be accepted: APPLIED, VANISHED or REFUSED. Nothing is sent."""
-        return self._send(0, f"signals to pid {self.id.pid}")
-
-    def _send(self, number: int, what: str) -> tuple[Status, str]:
-        try:
-            signal.pidfd_send_signal(self._pidfd, number)
-        except ProcessLookupError:
-            return Status.VANISHED, f"pid {self.id.pid} is gone"
-        except PermissionError:
-            return Status.REFUSED, f"no permission for {what}: run nicety as the same user, or give it CAP_KILL"
-        return Status.APPLIED, what
-
     def close(self) -> None:
         """Close the descriptor."""
         os.close(self._pidfd)
@@ -106,14 +87,3 @@ def open_process(proc_root: Path, pid: int, expected: ProcId | None = None) -> P
         handle.close()
         return None
     return handle
-
-
-def send_to(proc_root: Path, process: ProcId, number: signal.Signals) -> tuple[Status, str]:
-    """Send one signal to this process; VANISHED if it is gone. See `ProcessHandle.send`."""
-    handle = open_process(proc_root, process.pid, process)
-    if handle is None:
-        return Status.VANISHED, f"pid {process.pid} is gone"
-    try:
-        return handle.send(number)
-    finally:
-        handle.close()

@@ -6,12 +6,9 @@ of workers that it was last asked for, and its stats show that number. Each requ
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import re
 import signal
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +17,13 @@ from ....models.records import PoolSample, WorkerSample
 from ...config.sections import PoolConfig
 from ...hands.faults import Status
 from ...hands.kernel import Clock
+from ..sensing.acts import Acts
 from ..sensing.busy import CallView
 from ..sensing.hands_off import QUIET, HandsOff
 from ..sensing.listening import AcceptQueue
 from ..sensing.main_process import MainProcess
 from ..sensing.pidfile import named
-from ..sensing.signals import ProcessHandle, age_seconds, identify, open_process, read_stat
+from ..sensing.signals import ProcessHandle, age_seconds, identify, read_stat
 from ..sensing.tally import PoolTally
 from . import stats as facts
 
@@ -101,13 +99,14 @@ class _UwsgiMaster:
 class UwsgiPool:
     """Adapter for one uWSGI master and its workers. Only `recycle` sends a signal, to a worker."""
 
-    def __init__(self, name: str, config: PoolConfig, clock: Clock, proc_root: Path = Path("/proc")) -> None:
+    def __init__(self, name: str, config: PoolConfig, clock: Clock, acts: Acts, proc_root: Path = Path("/proc")) -> None:
         """Raises ValueError for an invalid stats address."""
         self.name = name
         self._config = config
         self._clock = clock
+        self._acts = acts
         self._proc_root = proc_root
-        self._stats = facts.StatsSocket(config.stats)
+        self._stats = facts.StatsSocket(config.stats, acts)
         self._master = MainProcess(name, config, self._find, self._forget, title="uWSGI's master", remedy="see its log for why")
         self._silence = ""  # why there is no answer
         self._workers: dict[int, _UwsgiWorker] = {}
@@ -190,14 +189,8 @@ class UwsgiPool:
             return Status.REFUSED, master.unfit
         if self._loops(known):
             return Status.REFUSED, "a worker with an event loop (async, gevent) would drop its requests on SIGHUP: reload uWSGI"
-        handle = open_process(self._proc_root, worker.pid, worker)
-        if handle is None:
-            return Status.VANISHED, f"pid {worker.pid} is gone"
-        try:
-            self._await_request(worker.pid)
-            return handle.send(signal.SIGHUP)
-        finally:
-            handle.close()
+        self._await_request(worker.pid)
+        return self._acts.send(worker, signal.SIGHUP)
 
     def close(self) -> None:
         """Release the pool; it stays as it is."""
@@ -383,7 +376,7 @@ class UwsgiPool:
             return
         if change == 0:
             return
-        problem = _write(self._proc_root, master.handle.id.pid, Path(self._config.fifo), commands)
+        problem = self._acts.fifo(commands)
         if problem:
             self._retry(problem, now)
             return
@@ -428,52 +421,6 @@ class UwsgiPool:
 def _somebody_idle(answer: facts.Stats) -> bool:
     """Whether a - could take a worker now: one without any request."""
     return any(place.wanted and place.pid and not place.busy for place in answer.workers)
-
-
-def _write(proc_root: Path, master: int, path: Path, commands: str) -> str:
-    """Write commands to the FIFO that the master reads; return "", or why nothing was written.
-
-    uWSGI recreates the FIFO after each writer, so it is opened again for each command. Nothing is written to a file that is no
-    FIFO, or to a FIFO that another process reads.
-    """
-    try:
-        fifo = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            return f"there is no FIFO {path}: start uWSGI with master-fifo = {path}, or correct fifo"
-        if error.errno == errno.ENXIO:
-            return f"nobody reads FIFO {path}: see uWSGI's log, or correct fifo"
-        return f"FIFO {path} cannot be written to ({error.strerror}): run nicety as uWSGI's user, or correct fifo"
-    try:
-        if not stat.S_ISFIFO(os.fstat(fifo).st_mode):
-            return f"{path} is no FIFO: nothing is written to it; correct fifo"
-        if not _holds(proc_root, master, os.fstat(fifo)):
-            return f"FIFO {path} is not read by uWSGI's master, pid {master}: nothing is written to it; correct fifo"
-        os.write(fifo, commands.encode("ascii"))
-    except OSError as error:  # EAGAIN: full; EPIPE: just recreated
-        return f"FIFO {path} takes nothing ({error.strerror}): see uWSGI's log"
-    finally:
-        os.close(fifo)
-    return ""
-
-
-def _holds(proc_root: Path, pid: int, file: os.stat_result) -> bool:
-    """Whether a process has a file open; True if that may not be seen."""
-    folder = proc_root / str(pid) / "fd"
-    try:
-        descriptors = list(folder.iterdir())
-    except PermissionError:
-        return True
-    except OSError:
-        return False
-    for descriptor in descriptors:
-        try:
-            found = descriptor.stat()
-        except OSError:  # closed meanwhile
-            continue
-        if (found.st_dev, found.st_ino) == (file.st_dev, file.st_ino):
-            return True
-    return False
 
 
 def _other_algorithm(proc_root: Path, pid: int) -> str:

@@ -8,7 +8,6 @@ the answer is read at the next probe, and a silent socket is asked less and less
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import select
 import socket
@@ -16,6 +15,10 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta
+
+from ...hands.pools import address
+from ...hands.wire import RefusedError
+from ..sensing.acts import Acts
 
 _SECOND = 1_000_000_000
 MAX_BYTES = 8 << 20
@@ -94,34 +97,14 @@ def parse(raw: bytes) -> Stats:
     return stats
 
 
-def address(text: str) -> tuple[socket.AddressFamily, str | tuple[str, int]]:
-    """The address of a stats socket: "HOST:PORT", with HOST an IP address or empty, or a unix socket "/PATH" or "@NAME".
-
-    Raises ValueError with the cause. Host names are refused because looking them up may block.
-    """
-    if text.startswith("/"):
-        return socket.AF_UNIX, text
-    if text.startswith("@"):
-        return socket.AF_UNIX, "\0" + text[1:]
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        raise ValueError(f'{text!r} is no address: give "HOST:PORT", or the absolute path of a unix socket')
-    host = {"": "127.0.0.1", "localhost": "127.0.0.1"}.get(host, host.removeprefix("[").removesuffix("]"))
-    try:
-        found = ipaddress.ip_address(host)
-    except ValueError:
-        raise ValueError(f"{host!r} is a name, and looking names up may wait: give its address") from None
-    if found.is_unspecified:
-        found = ipaddress.ip_address("127.0.0.1" if found.version == 4 else "::1")
-    return (socket.AF_INET if found.version == 4 else socket.AF_INET6), (str(found), int(port))
-
-
 class StatsSocket:
-    """Asks in one probe and takes the answer in the next; each question has its own connection."""
+    """Asks in one probe and takes the answer in the next; each question has its own connection to `where`, which `acts` make.
+    Raises ValueError if `where` is no address."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, acts: Acts) -> None:
+        address(where)
         self.where = where
-        self._family, self._target = address(where)
+        self._acts = acts
         self._socket: socket.socket | None = None
         self._answer = bytearray()
         self._deadline = 0
@@ -138,10 +121,12 @@ class StatsSocket:
             return
         self._next, self._deadline = now + EVERY_NS, now + TIMEOUT_NS
         self._answer.clear()
-        self._socket = socket.socket(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        failure = self._socket.connect_ex(self._target)
-        if failure not in {0, errno.EINPROGRESS}:
-            raise self._failed(now, self._reason(failure))
+        try:
+            self._socket = self._acts.stats()
+        except RefusedError as refusal:
+            raise self._failed(now, str(refusal)) from None
+        except OSError as error:
+            raise self._failed(now, self._reason(error.errno or 0)) from None
 
     def take(self, now: int) -> Stats | None:
         """The answer, None while it is incomplete. Returns at once. Raises StatsError."""
@@ -207,3 +192,4 @@ class StatsSocket:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+            self._acts.hang_up()

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
-from nicety.scheduler.pools.celery.link import BOOTSTRAP, script
+from nicety.scheduler.hands.pool_children import BOOTSTRAP
 from nicety.scheduler.pools.celery.main import bytes_read
+from nicety.scheduler.pools.sensing.acts import AGENT
 from nicety.scheduler.pools.sensing.signals import read_stat
 
 PROC = Path("/proc")
+LIMITS = {"main": os.getpid(), "minimum": 1, "maximum": 4}
 
 # Answers what the file "replies" says, by command, once there is no file "wait"; pool_shrink ends the pid in the file "shrinks".
 CELERY = """
@@ -74,7 +76,8 @@ class Bench:
             text=True,
         )
         self.agents.append(agent)
-        self.send(agent, {"script": script(), "broker": broker, "node": "node", "queues": ["celery"]})
+        script = AGENT.read_text(encoding="utf-8")
+        self.send(agent, {"script": script, "broker": broker, "node": "node", "queues": ["celery"]} | LIMITS)
         return agent
 
     def send(self, agent: subprocess.Popen[str], message: dict[str, Any]) -> None:
@@ -204,6 +207,30 @@ def test_a_stranger_with_the_same_pid_is_never_stopped(bench: Bench, agent: subp
     victim["start_ticks"] += 1
     assert bench.ask(agent, do="recycle", victims=[victim]) == {"ok": {"ended": 0, "obstacle": "gone"}}
     assert state(process.pid) == "S"
+
+
+def test_a_process_that_is_no_child_of_the_main_process_is_never_stopped(bench: Bench, agent: subprocess.Popen[str]) -> None:
+    shell = subprocess.Popen(["sh", "-c", "sleep 1000 & echo $!; wait"], stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        assert shell.stdout is not None
+        pid = int(shell.stdout.readline())
+        stat, read = read_stat(PROC, pid), bytes_read(PROC, pid)
+        assert stat is not None
+        victim = {"pid": pid, "start_ticks": stat.start_ticks, "rchar": read}
+        for do in ("shrink", "recycle"):
+            assert bench.ask(agent, do=do, victims=[victim]) == {"ok": {"ended": 0, "obstacle": "a stranger"}}
+        assert state(pid) == "S"
+    finally:
+        os.killpg(shell.pid, signal.SIGKILL)
+        shell.communicate()
+
+
+def test_no_more_processes_are_asked_for_than_the_configuration_allows(bench: Bench, agent: subprocess.Popen[str]) -> None:
+    bench.replies({"pool_grow": {"ok": "grown"}})
+    for number in (-1, 0, 100):
+        assert bench.ask(agent, do="grow", n=number) == {"error": "at most 4 processes are wanted"}
+    granted = [bench.ask(agent, do="grow", n=2) for _ in range(20)].count({"ok": {}})
+    assert granted == len(bench.commands()) <= 4
 
 
 def test_celerys_no_leaves_the_process_as_it_was(bench: Bench, agent: subprocess.Popen[str]) -> None:

@@ -16,15 +16,19 @@ import pytest
 
 from nicety.models.records import PoolSample
 from nicety.scheduler.config.sections import ConfigError, PoolConfig, parse
+from nicety.scheduler.hands.celery import environment, interpreter, user_of
 from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.wire import RefusedError
 from nicety.scheduler.pools.build import build
 from nicety.scheduler.pools.celery.adapter import GROWN_NS, LATE_NS, CeleryPool
-from nicety.scheduler.pools.celery.link import ANSWER_NS, BOOTSTRAP, START_NS, AgentLink
-from nicety.scheduler.pools.celery.main import PoolProcess, environment, interpreter, user_of
+from nicety.scheduler.pools.celery.link import ANSWER_NS, START_NS, AgentLink
+from nicety.scheduler.pools.celery.main import PoolProcess
+from nicety.scheduler.pools.sensing.acts import Child
 from nicety.scheduler.pools.sensing.busy import Doing
 from nicety.scheduler.pools.sensing.hands_off import HANDS_OFF_NS
 from nicety.scheduler.pools.sensing.pidfile import named
+from nicety.scheduler.testing.acts import own_acts
 from nicety.scheduler.testing.clock import FakeClock, ShiftedClock
 from nicety.scheduler.testing.driver import PoolDriver
 
@@ -90,7 +94,8 @@ class Bench:
         self.clock = ShiftedClock(SystemClock(), sleeps=False)
         # the agent gets the folder as name of the node
         config = PoolConfig(kind="celery", pidfile=str(self.pidfile), broker="$BROKER", node=str(folder), maximum=16)
-        self.pool = CeleryPool("jobs", config, self.clock, environ={"BROKER": "redis://nowhere"}, agent=AGENT)
+        acts = own_acts("jobs", config, self.clock, environ={"BROKER": "redis://nowhere"}, agent=AGENT)
+        self.pool = CeleryPool("jobs", config, self.clock, acts)
 
     @property
     def pidfile(self) -> Path:
@@ -398,12 +403,13 @@ def test_a_stranger_is_refused_before_anything_is_started(tmp_path: Path) -> Non
         pidfile = tmp_path / "pid"
         pidfile.write_text(f"{sleeper.pid}\n")
         config = PoolConfig(kind="celery", pidfile=str(pidfile), broker="redis://nowhere")
-        pool = CeleryPool("jobs", config, SystemClock())
+        pool = CeleryPool("jobs", config, SystemClock(), own_acts("jobs", config, SystemClock()))
         pool.probe()
         assert f"should be pid {sleeper.pid}, which is no Python (it runs " in pool.read().trouble
         assert pool.resize(2)[0] is Status.REFUSED
         pool.close()
-        unset = CeleryPool("jobs", PoolConfig(kind="celery", pid=os.getpid(), broker="$NOWHERE"), SystemClock(), environ={})
+        config = PoolConfig(kind="celery", pid=os.getpid(), broker="$NOWHERE")
+        unset = CeleryPool("jobs", config, SystemClock(), own_acts("jobs", config, SystemClock(), environ={}))
         unset.probe()
         assert "has the environment variable NOWHERE" in unset.read().trouble
         unset.close()
@@ -422,13 +428,13 @@ class Talk:
         self.clock = FakeClock(monotonic=1000 * SECOND)
         self.launched = 0
         text = f"import sys, json, time, os\ndef serve(settings):\n    {code}\n"
-        self.link = AgentLink("jobs", self.launch, {"script": text, "broker": broker})
+        config = PoolConfig(kind="celery", pid=os.getpid(), broker=broker, python=sys.executable)
+        self._acts = own_acts("jobs", config, self.clock, agent=text)
+        self.link = AgentLink("jobs", self.launch)
 
-    def launch(self) -> subprocess.Popen[bytes]:
+    def launch(self) -> tuple[Child, str]:
         self.launched += 1
-        pipe = subprocess.PIPE
-        command = [sys.executable, "-S", "-c", BOOTSTRAP]
-        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
+        return self._acts.agent()
 
     def until(self, condition: Callable[[], object]) -> list[Any]:
         """Answers, until the condition holds."""
@@ -532,10 +538,8 @@ def test_an_agent_that_hangs_is_ended_and_its_request_is_lost() -> None:
 
 
 def test_a_program_that_cannot_be_started_is_said_and_tried_again() -> None:
-    def launch() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(["/nowhere/python"])
-
-    link = AgentLink("jobs", launch, {})
+    config = PoolConfig(kind="celery", pid=os.getpid(), broker="memory://", python="/nowhere/python")
+    link = AgentLink("jobs", own_acts("jobs", config, FakeClock()).agent)
     link.step(1)
     assert "cannot be started: " in link.problem
     assert "/nowhere/python" in link.problem
@@ -557,8 +561,8 @@ def test_the_interpreter_is_found_by_the_name_that_leads_to_its_environment(tmp_
         try:
             assert process.stdout is not None
             process.stdout.readline()
-            found = interpreter(PROC, process.pid, environment(PROC, process.pid))
-            assert found == linked
+            found = interpreter("/proc", process.pid, environment("/proc", process.pid))
+            assert found == str(linked)
         finally:
             process.kill()
             process.communicate()
@@ -577,20 +581,19 @@ def test_a_name_that_is_not_the_file_that_runs_is_never_taken(tmp_path: Path) ->
     try:
         assert process.stdout is not None
         process.stdout.readline()
-        found = interpreter(PROC, process.pid, {})
-        assert isinstance(found, Path)
-        assert found.samefile(sys.executable)
-        assert found != impostor
+        found = interpreter("/proc", process.pid, {})
+        assert Path(found).samefile(sys.executable)
+        assert found != str(impostor)
     finally:
         process.kill()
         process.communicate()
 
 
 def test_user_and_pid_file_problems_are_told_with_the_next_step(tmp_path: Path) -> None:
-    user = user_of(PROC, os.getpid())
-    assert not isinstance(user, str)
+    user = user_of("/proc", os.getpid())
     assert (user.uid, user.gid) == (os.getuid(), os.getgid())
-    assert user_of(PROC, 1 << 22) == "has ended"
+    with pytest.raises(RefusedError, match="has ended"):
+        user_of("/proc", 1 << 22)
     config = PoolConfig(kind="celery", pidfile=str(tmp_path / "pid"))
     assert "does not exist: start the worker with --pidfile" in str(named(PROC, config, None))
     (tmp_path / "pid").write_text("many")

@@ -15,9 +15,11 @@ from nicety.models.records import PoolSample
 from nicety.scheduler.config.sections import Config, ConfigError, PoolConfig, Queue
 from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.pool_children import LOG_BYTES
 from nicety.scheduler.pools.build import build
-from nicety.scheduler.pools.command.adapter import LOG_BYTES, CommandPool
+from nicety.scheduler.pools.command.adapter import CommandPool
 from nicety.scheduler.pools.gunicorn.adapter import GunicornPool
+from nicety.scheduler.testing.acts import own_acts
 from nicety.scheduler.testing.clock import ShiftedClock
 from nicety.scheduler.testing.driver import PoolDriver
 
@@ -36,7 +38,7 @@ class Bench:
     def pool(self, command: list[str], **keys: object) -> CommandPool:
         settings = {"minimum": 1, "maximum": 6, "drain_timeout": 5.0, **keys}
         config = PoolConfig(kind="command", command=command, **settings)  # type: ignore[arg-type]
-        self.pools.append(CommandPool("jobs", config, self.clock, log_file=self.log_file, seed=7))
+        self.pools.append(CommandPool("jobs", config, self.clock, own_acts("jobs", config, self.clock, logs=self.folder), seed=7))
         return self.pools[-1]
 
     def until(self, pool: CommandPool, condition: Callable[[PoolSample], bool]) -> PoolSample:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from nicety.scheduler.config.sections import Queue
+from nicety.scheduler.config.sections import PoolConfig, Queue
+from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.pools.command.queues import (
     CommandCounter,
     Counter,
@@ -23,13 +25,17 @@ from nicety.scheduler.pools.command.queues import (
     WaitingWork,
     counter,
 )
+from nicety.scheduler.pools.sensing.acts import Child
+from nicety.scheduler.testing.acts import own_acts
 from nicety.scheduler.testing.clock import FakeClock
 
 SECOND = 1_000_000_000
 
 
-def start(command: list[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
+def counts(command: list[str]) -> Callable[[], Child]:
+    """What starts a command that counts."""
+    config = PoolConfig(kind="command", command=["true"], queue=Queue(command=command))
+    return own_acts("jobs", config, SystemClock()).count
 
 
 def answer(counting: Counter, seconds: float = 5.0) -> int:
@@ -80,7 +86,7 @@ def test_a_huge_spool_costs_a_bounded_look(tmp_path: Path) -> None:
 
 
 def test_a_commands_number_is_taken_and_no_step_waits_for_it() -> None:
-    counting = CommandCounter(["sh", "-c", "sleep 0.3; echo 17"], start)
+    counting = CommandCounter(["sh", "-c", "sleep 0.3; echo 17"], counts(["sh", "-c", "sleep 0.3; echo 17"]))
     began = time.monotonic()
     assert counting.step(time.monotonic_ns()) is None
     assert time.monotonic() - began < 0.25, "the first step waited for the command"
@@ -99,7 +105,7 @@ def test_a_commands_number_is_taken_and_no_step_waits_for_it() -> None:
     ],
 )
 def test_an_answer_that_is_no_number_is_an_error_with_its_cause(script: str, cause: str) -> None:
-    counting = CommandCounter(["sh", "-c", script], start)
+    counting = CommandCounter(["sh", "-c", script], counts(["sh", "-c", script]))
     with pytest.raises(CountError, match=cause):
         answer(counting)
     counting.close()
@@ -107,22 +113,23 @@ def test_an_answer_that_is_no_number_is_an_error_with_its_cause(script: str, cau
 
 def test_a_command_that_cannot_be_started_is_said() -> None:
     with pytest.raises(CountError, match=r"/no/such/program cannot be started: .*; correct queue\.command"):
-        CommandCounter(["/no/such/program"], start).step(0)
+        CommandCounter(["/no/such/program"], counts(["/no/such/program"])).step(0)
 
 
 def test_a_command_that_hangs_is_killed_with_all_that_it_started() -> None:
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[Child] = []
+    command = ["sh", "-c", "sleep 1000 & wait"]
 
-    def remember(command: list[str]) -> subprocess.Popen[bytes]:
-        started.append(start(command))
+    def remember() -> Child:
+        started.append(counts(command)())
         return started[-1]
 
-    counting = CommandCounter(["sh", "-c", "sleep 1000 & wait"], remember)
+    counting = CommandCounter(command, remember)
     now = time.monotonic_ns()
     assert counting.step(now) is None
     with pytest.raises(CountError, match="did not answer within 10 s"):
         counting.step(now + 11 * SECOND)
-    assert started[0].returncode is not None
+    assert started[0].poll() == -signal.SIGKILL
 
 
 # --- redis ---------------------------------------------------------------------------------------------------------------------
@@ -252,7 +259,7 @@ def test_an_error_of_redis_is_told_without_the_password(redis: FakeRedis) -> Non
 )
 def test_a_url_that_cannot_be_read_is_refused_without_the_password(url: str) -> None:
     with pytest.raises(ValueError, match=r"host or port|slash") as error:
-        counter(Queue(redis_list=url), start)
+        counter(Queue(redis_list=url), counts([]))
     assert "s3cret" not in str(error.value)
 
 
@@ -289,7 +296,7 @@ def test_a_redis_that_is_not_there_is_said() -> None:
 )
 def test_a_url_without_database_or_key_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"redis|unix|slash"):
-        counter(Queue(redis_list=url), start)
+        counter(Queue(redis_list=url), counts([]))
 
 
 @contextlib.contextmanager
@@ -407,4 +414,4 @@ def test_an_old_count_is_no_count() -> None:
     ],
 )
 def test_each_kind_of_queue_gets_its_counter(queue: Queue, kind: Callable[..., object]) -> None:
-    assert type(counter(queue, start)) is kind
+    assert type(counter(queue, counts([]))) is kind

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.pools.build import build
 from nicety.scheduler.pools.uwsgi import adapter as uwsgi
 from nicety.scheduler.pools.uwsgi.adapter import UwsgiPool
+from nicety.scheduler.testing.acts import own_acts
 from nicety.scheduler.testing.clock import FakeClock
 
 SECOND = 1_000_000_000
@@ -57,7 +57,7 @@ class PlayedUwsgi:
         self.config = PoolConfig(
             kind="uwsgi", stats=str(folder / "stats.sock"), fifo=str(self._fifo_path), pid=self.pid, maximum=ROOM
         )
-        self.pool = UwsgiPool("web", self.config, self.clock)
+        self.pool = UwsgiPool("web", self.config, self.clock, own_acts("web", self.config, self.clock))
 
     def spawn(self, number: int, **changes: Any) -> int:
         """A worker in a place. Its pid."""
@@ -463,7 +463,7 @@ def attempt(played: PlayedUwsgi, fifo: Path) -> str:
     """What is said of a FIFO when a size is asked for."""
     played.pool.close()
     config = PoolConfig(kind="uwsgi", stats=played.config.stats, fifo=str(fifo), pid=played.pid, maximum=ROOM)
-    played.pool = UwsgiPool("web", config, played.clock)
+    played.pool = UwsgiPool("web", config, played.clock, own_acts("web", config, played.clock))
     played.until(lambda s: s.requested == 2 and not s.trouble)
     played.pool.resize(3)
     return played.until(lambda s: bool(s.trouble)).trouble
@@ -506,7 +506,7 @@ def test_a_master_that_ends_and_one_that_takes_its_place(played: PlayedUwsgi, tm
     try:
         played.pool.close()
         config = PoolConfig(kind="uwsgi", stats=played.config.stats, fifo=played.config.fifo, pidfile=str(pidfile))
-        played.pool = UwsgiPool("web", config, played.clock)
+        played.pool = UwsgiPool("web", config, played.clock, own_acts("web", config, played.clock))
         assert "does not exist: start uWSGI with pidfile = " in played.second().trouble
         pidfile.write_text("not a pid\n", encoding="ascii")
         assert "holds 'not a pid'" in played.until(lambda s: "holds" in s.trouble).trouble
@@ -536,7 +536,7 @@ def test_a_master_that_hands_over_while_it_still_runs(played: PlayedUwsgi, tmp_p
         played.pool.close()
         pidfile.write_text(f"{played.pid}\n", encoding="ascii")
         config = PoolConfig(kind="uwsgi", stats=played.config.stats, fifo=played.config.fifo, pidfile=str(pidfile), maximum=ROOM)
-        played.pool = UwsgiPool("web", config, played.clock)
+        played.pool = UwsgiPool("web", config, played.clock, own_acts("web", config, played.clock))
         played.until(lambda s: s.requested == 3 and not s.trouble)
         played.obey(1)
         assert "by somebody else" in played.until(lambda s: bool(s.trouble)).trouble
@@ -581,14 +581,22 @@ def test_a_uwsgi_that_sizes_itself_is_known_by_its_configuration(
 
 
 def test_recycling_sends_sighup_to_the_worker_alone(played: PlayedUwsgi) -> None:
-    sample = up(played, 2)
-    worker = sample.workers[0].id
+    code = "import signal, sys, time; signal.signal(signal.SIGHUP, lambda *_: sys.exit(9)); print(flush=True); time.sleep(1000)"
+    child = subprocess.Popen([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    with child.stdout:
+        child.stdout.readline()
+    up(played, 2)
+    played.adopt(3, child)
+    sample = played.second()
+    worker = next(each.id for each in sample.workers if each.id.pid == child.pid)
     assert played.pool.recycle(worker)[0] is Status.APPLIED
-    child = played._children[worker.pid]
-    assert child.wait(5) == -signal.SIGHUP
+    assert child.wait(5) == 9
     assert played.pool.recycle(worker)[0] is Status.VANISHED
+    status, text = played.pool.recycle(next(each.id for each in sample.workers if each.id.pid != child.pid))
+    assert (status, text.endswith("does not catch SIGHUP, so it gets none")) == (Status.REFUSED, True)
     assert played.pool.recycle(ProcId(sample.workers[1].id.pid, 1))[0] is Status.VANISHED
-    assert played._children[sample.workers[1].id.pid].poll() is None
+    assert all(other.poll() is None for other in played._children.values() if other is not child)
 
 
 REQUESTS = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -15,9 +16,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nicety.scheduler.config.sections import PoolConfig
+from nicety.scheduler.hands.pools import address
 from nicety.scheduler.pools.uwsgi import stats as facts
+from nicety.scheduler.testing.acts import own_acts
+from nicety.scheduler.testing.clock import FakeClock
 
 SECOND = 1_000_000_000
+
+
+def asks(where: str, clock: FakeClock | None = None) -> facts.StatsSocket:
+    """What asks there, by default on a clock that stands."""
+    clock = FakeClock(monotonic=SECOND) if clock is None else clock
+    config = PoolConfig(kind="uwsgi", stats=where, fifo="/nowhere", pid=os.getpid())
+    return facts.StatsSocket(where, own_acts("web", config, clock))
 
 
 def place(number: int = 1, **changes: Any) -> dict[str, Any]:
@@ -119,13 +131,13 @@ def test_no_answer_ends_otherwise_than_in_a_cause(raw: bytes) -> None:
     ],
 )
 def test_an_address_is_understood_as_uwsgi_writes_it(text: str, found: object) -> None:
-    assert facts.address(text) == found
+    assert address(text) == found
 
 
 @pytest.mark.parametrize("text", ["", "9191", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:99999", "stats.sock", "web.example:9191"])
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="give"):
-        facts.address(text)
+        address(text)
 
 
 # --- the socket ----------------------------------------------------------------------------------------------------------------
@@ -165,7 +177,7 @@ def taken(asking: facts.StatsSocket, now: int) -> facts.Stats:
 
 
 def test_an_answer_is_taken_later_than_it_was_asked_for(listener: socket.socket) -> None:
-    asking = facts.StatsSocket(where(listener))
+    asking = asks(where(listener))
     asking.ask(SECOND)
     assert asking.asked()
     assert asking.take(SECOND) is None, "nobody has answered yet"
@@ -176,7 +188,7 @@ def test_an_answer_is_taken_later_than_it_was_asked_for(listener: socket.socket)
 
 
 def test_an_answer_in_pieces_is_put_together(listener: socket.socket) -> None:
-    asking = facts.StatsSocket(where(listener))
+    asking = asks(where(listener))
     asking.ask(SECOND)
     client, _ = listener.accept()
     raw = answer(place(1), place(2))
@@ -189,7 +201,7 @@ def test_an_answer_in_pieces_is_put_together(listener: socket.socket) -> None:
 
 
 def test_it_is_asked_no_more_often_than_the_master_should_answer(listener: socket.socket) -> None:
-    asking = facts.StatsSocket(where(listener))
+    asking = asks(where(listener))
     asking.ask(SECOND)
     serve(listener, answer(place(1)))
     taken(asking, SECOND)
@@ -201,9 +213,11 @@ def test_it_is_asked_no_more_often_than_the_master_should_answer(listener: socke
 
 
 def test_a_socket_that_never_answers_is_given_up_and_asked_ever_less_often(listener: socket.socket) -> None:
-    asking = facts.StatsSocket(where(listener))
+    clock = FakeClock(monotonic=SECOND)
+    asking = asks(where(listener), clock)
     asked = []
     for now in range(SECOND, 300 * SECOND, SECOND // 10):
+        clock.advance(SECOND // 10)
         if not asking.asked():
             asking.ask(now)
             if not asking.asked():
@@ -224,7 +238,7 @@ def test_a_socket_that_never_answers_is_given_up_and_asked_ever_less_often(liste
 
 def test_an_answer_without_end_is_cut_short(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facts, "MAX_BYTES", 1 << 20)
-    asking = facts.StatsSocket(where(listener))
+    asking = asks(where(listener))
     asking.ask(SECOND)
     client, _ = listener.accept()
     client.setblocking(False)
@@ -242,13 +256,13 @@ def test_an_answer_without_end_is_cut_short(listener: socket.socket, monkeypatch
 
 
 def test_nobody_at_the_other_end_is_told_with_the_next_step(tmp_path: Path) -> None:
-    asking = facts.StatsSocket(str(tmp_path / "gone.sock"))
+    asking = asks(str(tmp_path / "gone.sock"))
     with pytest.raises(facts.StatsError, match=r"gone\.sock does not exist: start uWSGI with stats = "):
         asking.ask(SECOND)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    asking = facts.StatsSocket(f"127.0.0.1:{port}")
+    asking = asks(f"127.0.0.1:{port}")
 
     def refused() -> None:
         asking.ask(SECOND)
@@ -259,7 +273,7 @@ def test_nobody_at_the_other_end_is_told_with_the_next_step(tmp_path: Path) -> N
 
 
 def test_after_closing_nothing_is_asked_any_more(listener: socket.socket) -> None:
-    asking = facts.StatsSocket(where(listener))
+    asking = asks(where(listener))
     asking.ask(SECOND)
     asking.close()
     asking.ask(10 * SECOND)

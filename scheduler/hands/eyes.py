@@ -1,0 +1,41 @@
+"""The eyes: a process that reads of others what the brain may not, and does nothing else. The hands start it, the brain asks it.
+
+Memory, mappings and environment are read under a lock of the process that is looked at, which it can hold for as long as it likes
+(userfaultfd(2), FUSE). Then the eyes stand still, and with them the brain; the hands do not, and put everything back when the brain
+is ended for it. Knows processes and sockets.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from . import reads
+from .guarding import keep_only
+from .urgent import be_called
+from .wire import LONGEST_REQUEST, Channel, GoneError, answer, pair
+
+NAME = "nicety-eyes"
+"""What ps(1) and top(1) show."""
+
+
+def open_eyes(proc_root: str) -> tuple[int, int]:
+    """(their pid, the brain's end of the connection to them). They end with that. Raises OSError."""
+    ours, theirs = pair()
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        return pid, ours.detach()
+    code = 1
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a service manager sends it to all of a unit
+        keep_only(theirs.fileno())
+        os.setsid()
+        be_called(NAME)
+        channel, operations = Channel(theirs, LONGEST_REQUEST), reads.operations(proc_root)
+        while True:
+            answer(channel, operations)
+    except GoneError:
+        code = 0
+    finally:
+        os._exit(code)
