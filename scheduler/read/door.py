@@ -2,8 +2,8 @@
 
 Each function tries itself first. Where that was denied once, it goes to the hands first from then on, if there are any. Without
 hands, and where they refuse, the caller gets the PermissionError. An ended connection to them raises GoneError. All functions raise
-OSError, and name a process by its directory in procfs: without hands they cost what the system calls cost. Must not know why
-something is read.
+OSError, and name a process by its directory in procfs: without hands they cost what the system calls cost. Who knows the start
+time too, and says so (`known`), saves the hands' request a look at it. Must not know why something is read.
 """
 
 # ruff: noqa: PTH115, PTH116, PTH208 -- Path objects cost more than the system calls
@@ -97,9 +97,9 @@ def _ask(operation: str, *arguments: object) -> tuple[Any, list[int]]:
         raise PermissionError(errno.EPERM, str(refusal)) from None
 
 
-def _of(process: str, operation: str, *arguments: object) -> Any:
+def _of(process: str, operation: str, *arguments: object, known: ProcId | None = None) -> Any:
     """The result of an operation on the process with this directory."""
-    return _asked(operation, *_named(process), *arguments)
+    return _asked(operation, *(known or _named(process)), *arguments)
 
 
 def _named(process: str) -> ProcId:
@@ -178,9 +178,9 @@ def thread_io(process: str, tid: int) -> bytes:
     return _tried("io", lambda: memory.text(path, reads.SMALL), lambda: str(_of(process, "read.text", tid, "io")).encode())
 
 
-def link(process: str, name: str) -> str:
+def link(process: str, name: str, known: ProcId | None = None) -> str:
     """What `exe`, `cwd` or `fd/N` leads to."""
-    return _tried("link", lambda: os.readlink(f"{process}/{name}"), lambda: str(_link(process, name)[0]))
+    return _tried("link", lambda: os.readlink(f"{process}/{name}"), lambda: str(_link(process, name, known)[0]))
 
 
 def mode(process: str, descriptor: int) -> int:
@@ -189,13 +189,13 @@ def mode(process: str, descriptor: int) -> int:
     return _tried("mode", lambda: os.lstat(path).st_mode, lambda: int(_link(process, f"fd/{descriptor}")[1]))
 
 
-def _link(process: str, name: str) -> Any:
-    return _of(process, "read.link", int(name[3:]) if name.startswith("fd/") else name)
+def _link(process: str, name: str, known: ProcId | None = None) -> Any:
+    return _of(process, "read.link", int(name[3:]) if name.startswith("fd/") else name, known=known)
 
 
-def links(process: str, most: int, *, modes: bool = False, whole: bool = False) -> Links:
+def links(process: str, most: int, *, modes: bool = False, whole: bool = False, known: ProcId | None = None) -> Links:
     """What its descriptors lead to, of the first `most`, or with `whole` of all or none. With `modes`, those of the pipes."""
-    return _tried("links", lambda: _own_links(process, most, modes, whole), lambda: _links(process, most, modes, whole))
+    return _tried("links", lambda: _own_links(process, most, modes, whole), lambda: _links(process, most, modes, whole, known))
 
 
 def _own_links(process: str, most: int, modes: bool, whole: bool) -> Links:
@@ -211,8 +211,8 @@ def _own_links(process: str, most: int, modes: bool, whole: bool) -> Links:
     return Links(len(names), len(names) > most, found)
 
 
-def _links(process: str, most: int, modes: bool, whole: bool) -> Links:
-    count, cut, found = _of(process, "read.links", min(most, reads.MOST_DESCRIPTORS), modes, whole)
+def _links(process: str, most: int, modes: bool, whole: bool, known: ProcId | None) -> Links:
+    count, cut, found = _of(process, "read.links", min(most, reads.MOST_DESCRIPTORS), modes, whole, known=known)
     return Links(count, cut, [(descriptor, leads, mode) for descriptor, leads, mode in found])
 
 

@@ -485,7 +485,7 @@ class ProcSource:
         try:
             count = self._descriptors(process) if count is None else count
             if thorough or count != process.links:
-                process.sockets = _sockets(process.path, count)
+                process.sockets = _sockets(process.path, count, process.id)
                 process.links, process.unlooked = count, False
             elif not young:
                 return
@@ -527,7 +527,7 @@ class ProcSource:
             what = before.program
         else:
             try:
-                exe = door.link(process.path, "exe")
+                exe = door.link(process.path, "exe", process.id)
             except OSError:  # a zombie, or another user's: comm must do
                 exe = None
             what = program(exe, name, _whole(f"{process.path}/cmdline") if says_more(base_name(exe, name), name) else b"")
@@ -637,7 +637,7 @@ def _added(a: tuple[int, int, int], b: tuple[int, int, int]) -> tuple[int, int, 
     return a[0] + b[0], a[1] + b[1], a[2] + b[2]
 
 
-def _sockets(path: str, count: int) -> tuple[int, ...]:
+def _sockets(path: str, count: int, known: ProcId | None) -> tuple[int, ...]:
     """Inodes of the sockets of the process with this directory, which has `count` descriptors."""
     if count <= _SHORT and not door.closed("links"):
         try:
@@ -647,7 +647,7 @@ def _sockets(path: str, count: int) -> tuple[int, ...]:
         except PermissionError:
             if not door.denied("links"):
                 raise
-    return _inodes(link for _, link, _ in door.links(path, _MOST_LINKS).links)  # the kernel lists them by number
+    return _inodes(link for _, link, _ in door.links(path, _MOST_LINKS, known=known).links)  # the kernel lists them by number
 
 
 def _inodes(links: Iterable[str]) -> tuple[int, ...]:

@@ -90,7 +90,7 @@ class Belongings:
             return known[1]
         links: dict[str, list[int]] | None
         try:
-            found = door.links(f"{self._proc}/{process.pid}", DESCRIPTORS, whole=True)
+            found = door.links(f"{self._proc}/{process.pid}", DESCRIPTORS, whole=True, known=process)
             held: dict[str, list[int]] = {}
             for fd, link, _ in found.links:
                 held.setdefault(link, []).append(fd)
