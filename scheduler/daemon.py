@@ -35,7 +35,9 @@ from .hands.limits import Bounds
 from .hands.own import OwnHands
 from .hands.safe_files import private_directory
 from .pools.build import build
+from .pools.sensing.acts import Ask
 from .ports import Hands, PoolAdapter
+from .read import door
 from .read.facts import probe
 from .read.locks import LinuxLocks
 from .read.proc import ProcSource
@@ -54,6 +56,7 @@ from .service.notify import Notifier
 from .service.own.budget import Budget
 from .service.own.cost import keep_to_budget
 from .service.own.place import OwnPlace, ask_for_the_shortest, services_at_work
+from .service.own.rights import give_up
 from .service.readings import Readings
 from .service.reports import Reports
 from .service.retraining import Retraining
@@ -92,8 +95,11 @@ def run(
             return _run(Daemon(loaded, paths, hands, Sentries(paths.root), SystemClock(), act, things, act_seconds), duration)
     apart = reach_hands(where) if where else start_hands(paths.root, loaded.path)
     try:
-        return _run(Daemon(loaded, paths, apart, apart.sentries, SystemClock(), act, things, act_seconds), duration)
+        door.through(apart.eyes())
+        give_up()
+        return _run(Daemon(loaded, paths, apart, apart.sentries, SystemClock(), act, things, act_seconds, apart), duration)
     finally:
+        door.through(None)
         apart.close()
 
 
@@ -114,7 +120,7 @@ def own_hands(config: Config, paths: Paths) -> OwnHands:
 
 class Daemon:
     """The running program. Nobody else may use the state directory. First restores what a dead daemon left changed. `hands` change
-    what it decides, and `sentries` watch them."""
+    what it decides, and `sentries` watch them. `apart`: the hands, if they do what this process has no rights for."""
 
     def __init__(
         self,
@@ -126,6 +132,7 @@ class Daemon:
         act: bool | None,
         things: Sequence[str] = (),
         act_seconds: float | None = None,
+        apart: HandsApart | None = None,
     ) -> None:
         started = clock.monotonic()
         self._said, self._clock = paths.said, clock
@@ -135,14 +142,17 @@ class Daemon:
         self._reports = reports = Reports(os.environ, sys.stderr.fileno(), clock)
         self._steps = Steps(self._report_fault)
         self._notifier = Notifier(os.environ, os.getpid())
-        self._own_place = OwnPlace(settings, hands if isinstance(hands, HandsApart) else None)
+        self._own_place = OwnPlace(settings, apart)
         self._budget = Budget(settings.config.daemon.budget)
         self._latest = Latest()
         self._pause = Pause(clock, reports)
         facts, kernel = probe(), LinuxKernel()
+        if (lent := door.lent()) is not None:
+            facts = facts.with_hands(lent)
         self._hands = hands
-        _recover(settings.config, paths, clock, hands, kernel, reports)
-        self._pools = Readings(build(settings.config, clock, state_dir=paths.root))
+        self._ask = None if apart is None else apart.ask
+        _recover(settings.config, paths, clock, hands, kernel, reports, self._ask)
+        self._pools = Readings(build(settings.config, clock, state_dir=paths.root, ask=self._ask))
         self._names = Names(settings, self._pools, self._latest, clock)
         self._actuator = Scoped(
             hands, kernel, LinuxLocks(), self._pools.adapters, self._pools.samples, clock, self._latest.program_of
@@ -165,7 +175,7 @@ class Daemon:
         clock, reports, notifier, steps = self._clock, self._reports, self._notifier, self._steps
         budget, retraining, latest, pools = self._budget, self._retraining, self._latest, self._pools
         reloading = Reloading(
-            paths.root, settings, pools, actuator, sessions, acting_on, budget, retraining, notifier, clock, reports
+            paths.root, settings, pools, actuator, sessions, acting_on, budget, retraining, notifier, clock, reports, self._ask
         )
         status = StatusAnswer(
             sessions,
@@ -444,12 +454,14 @@ class Between:
             self._clock.sleep_until(again if again < until else int(until))
 
 
-def _recover(config: Config, paths: Paths, clock: Clock, hands: Hands, kernel: LinuxKernel, reports: Reports) -> None:
+def _recover(
+    config: Config, paths: Paths, clock: Clock, hands: Hands, kernel: LinuxKernel, reports: Reports, ask: Ask | None
+) -> None:
     """Restore what a dead daemon left changed."""
 
     def adapters(names: tuple[str, ...]) -> dict[str, PoolAdapter]:
         pools = {name: pool for name, pool in config.pools.items() if name in names and pool.kind != "command"}
-        return build(msgspec.structs.replace(config, pools=pools), clock, state_dir=paths.root)
+        return build(msgspec.structs.replace(config, pools=pools), clock, state_dir=paths.root, ask=ask)
 
     outcomes = recover(hands, kernel, clock, adapters)
     if outcomes:

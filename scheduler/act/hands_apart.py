@@ -119,6 +119,11 @@ class HandsApart:
         """See `ports.Hands`."""
         self._say("settle", list(statuses.items()))
 
+    def eyes(self) -> Asking:
+        """A process that reads of others what this one may not (`hands/eyes.py`)."""
+        _, (descriptor,) = self.ask("eyes")
+        return Asking(Channel(socket.socket(fileno=descriptor)))
+
     def own_nice(self, nice: int, *, session: bool) -> None:
         """Set the nice of this process's session, which it leads, or of its one thread. Raises OSError as the kernel does."""
         self._ask("own nice", nice, session)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import signal
 
-from . import reads
 from .guarding import keep_only
+from .reads import operations
 from .urgent import be_called
 from .wire import LONGEST_REQUEST, Channel, GoneError, answer, pair
 
@@ -32,9 +32,9 @@ def open_eyes(proc_root: str) -> tuple[int, int]:
         keep_only(theirs.fileno())
         os.setsid()
         be_called(NAME)
-        channel, operations = Channel(theirs, LONGEST_REQUEST), reads.operations(proc_root)
+        channel, offered = Channel(theirs, LONGEST_REQUEST), operations(proc_root)
         while True:
-            answer(channel, operations)
+            answer(channel, offered)
     except GoneError:
         code = 0
     finally:

@@ -9,7 +9,7 @@ Every list and read is bounded, so that a snapshot takes a few milliseconds and 
 (`tests/real/read/test_evidence.py`). What cannot be read (not ours, not root, gone meanwhile) is left out. Names are made
 printable."""
 
-# ruff: noqa: PTH115, PTH208 -- Path objects cost more than the system calls, a thousand times a look
+# ruff: noqa: PTH208 -- Path objects cost more than the system calls, a thousand times a look
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from pathlib import Path
 
 from ...models.identity import ProcId
 from ..decision import Record
+from . import door
 from .calls import NUMBERS
 from .process import Seen, see
 from .text import printable
@@ -31,8 +32,8 @@ THREADS, CHILDREN, DESCRIPTORS, TARGETS, MAPPINGS, FRAMES = 64, 16, 1024, 6, 5, 
 """Most threads and children that are read, descriptors that are counted, and targets, mappings and frames of the kernel's stack
 that are kept (chosen: a snapshot takes a few milliseconds and KiB)."""
 
-MAPS_BYTES, NET_BYTES = 256 << 10, 512 << 10
-"""Most bytes read of maps and of net/tcp (chosen): 3,000 mappings or connections."""
+NET_BYTES = 512 << 10
+"""Most bytes read of net/tcp (chosen): 3,000 connections."""
 
 WCHAN, KIND, NAME, CALL_TARGET = 64, 32, 100, 120
 """Most letters that are kept of a kernel function, of a kind of descriptor, of a name, and of the target of a system call
@@ -83,21 +84,22 @@ class Evidence(Record, frozen=True):
 def look(process: ProcId, proc: Path = Path("/proc")) -> Evidence | None:
     """The snapshot; None if the process is gone, its pid is reused, or it cannot be read now."""
     place = proc / str(process.pid)
+    pid = process.pid
     seen = _seen(process.pid, proc)
     if seen is None or seen.id != process:
         return None
     fields = _stat(place)
     if len(fields) < 20:
         return None  # ended meanwhile
-    targets = _targets(place / "fd")
+    targets = _targets(place)
     held = Counter((targets or {}).values())  # a process that leaks descriptors has many of one file
     states, children = _tasks(place)
     return Evidence(
         id=process,
         program=seen.identity.program,
         state=fields[0].decode("ascii"),
-        wchan=_wchan(place),
-        syscall=_syscall(place, targets),
+        wchan=_wchan(place, pid),
+        syscall=_syscall(place, pid, targets),
         stack=_stack(place),
         cpu_seconds=(int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"),
         threads=int(fields[17]),
@@ -124,8 +126,11 @@ def _read(path: Path, most: int = 64 << 10) -> bytes:
         return b""
 
 
-def _wchan(place: Path) -> str:
-    name = printable(_read(place / "wchan").strip())
+def _wchan(place: Path, tid: int) -> str:
+    try:
+        name = printable(door.wchan(str(place), tid).strip())
+    except OSError:
+        return ""
     return "" if name == "0" else name[:WCHAN]
 
 
@@ -134,9 +139,12 @@ def _stack(place: Path) -> tuple[str, ...]:
     return tuple(printable(line.partition("] ")[2] or line)[:NAME] for line in lines)
 
 
-def _syscall(place: Path, targets: dict[int, str] | None) -> str:
+def _syscall(place: Path, tid: int, targets: dict[int, str] | None) -> str:
     """The system call that the first thread is in, and its target."""
-    words = _read(place / "syscall").split()
+    try:
+        words = door.call(str(place), tid).split()
+    except OSError:
+        return ""
     if not words or words[0] == b"running":
         return "" if not words else "none: running"
     number = int(words[0])
@@ -169,19 +177,10 @@ def _peer(place: Path, target: str) -> str:
 
 def _targets(place: Path) -> dict[int, str] | None:
     """What each descriptor leads to; None if that may not be read."""
-    found: dict[int, str] = {}
     try:
-        with os.scandir(place) as entries:
-            for entry in entries:
-                if len(found) >= DESCRIPTORS:
-                    break
-                try:
-                    found[int(entry.name)] = os.readlink(entry.path)
-                except OSError:
-                    continue  # closed meanwhile
+        return {descriptor: link for descriptor, link, _ in door.links(str(place), DESCRIPTORS).links}
     except OSError:
         return None
-    return found
 
 
 def _kind(target: str) -> str:
@@ -219,7 +218,7 @@ def _tasks(place: Path) -> tuple[tuple[tuple[str, int], ...], list[int]]:
         return (), []
     for name in names:
         task = place / "task" / name
-        fields, where = _stat(task), _wchan(task)
+        fields, where = _stat(task), _wchan(place, int(name))
         if not fields:
             continue  # ended meanwhile
         state = fields[0].decode("ascii")
@@ -266,12 +265,8 @@ def _memory(place: Path) -> tuple[tuple[str, int], ...]:
 
 def _mappings(place: Path) -> tuple[tuple[str, int], ...]:
     """The largest address ranges, added up by name."""
-    sizes: Counter[str] = Counter()
-    for line in _read(place / "maps", MAPS_BYTES).splitlines():
-        words = line.split(None, 5)
-        try:
-            start, end = (int(word, 16) for word in words[0].split(b"-"))
-        except (ValueError, IndexError):
-            continue  # the last line, where the read was cut off
-        sizes[printable(words[5])[:NAME] if len(words) > 5 else "anonymous"] += end - start
-    return tuple(sizes.most_common(MAPPINGS))
+    try:
+        found = door.sizes(str(place))
+    except OSError:
+        return ()
+    return tuple((printable(name)[:NAME] or "anonymous", size) for name, size in found[:MAPPINGS])

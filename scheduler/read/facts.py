@@ -7,7 +7,7 @@ import platform
 import re
 import resource
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -56,10 +56,15 @@ class Facts:
     sched_ext: str  # name of the BPF scheduler that runs in place of the kernel's own, "" if none does
     hidepid: str  # option of the proc mount that hides other users' processes: "", "noaccess", "invisible", "ptraceable"
     descriptors: int | None  # hard limit; None: unlimited
+    lent: tuple[str, ...] = ()  # capabilities of the hands, sorted: what takes them is asked of the hands
 
     def may(self, *capabilities: str) -> bool:
-        """Whether we have all of these capabilities, and in the initial user namespace, where they count."""
-        return not self.user_namespace and set(capabilities) <= set(self.capabilities)
+        """Whether we or the hands have all of these capabilities, and in the initial user namespace, where they count."""
+        return not self.user_namespace and set(capabilities) <= {*self.capabilities, *self.lent}
+
+    def with_hands(self, mask: int) -> Facts:
+        """The same where hands have the capabilities of this mask (`door.lent`)."""
+        return replace(self, lent=_names(mask))
 
     @property
     def may_renice(self) -> bool:
@@ -78,13 +83,14 @@ class Facts:
 
     @property
     def sees_all(self) -> bool:
-        """No process is hidden from us."""
-        return not self.hidepid or self.may("CAP_SYS_PTRACE")
+        """No process is hidden from us. The hands cannot help: we list the processes ourselves."""
+        return not self.hidepid or (not self.user_namespace and "CAP_SYS_PTRACE" in self.capabilities)
 
     @property
     def abilities(self) -> Abilities:
         """The part that decisions may see."""
-        version = self.cpu_cgroup.version if self.cpu_cgroup.writable else ""
+        writable = self.cpu_cgroup.writable or bool(self.lent)  # hands are there to write; what they may not they refuse
+        version = self.cpu_cgroup.version if writable else ""
         autogroup = self.autogroup is True
         return Abilities(autogroup=autogroup, cpu_cgroup=version, may_renice=self.may_renice, topology=self.topology)
 
@@ -113,7 +119,7 @@ def probe(proc_root: Path = Path("/proc"), sys_root: Path = Path("/sys")) -> Fac
         topology=topology.read(sys_root),
         root=os.geteuid() == 0,
         user_namespace=_text(proc_root / "self/uid_map").split() not in ([], _ALL_IDS),
-        capabilities=tuple(sorted(name for name, bit in _CAPABILITIES.items() if effective >> bit & 1)),
+        capabilities=_names(effective),
         schedstat=bool(_text(proc_root / "self/schedstat").replace("0", "").strip()),  # "0 0 0" where it is compiled in but off
         pressure="total=" in _text(proc_root / "pressure/cpu"),
         autogroup=autogroup == "1" if autogroup else None,
@@ -233,6 +239,11 @@ def _findings(facts: Facts) -> Iterator[Finding]:
         "no boot id: after a crash, changes from before a reboot look like those that still hold",
         "mount a whole procfs at /proc (without subset=pid)",
     )
+
+
+def _names(mask: int) -> tuple[str, ...]:
+    """The capabilities in a mask that matter here, sorted."""
+    return tuple(sorted(name for name, bit in _CAPABILITIES.items() if mask >> bit & 1))
 
 
 def _grant(facts: Facts, *capabilities: str) -> str:

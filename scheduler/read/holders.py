@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ...models.identity import ProcId
+from . import door
 
 PRIVATE = 128
 """FUTEX_PRIVATE_FLAG, FUTEX2_PRIVATE: include/uapi/linux/futex.h."""
@@ -25,14 +25,6 @@ tid below these bits."""
 
 PROCESS_SHARED = 128
 """PTHREAD_MUTEX_PSHARED_BIT in the kind of a mutex: nptl/pthreadP.h."""
-
-STACK = 4096
-"""Bytes of a thread's stack that are searched for Python's object for the semaphore that it waits for (chosen): on 3.11 it is at
-300 to
-700."""
-
-TID_IN_PTHREAD = {"x86_64": 0x2D0, "aarch64": 0xD0}
-"""Offset of `tid` in glibc's struct pthread (nptl/descr.h): after a tcbhead_t padded to 704 bytes and two pointers of a list."""
 
 Place = tuple[str, int]
 """A file or shared memory object: (device as in /proc/PID/maps, inode)."""
@@ -84,7 +76,7 @@ def futex_wait(args: Sequence[int], *, new: bool) -> FutexWait | None:
 
 def shared_areas(process: str) -> tuple[Area, ...]:
     """Shared writable mappings of the process with this directory in procfs."""
-    raw = read(f"{process}/maps")
+    raw = door.shared(process)
     if b"w-s " not in raw and b"wxs " not in raw:  # usually; matching line by line takes longer than the kernel took
         return ()
     areas = []
@@ -94,72 +86,21 @@ def shared_areas(process: str) -> tuple[Area, ...]:
     return tuple(areas)
 
 
-def owner_tid(process: str, address: int, *, inherits: bool) -> int:
-    """Tid of the owner of a mutex; 0 for a semaphore, a condition variable, a lock not of glibc, and what cannot be read.
+def owner_tid(process: str, tid: int, address: int, *, inherits: bool) -> int:
+    """Tid of the owner of a mutex that a thread waits for; 0 for a semaphore, a condition variable, a lock not of glibc, and what
+    cannot be read.
 
     A contended pthread_mutex_t has the word 2, the owner's tid at offset 8 and its kind at offset 16 (sysdeps/nptl/bits/
     struct_mutex.h). One that is robust or inherits priority has the tid in the word. The tid is of the owner's pid namespace.
     """
     try:
-        fd = os.open(f"{process}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        raw = door.words(process, tid, 0, address, 20)
     except OSError:
         return 0
-    try:
-        raw = os.pread(fd, 20, address)
-    except OSError:
-        return 0
-    finally:
-        os.close(fd)
     word, owner, kind = (int.from_bytes(raw[at : at + 4], "little") for at in (0, 8, 16))
     if inherits or word & HAS_WAITERS:
         return word & TID_MASK
     return owner if word == 2 and kind & PROCESS_SHARED else 0
-
-
-class Taken(NamedTuple):
-    """A semaphore as seen by a CPython process that uses it as a lock."""
-
-    address: int  # of the object that stands for it
-    held: bool  # this process took it and has not released it
-    thread: int  # pthread_t of the thread that took it
-
-
-def lock_object(memory: int, semaphore: int, address: int) -> Taken | None:
-    """What a CPython process knows of this semaphore, if the object at this address stands for it and is used as a lock: SemLock in
-    Modules/_multiprocessing/semaphore.c, from its `handle` on, the same since 3.3. `memory`: its /proc/PID/mem, open."""
-    try:
-        raw = os.pread(memory, 28, address)
-    except (OSError, OverflowError):
-        return None
-    if len(raw) < 28:
-        return None
-    handle, thread, count, most, kind = struct.unpack("=QQiii", raw)
-    if handle != semaphore or most != 1 or kind not in (0, 1) or not -1000 < count < 1000:
-        return None
-    return Taken(address, count > 0, thread)
-
-
-def lock_objects_on(memory: int, semaphore: int, stack: int) -> Taken | None:
-    """As `lock_object`, for a thread that waits for the semaphore. The object's address is on the thread's stack, because the
-    object is updated when the wait ends."""
-    try:
-        raw = os.pread(memory, STACK, stack)
-    except (OSError, OverflowError):
-        return None
-    words = dict.fromkeys(struct.unpack(f"={len(raw) // 8}Q", raw[: len(raw) // 8 * 8]))
-    for word in words:
-        found = lock_object(memory, semaphore, word + 16) if 1 << 16 < word < 1 << 47 and word % 8 == 0 else None
-        if found is not None:
-            return found
-    return None
-
-
-def tid_of(memory: int, thread: int, machine: str) -> int:
-    """Tid in glibc's descriptor of a thread; 0 if its place is unknown. The caller must check that such a thread exists."""
-    try:
-        return int.from_bytes(os.pread(memory, 4, thread + TID_IN_PTHREAD[machine]), "little") if machine in TID_IN_PTHREAD else 0
-    except (OSError, OverflowError):
-        return 0
 
 
 def file_locks(proc: str) -> Iterator[tuple[FileLock, FileLock]]:

@@ -7,13 +7,14 @@ between threads of one process (a private futex) is left out: its threads all ha
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ...models.identity import ProcId
 from ..hands.faults import Fault, Trouble, fault_of, is_gone, status_of
 from ..ports import Run, Wait
+from . import door
 from .calls import FILE_LOCKS, FUTEX, FUTEX_WAIT
 from .holders import (
     Area,
@@ -104,7 +105,8 @@ class _Call(NamedTuple):
 
 class _Threads:
     """Threads that are blocked in some system calls, read through descriptors that stay open: a descriptor belongs to its thread,
-    even if the tid is reused. `numbers`: of the calls."""
+    even if the tid is reused. Those that are not ours to open (-1) are read by the hands, if there are any. `numbers`: of the
+    calls."""
 
     def __init__(self, proc: str, numbers: Iterable[int]) -> None:
         self._proc = proc
@@ -113,59 +115,88 @@ class _Threads:
         self._count = 0
         self.denied = False  # ptrace rights were missing, since this was last reset
 
-    def calls(self, process: ProcId, look: int) -> tuple[int, list[_Call]]:
-        """(number of threads that were read, those of them that are blocked in one of the calls)."""
+    def threads(self, process: ProcId, look: int) -> dict[int, int]:
+        """Descriptor by tid of the threads that are read of a process."""
         listed, opened = self._open.get(process, (-FRESH, {}))
         if look - listed >= FRESH or (len(opened) > 1 and _thread_count(f"{self._proc}/{process.pid}") != len(opened)):
             opened = self._list(process, look)
-        found = []
-        for tid, fd in opened.items():
-            try:
-                raw = os.pread(fd, 256, 0)
-            except OSError as error:
-                if fault_of(error) is Fault.DENIED:
-                    self.denied = True
-                elif is_gone(error):
-                    self._open[process] = (look - FRESH, opened)
-                continue
-            words = raw.split()
-            if words and words[0] in self._numbers and len(words) >= 7:
-                found.append(_Call(process, tid, int(words[0]), tuple(int(word, 16) for word in words[1:7])))
-        if self._count > KEPT:
-            self._close(process)
-        return len(opened), found
+        return opened
+
+    def calls(self, chosen: Iterable[tuple[ProcId, dict[int, int]]], look: int) -> Iterable[_Call]:
+        """Those of these threads that are blocked in one of the calls."""
+        asked: list[tuple[ProcId, int]] = []
+        for process, opened in chosen:
+            for tid, fd in opened.items():
+                if fd < 0:
+                    asked.append((process, tid))
+                    continue
+                try:
+                    yield from self._call(process, tid, os.pread(fd, 256, 0))
+                except OSError as error:
+                    if fault_of(error) is Fault.DENIED and door.denied("syscall"):
+                        asked.append((process, tid))
+                        self._open[process] = (look - FRESH, opened)
+                    else:
+                        self._failed(process, look, error)
+            if self._count > KEPT:
+                self._close(process)
+        for (process, tid), found in zip(asked, door.calls(asked), strict=True):
+            if isinstance(found, OSError):
+                self._failed(process, look, found)
+            else:
+                yield from self._call(process, tid, found)
 
     def keep(self, processes: Collection[ProcId]) -> None:
         """Close the descriptors of all other processes."""
         for process in [process for process in self._open if process not in processes]:
             self._close(process)
 
+    def _call(self, process: ProcId, tid: int, line: bytes) -> Iterable[_Call]:
+        words = line.split()
+        if words and words[0] in self._numbers and len(words) >= 7:
+            yield _Call(process, tid, int(words[0]), tuple(int(word, 16) for word in words[1:7]))
+
+    def _failed(self, process: ProcId, look: int, error: OSError) -> None:
+        if fault_of(error) is Fault.DENIED:
+            self.denied = True
+        elif is_gone(error) and process in self._open:
+            self._open[process] = (look - FRESH, self._open[process][1])
+
     def _list(self, process: ProcId, look: int) -> dict[int, int]:
         _, before = self._open.pop(process, (0, {}))
-        self._count -= len(before)
+        self._count -= _open(before)
         opened: dict[int, int] = {}
         base = f"{self._proc}/{process.pid}"
         try:
+            kept = {} if door.closed("syscall") else before
             for tid in thread_ids(base)[:THREADS]:
-                opened[tid] = before[tid] if tid in before else os.open(f"{base}/task/{tid}/syscall", os.O_RDONLY | os.O_CLOEXEC)
+                opened[tid] = kept[tid] if tid in kept else self._opened(f"{base}/task/{tid}/syscall")
             if opened.keys() != before.keys() and int(stat_fields(f"{base}/stat")[19]) != process.start_ticks:
                 raise ProcessLookupError(process.pid)
         except OSError as error:
             self.denied = self.denied or fault_of(error) is Fault.DENIED
-            for fd in {*opened.values(), *before.values()}:
-                os.close(fd)
+            _close({*opened.values(), *before.values()})
             opened = before = {}
-        for tid in before.keys() - opened.keys():
-            os.close(before[tid])
+        _close({*before.values()} - {*opened.values()})
         self._open[process] = (look, opened)
-        self._count += len(opened)
+        self._count += _open(opened)
         return opened
+
+    def _opened(self, path: str) -> int:
+        """A descriptor; -1 if the hands are to read it."""
+        if door.closed("syscall"):
+            return -1
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except PermissionError:
+            if door.denied("syscall"):
+                return -1
+            raise
 
     def _close(self, process: ProcId) -> None:
         _, opened = self._open.pop(process, (0, {}))
-        self._count -= len(opened)
-        for fd in opened.values():
-            os.close(fd)
+        self._count -= _open(opened)
+        _close(opened.values())
 
 
 class LinuxLocks:
@@ -306,7 +337,7 @@ class LinuxLocks:
         try:
             tids = thread_ids(base)[:THREADS]
             if len(tids) > 1:
-                tids = [tid for tid in tids if _system_call(f"{base}/task/{tid}")[0] in self._file_locks]
+                tids = [tid for tid in tids if _system_call(door.call(base, tid))[0] in self._file_locks]
             return (tids[0], turns(f"{base}/task/{tids[0]}")) if tids else (0, 0)
         except OSError:
             return 0, 0
@@ -316,16 +347,10 @@ class LinuxLocks:
         age, known = self._open.get((process, inode), (-2 * FRESH, False))
         if self._look - age < FRESH + process.pid % FRESH:
             return known
-        known = False
-        directory = f"{self._proc}/{process.pid}/fd"
         try:
-            for name in os.listdir(directory)[:DESCRIPTORS]:  # noqa: PTH208 - hot
-                try:
-                    known = known or os.stat(f"{directory}/{name}").st_ino == inode  # noqa: PTH116 - hot
-                except OSError:
-                    continue
+            known = door.has_open(f"{self._proc}/{process.pid}", inode, DESCRIPTORS)
         except OSError:
-            pass  # not permitted: /proc/locks itself still names a holder
+            known = False  # not permitted: /proc/locks itself still names a holder
         self._open[process, inode] = (self._look, known)
         return known
 
@@ -343,8 +368,7 @@ class LinuxLocks:
             self._threads.keep(set(self._everybody))
             self._ranks = None
         self._refresh()
-        for process in [process for process in self._everybody if process in self._waited]:
-            yield from self._threads.calls(process, self._look)[1]
+        chosen = {process: self._threads.threads(process, self._look) for process in self._everybody if process in self._waited}
         for rank, most in enumerate((READS, FAR)):
             row = self._row(rank)
             for _ in row:
@@ -353,9 +377,9 @@ class LinuxLocks:
                 process = row[self._turns[rank] % len(row)]
                 self._turns[rank] += 1
                 if process not in self._waited and not self._was_looked_at(process):
-                    count, calls = self._threads.calls(process, self._look)
-                    most -= max(1, count)
-                    yield from calls
+                    chosen[process] = self._threads.threads(process, self._look)
+                    most -= max(1, len(chosen[process]))
+        yield from self._threads.calls(chosen.items(), self._look)
 
     def _was_looked_at(self, process: ProcId) -> bool:
         """Whether it is demoted and was read a moment ago. If it was not, it counts as read now."""
@@ -428,7 +452,7 @@ class LinuxLocks:
         A tid counts only if its process maps the same object: another pid namespace numbers differently, and a word that is not
         a mutex may hold any number.
         """
-        tid = owner_tid(f"{self._proc}/{futex.process.pid}", futex.address, inherits=futex.inherits)
+        tid = owner_tid(f"{self._proc}/{futex.process.pid}", futex.tid, futex.address, inherits=futex.inherits)
         process = process_of(self._proc, tid) if tid else None
         if process is None or not (self._shares(process, area.place) or any(a.place == area.place for a in self._map(process))):
             return None, 0
@@ -473,12 +497,23 @@ def _unseen(process: ProcId, error: OSError) -> Trouble:
     return Trouble(status_of(error), f"pid {process.pid} cannot be read: {error.strerror}")
 
 
-def _system_call(thread: str) -> tuple[int, tuple[int, ...]]:
+def _system_call(line: bytes) -> tuple[int, tuple[int, ...]]:
     """(number, six arguments) of the call that a thread is blocked in; (-1, ()) if it runs or is in no call: proc(5)."""
-    words = read(f"{thread}/syscall").split()
+    words = line.split()
     if len(words) < 7:
         return -1, ()
     return int(words[0]), tuple(int(word, 16) for word in words[1:7])
+
+
+def _open(opened: Mapping[int, int]) -> int:
+    """How many of these descriptors are open."""
+    return sum(fd >= 0 for fd in opened.values())
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for fd in descriptors:
+        if fd >= 0:
+            os.close(fd)
 
 
 def _thread_count(process: str) -> int:

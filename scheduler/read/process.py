@@ -10,6 +10,7 @@ from pathlib import Path
 from ...models.identity import ProcId
 from ...models.records import Identity
 from ..hands.faults import is_gone
+from . import door
 from .identity import cgroup_and_unit, program, real_uid
 from .text import printable
 
@@ -44,7 +45,7 @@ def see(pid: int, proc: Path = Path("/proc")) -> Seen | None:
     if len(fields) <= 19:
         return None  # it ended while it was read
     try:
-        exe = str((directory / "exe").readlink())
+        exe = door.link(str(directory), "exe")
     except OSError:
         exe = None
     identity = Identity(comm, program(exe, comm, cmdline), cgroup, unit, uid, real_uid=None if real == uid else real)

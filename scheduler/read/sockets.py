@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 
+from . import door
+
 _SOCK_DIAG_BY_FAMILY = 20  # linux/sock_diag.h
-_NETLINK_SOCK_DIAG = 4  # linux/netlink.h
 _REQUEST, _DUMP = 0x1, 0x300  # linux/netlink.h
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3  # linux/netlink.h
 _ESTABLISHED = 1  # TCP_ESTABLISHED, for unix sockets too: net/tcp_states.h
@@ -132,7 +133,7 @@ class SockDiag:
         answers: list[bytes] = []
         try:
             if self._netlink is None:
-                self._netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
+                self._netlink = door.diagnosis()
             self._netlink.send(header + request, socket.MSG_DONTWAIT)
             while True:
                 block, at = self._netlink.recv(1 << 16, socket.MSG_DONTWAIT), 0
@@ -248,10 +249,10 @@ class Listeners:
     def __init__(self, proc_root: str, *, ours: bool) -> None:
         self._diag = SockDiag()
         try:
-            self._own = _namespace(f"{proc_root}/self")
+            self._own = door.home(proc_root)
             self._ours = ours
         except OSError:  # a sandbox hides it: all namespaces are read from their tables
-            self._own, self._ours = None, False
+            self._own, self._ours = (0, 0), False
         self._known: dict[tuple[int, int] | str, Listening | None] = {}
 
     def forget(self) -> None:
@@ -303,8 +304,7 @@ class Listeners:
 def _namespace(process: str) -> tuple[int, int] | None:
     """The identity of the network namespace of a process; None on a kernel that has only one."""
     try:
-        stat = os.stat(f"{process}/ns/net")
+        return door.namespace(process)
     except FileNotFoundError:
         os.stat(process)  # raises if it is the process that is gone
         return None
-    return stat.st_dev, stat.st_ino

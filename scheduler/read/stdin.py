@@ -5,15 +5,13 @@ A helper that answers through a pipe (a spelling checker, a language server, a c
 next question. A part of a shell pipeline is not fed by its parent. What a supervisor starts with a pipe never waits for input.
 """
 
-# ruff: noqa: PTH115, PTH208 -- Path objects cost more than the system calls
-
 from __future__ import annotations
 
-import os
 import platform
 import stat
 from collections.abc import Callable, Iterator
 
+from . import door
 from .calls import NUMBERS, parse_call
 from .sockets import socket_inode
 
@@ -39,7 +37,7 @@ class Feeders:
     def feeds(self, parent: str, path: str) -> bool:
         """Whether a process feeds another; both are directories like /proc/PID. False if that cannot be seen."""
         try:
-            link = os.readlink(f"{path}/fd/0")
+            link = door.link(path, "fd/0")
         except OSError:  # closed, gone, or not ours
             return False
         inode = socket_inode(link)
@@ -55,29 +53,19 @@ class Feeders:
 def _ends(path: str) -> Iterator[str]:
     """Links of the sockets that a process has, and of the pipes that it may write to."""
     try:
-        names = os.listdir(f"{path}/fd")[:_MOST_LINKS]
+        found = door.links(path, _MOST_LINKS, modes=True)
     except OSError:
         return
-    for name in names:
-        try:
-            link = os.readlink(f"{path}/fd/{name}")
-            # both ends of a pipe are one inode; what the descriptor may do is the mode of its link, proc_pid_fd(5)
-            if link.startswith("socket:[") or (link.startswith("pipe:[") and os.lstat(f"{path}/fd/{name}").st_mode & stat.S_IWUSR):
-                yield link
-        except OSError:  # closed meanwhile
-            continue
+    for _, link, mode in found.links:
+        # both ends of a pipe are one inode; what the descriptor may do is the mode of its link, proc_pid_fd(5)
+        if link.startswith("socket:[") or (link.startswith("pipe:[") and mode & stat.S_IWUSR):
+            yield link
 
 
 def awaits_input(path: str) -> bool:
     """Whether the main thread of a process is in a call that reads its standard input. False without ptrace rights."""
     try:
-        fd = os.open(f"{path}/syscall", os.O_RDONLY | os.O_CLOEXEC)
+        call = parse_call(door.call(path, int(path[path.rindex("/") + 1 :])), _NAMES)
     except OSError:
         return False
-    try:
-        call = parse_call(os.pread(fd, 256, 0), _NAMES)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
     return call.name in _READS and call.args[:1] == (0,)

@@ -21,7 +21,7 @@ from ...hands.faults import Status
 from ...hands.kernel import Clock
 from ...hands.wire import RefusedError
 from ..sensing.acts import Acts
-from ..sensing.busy import ChildList, Doing
+from ..sensing.busy import ChildList, Doing, foresee
 from ..sensing.hands_off import QUIET, ForeignSize, HandsOff
 from ..sensing.main_process import MainProcess
 from ..sensing.pidfile import named
@@ -250,6 +250,7 @@ class CeleryPool:
             self._drop(pid)
         for pid in sorted(self._children - self._processes.keys()):
             self._admit(main, pid, now)
+        foresee(process.view.view for process in self._processes.values())
         for process in list(self._processes.values()):
             doing = process.view.look()
             if doing is Doing.GONE:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...hands.reads import MOST_DESCRIPTORS
+from ...read import door
 from ..sensing.busy import CallView, Doing
 
 _WAITS_IN_PIPE = frozenset({"pipe_read", "anon_pipe_read", "pipe_wait", "pipe_wait_readable"})
@@ -13,8 +15,7 @@ _WAITS_IN_PIPE = frozenset({"pipe_read", "anon_pipe_read", "pipe_wait", "pipe_wa
 def bytes_read(proc_root: Path, pid: int) -> int | None:
     """What the process's main thread has read so far; None if it cannot be read."""
     try:
-        with (proc_root / str(pid) / "task" / str(pid) / "io").open(encoding="ascii") as file:
-            return int(file.readline().split()[1])
+        return int(door.thread_io(f"{proc_root}/{pid}", pid).split()[1])
     except (OSError, IndexError, ValueError):
         return None
 
@@ -30,19 +31,20 @@ class PoolProcess:
         self._proc_root = proc_root
         self._pid = pid
         self._main = main
-        self._view = CallView(proc_root, pid)
+        self.view = CallView(proc_root, pid)
+        """Its system call."""
         self._inbox: int | None = None  # descriptor of its end of the pipe
 
     def look(self) -> Doing:
         """What it is doing now."""
         try:
-            call = self._view.call()
+            call = self.view.call()
         except ProcessLookupError:
             return Doing.GONE
         if call is None:
             return Doing.UNKNOWN
         if call.name == "none":
-            return Doing.GONE if self._view.ended() else Doing.BUSY
+            return Doing.GONE if self.view.ended() else Doing.BUSY
         if not call.args:
             return Doing.IDLE if self._kernel_function() in _WAITS_IN_PIPE else Doing.BUSY
         if call.name != "read":
@@ -54,27 +56,21 @@ class PoolProcess:
 
     def close(self) -> None:
         """Close the descriptors."""
-        self._view.close()
+        self.view.close()
 
     def _is_inbox(self, descriptor: int) -> bool:
-        pipe = self._view.link(descriptor)
+        pipe = self.view.link(descriptor)
         if not pipe.startswith("pipe:"):
             return False
         try:
-            held = list((self._proc_root / str(self._main) / "fd").iterdir())
+            held = door.links(f"{self._proc_root}/{self._main}", MOST_DESCRIPTORS)
         except OSError:
             return True  # no permission: any pipe counts
-        for path in held:
-            try:
-                if str(path.readlink()) == pipe:
-                    return True
-            except OSError:
-                continue
-        return False
+        return any(link == pipe for _, link, _ in held.links)
 
     def _kernel_function(self) -> str:
         try:
-            text = (self._proc_root / str(self._pid) / "wchan").read_text(encoding="ascii")
+            text = door.wchan(f"{self._proc_root}/{self._pid}", self._pid)
         except OSError:
             return ""
-        return text.strip().split(".")[0].removeprefix("__")
+        return text.decode("ascii", "replace").strip().split(".")[0].removeprefix("__")

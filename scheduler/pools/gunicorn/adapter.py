@@ -17,7 +17,7 @@ from ...config.sections import PoolConfig
 from ...hands.faults import Status
 from ...hands.kernel import Clock
 from ..sensing.acts import Acts
-from ..sensing.busy import CallView, ChildList, Doing, serving
+from ..sensing.busy import CallView, ChildList, Doing, foresee, serving
 from ..sensing.hands_off import QUIET, ForeignSize, HandsOff
 from ..sensing.listening import AcceptQueue
 from ..sensing.main_process import MainProcess
@@ -196,6 +196,7 @@ class GunicornPool:
         for pid in present:
             if pid not in self._workers:
                 self._admit(master, pid, now)
+        foresee(worker.view for worker in self._workers.values())
         for worker in list(self._workers.values()):
             doing = serving(worker.view, master.accept.descriptors)
             if doing is Doing.GONE:

@@ -11,6 +11,8 @@ from pathlib import Path
 from ....models.identity import ProcId
 from ...config.sections import PoolConfig
 from ...hands.faults import Status
+from ...hands.reads import MOST_DESCRIPTORS
+from ...read import door
 from ..sensing.acts import Acts
 from ..sensing.busy import children
 from ..sensing.listening import AcceptQueue
@@ -19,7 +21,7 @@ from ..sensing.signals import ProcessHandle, read_stat
 
 _PROGRAM = re.compile(r"gunicorn[\d.]*(_paster)?")
 _PYTHON = re.compile(r"(python|pypy)[\d.]*t?")
-_WALL_CLOCK = 1_000_000_000  # seconds: a heartbeat's time stamp counts from boot, a new file's from 1970
+_WALL_CLOCK_NS = 1_000_000_000_000_000_000  # a heartbeat's time stamp counts from boot, a new file's from 1970
 
 
 def find(proc_root: Path, config: PoolConfig, present: ProcId | None, acts: Acts) -> ProcessHandle | str | None:
@@ -74,7 +76,10 @@ def _cmdline(proc_root: Path, pid: int) -> list[str]:
 
 def _exe(proc_root: Path, pid: int) -> str:
     """The program file; "" if it cannot be read."""
-    return _link(proc_root / str(pid) / "exe")
+    try:
+        return door.link(f"{proc_root}/{pid}", "exe")
+    except OSError:
+        return ""
 
 
 def _looks_like_gunicorn(proc_root: Path, pid: int) -> bool:
@@ -109,10 +114,9 @@ def _listens(proc_root: Path, pid: int) -> bool:
 def _replaces(proc_root: Path, pid: int, master: int) -> bool:
     """Whether the master executed this child as its successor (USR2): gunicorn marks it in the child's environment."""
     try:
-        environment = (proc_root / str(pid) / "environ").read_bytes().split(b"\0")
+        return door.succeeds(f"{proc_root}/{pid}", master)
     except OSError:
         return False
-    return f"GUNICORN_PID={master}".encode() in environment
 
 
 def has_beaten(proc_root: Path, pid: int) -> bool:
@@ -120,16 +124,9 @@ def has_beaten(proc_root: Path, pid: int) -> bool:
 
     Source: gunicorn/workers/workertmp.py, since 20.1. It recognizes a worker that was never idle because it came up under load.
     """
-    folder = proc_root / str(pid) / "fd"
+    process = f"{proc_root}/{pid}"
     try:
-        beats = [path for path in folder.iterdir() if "/wgunicorn-" in _link(path)]
-        return len(beats) == 1 and beats[0].stat().st_mtime < _WALL_CLOCK
+        beats = [descriptor for descriptor, link, _ in door.links(process, MOST_DESCRIPTORS).links if "/wgunicorn-" in link]
+        return len(beats) == 1 and door.file(process, beats[0]).changed < _WALL_CLOCK_NS
     except OSError:
         return False
-
-
-def _link(path: Path) -> str:
-    try:
-        return str(path.readlink())
-    except OSError:
-        return ""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+from ...hands.reads import MOST_DESCRIPTORS
+from ...read import door
 from ...read.sockets import SockDiag, accept_queues_of, socket_inode
 
 
@@ -16,7 +18,7 @@ class AcceptQueue:
 
     def __init__(self, proc_root: Path, pid: int) -> None:
         self._process = proc_root / str(pid)
-        self._self_net = proc_root / "self" / "ns" / "net"
+        self._proc_root = proc_root
         self._diag = SockDiag()
         self._inet: dict[int, frozenset[int]] = {}  # address family -> inodes
         self._unix: frozenset[int] = frozenset()
@@ -60,21 +62,18 @@ class AcceptQueue:
         """Descriptors of the process by socket inode; empty if it is gone or access is denied."""
         held: dict[int, tuple[int, ...]] = {}
         try:
-            paths = list((self._process / "fd").iterdir())
+            links = door.links(str(self._process), MOST_DESCRIPTORS).links
         except OSError:
             return held
-        for path in paths:
-            try:
-                inode = socket_inode(str(path.readlink()))
-            except OSError:  # closed meanwhile
-                continue
+        for descriptor, link, _ in links:
+            inode = socket_inode(link)
             if inode is not None:
-                held[inode] = (*held.get(inode, ()), int(path.name))
+                held[inode] = (*held.get(inode, ()), descriptor)
         return held
 
     def _other_namespace(self) -> bool:
         try:
-            return self._self_net.stat().st_ino != (self._process / "ns" / "net").stat().st_ino
+            return door.home(str(self._proc_root)) != door.namespace(str(self._process))
         except OSError:
             return False
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ....models.records import PoolSample, WorkerSample
 from ...config.sections import PoolConfig
 from ...hands.faults import Status
 from ...hands.kernel import Clock
+from ...read import door
 from ..sensing.acts import Acts
 from ..sensing.busy import CallView
 from ..sensing.hands_off import QUIET, HandsOff
@@ -438,9 +440,16 @@ def _other_algorithm(proc_root: Path, pid: int) -> str:
     for name in (word.rpartition("=")[2] for word in arguments):
         if name.endswith(".ini"):
             try:
-                with (process / "cwd" / name).open(encoding="utf-8", errors="replace") as file:
-                    lines += file.read(_MAX_CONFIGURATION).splitlines()
+                lines += _configuration(process / "cwd" / name)
+            except PermissionError:  # it, or only its directory, is not ours to open through procfs
+                with suppress(OSError):
+                    lines += _configuration(Path(door.link(str(process), "cwd")) / name)
             except OSError:
                 continue
     found = [match[1] for line in lines if (match := _ALGORITHM.fullmatch(line))]
     return next((name for name in found if name != "manual"), "")
+
+
+def _configuration(path: Path) -> list[str]:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(_MAX_CONFIGURATION).splitlines()

@@ -4,16 +4,14 @@ help.
 Must not know who asks, or whether the process proceeds.
 """
 
-# ruff: noqa: PTH115, PTH208 -- Path objects cost more than the system calls
-
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 
 from ....models.identity import ProcId
+from .. import door
 from ..holders import Area, FileLock, shared_areas
-from .file_locks import locks_on
+from .file_locks import locks_in
 from .records import START, Ask, Is, Maps, Opens, Query
 
 DESCRIPTORS = 4096
@@ -57,7 +55,7 @@ class Belongings:
             return True
         base = f"{self._proc}/{process.pid}"
         if isinstance(ask, Opens):
-            return any(_mode(f"{base}/fd/{fd}") & ask.mode == ask.mode for fd in links.get(ask.link, ()))
+            return any(_mode(base, fd) & ask.mode == ask.mode for fd in links.get(ask.link, ()))
         return ask.lock in self._held(process, links)
 
     def areas(self, process: ProcId) -> tuple[Area, ...]:
@@ -90,19 +88,13 @@ class Belongings:
         known = self._links.get(process)
         if known is not None and known[0] == version:
             return known[1]
-        folder = f"{self._proc}/{process.pid}/fd"
-        links: dict[str, list[int]] | None = {}
+        links: dict[str, list[int]] | None
         try:
-            names = os.listdir(folder)
-            if len(names) > DESCRIPTORS:
-                links, names = None, []
-            for name in names:
-                try:
-                    link = os.readlink(f"{folder}/{name}")
-                except FileNotFoundError:  # closed meanwhile
-                    continue
-                if links is not None:
-                    links.setdefault(link, []).append(int(name))
+            found = door.links(f"{self._proc}/{process.pid}", DESCRIPTORS, whole=True, known=process)
+            held: dict[str, list[int]] = {}
+            for fd, link, _ in found.links:
+                held.setdefault(link, []).append(fd)
+            links = None if found.cut else held
         except PermissionError:
             links = None if process.pid in self._parents else {}
         except OSError:
@@ -114,15 +106,18 @@ class Belongings:
         """Locks on the files that it has open."""
         held = self._locks.get(process)
         if held is None:
-            base = f"{self._proc}/{process.pid}/fdinfo"
-            files = (fd for link, fds in links.items() if link.startswith("/") and not link.startswith("/dev/") for fd in fds)
-            held = self._locks[process] = frozenset(lock for fd in files for lock in locks_on(f"{base}/{fd}"))
+            files = [fd for link, fds in links.items() if link.startswith("/") and not link.startswith("/dev/") for fd in fds]
+            try:
+                infos = door.fdinfos(f"{self._proc}/{process.pid}", files) if files else []
+            except OSError:
+                infos = []
+            held = self._locks[process] = frozenset(lock for info in infos for lock in locks_in(info))
         return held
 
 
-def _mode(path: str) -> int:
+def _mode(process: str, descriptor: int) -> int:
     """How a descriptor was opened: the owner's bits of its link, proc_pid_fd(5). 0 (unreadable) matches only a socket's mode."""
     try:
-        return os.lstat(path).st_mode
+        return door.mode(process, descriptor)
     except OSError:
         return 0

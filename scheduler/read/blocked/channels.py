@@ -1,13 +1,11 @@
 """Waits for a pipe or a connection whose other end is in another process of this machine."""
 
-# ruff: noqa: PTH115, PTH116 -- Path objects cost more than the system calls
-
 from __future__ import annotations
 
-import os
 import stat
 
 from ....models.identity import ProcId
+from .. import door
 from ..calls import Call, is_timed
 from ..holders import stat_fields
 from ..sockets import SockDiag, socket_inode
@@ -35,10 +33,10 @@ class Channels:
     def one(self, process: ProcId, fd: int, event: int) -> Need | None:
         """What the process needs to read (`IN`) or write (`OUT`) this descriptor. None: it is not a pipe or a connection to a
         process of this machine, so the outside may end the wait."""
-        base = f"{self._proc}/{process.pid}/fd/{fd}"
+        base = f"{self._proc}/{process.pid}"
         try:
-            link = os.readlink(base)
-            fifo = link.startswith("/") and not link.startswith("/dev/") and self._is_fifo(process, base)
+            link = door.link(base, f"fd/{fd}")
+            fifo = link.startswith("/") and not link.startswith("/dev/") and self._is_fifo(base, fd)
         except OSError:
             return None
         doing = "reading" if event == IN else "writing"
@@ -58,14 +56,14 @@ class Channels:
             return None  # a signal handler writes to it: the self-pipe trick
         return Need(f"{doing} {name}", (ask,))
 
-    def many(self, process: ProcId, call: Call) -> Need | None:
+    def many(self, process: ProcId, tid: int, call: Call) -> Need | None:
         """What the process needs for this call to return, which polls many descriptors. None: it is another call, it ends by the
         clock, or the outside may end the wait."""
         if is_timed(call):
             return None
         asks: list[Ask] = []
         whats = []
-        for fd, events in wanted(f"{self._proc}/{process.pid}", call):
+        for fd, events in wanted(f"{self._proc}/{process.pid}", tid, call):
             for event in (IN, OUT):
                 if events & event:
                     need = self.one(process, fd, event)
@@ -82,9 +80,9 @@ class Channels:
         """Close the netlink socket."""
         self._peers.close()
 
-    def _is_fifo(self, process: ProcId, path: str) -> bool:
+    def _is_fifo(self, process: str, fd: int) -> bool:
         """Whether a file is a FIFO. Stats it only if its reader sleeps, because a stat on a dead network disk would hang."""
-        return stat_fields(f"{self._proc}/{process.pid}/stat")[0] == b"S" and stat.S_ISFIFO(os.stat(path).st_mode)
+        return stat_fields(f"{process}/stat")[0] == b"S" and stat.S_ISFIFO(door.file(process, fd).mode)
 
 
 class _Peers:

@@ -1,15 +1,13 @@
 """Waits for a lock on a file, flock(2) or fcntl(2), and the locks that an open file holds."""
 
-# ruff: noqa: PTH115, PTH116 -- Path objects cost more than the system calls
-
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 
 from ....models.identity import ProcId
-from ..holders import FileLock, file_locks, identify, read
+from .. import door
+from ..holders import FileLock, file_locks, identify
 from ..text import printable
 from .records import Ask, Holds, Is, Need
 
@@ -37,9 +35,9 @@ class FileLocks:
             return None
         base = f"{self._proc}/{process.pid}"
         try:
-            info = re.search(rb"^ino:\t(\d+)$", read(f"{base}/fdinfo/{args[0]}"), re.MULTILINE)
-            inode = int(info[1]) if info else os.stat(f"{base}/fd/{args[0]}").st_ino  # before 5.14
-            link = os.readlink(f"{base}/fd/{args[0]}")
+            info = re.search(rb"^ino:\t(\d+)$", door.fdinfo(base, args[0]), re.MULTILINE)
+            inode = int(info[1]) if info else door.file(base, args[0]).inode  # before 5.14
+            link = door.link(base, f"fd/{args[0]}")
         except OSError:
             return None
         asks: list[Ask] = []
@@ -61,13 +59,9 @@ class FileLocks:
         return self._pairs
 
 
-def locks_on(path: str) -> Iterator[FileLock]:
-    """Locks that an open file description holds, from its file in /proc/PID/fdinfo: proc_pid_fdinfo(5). Empty if it is closed."""
-    try:
-        text = read(path).decode("ascii", "replace")
-    except OSError:
-        return
-    for line in text.splitlines():
+def locks_in(info: bytes) -> Iterator[FileLock]:
+    """Locks that an open file description holds, from the text of its file in /proc/PID/fdinfo: proc_pid_fdinfo(5)."""
+    for line in info.decode("ascii", "replace").splitlines():
         if line.startswith("lock:"):
             kind, _, _, pid, where, *span = line.split()[2:]
             device, _, inode = where.rpartition(":")

@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from functools import partial
-from typing import TypeVar
-
 from ....models.identity import ProcId
+from ...hands.memory import Taken
+from .. import door
 from ..holders import (
     Area,
     FutexWait,
     Place,
     identify,
-    lock_object,
-    lock_objects_on,
     owner_tid,
     process_of,
     stat_fields,
     thread_ids,
-    tid_of,
 )
 from ..text import printable
 from .belongings import Belongings
 from .records import START, Is, Maps, Need, Query
 from .signals import INTERRUPT, NOTICES, Signals
 
-_T = TypeVar("_T")
 _SEMAPHORES = "/sem."  # in the names of POSIX semaphores, below /dev/shm: sem_overview(7)
 
 
 class Futexes:
     """Finds what a thread needs that waits for a futex."""
 
-    def __init__(self, proc: str, machine: str, belongings: Belongings, signals: Signals) -> None:
+    def __init__(self, proc: str, belongings: Belongings, signals: Signals) -> None:
         self._proc = proc
         self._belongings = belongings
         self._signals = signals
-        self._python = _PythonLocks(proc, machine, belongings)
+        self._python = _PythonLocks(proc, belongings)
         self._query = START
 
     def begin(self, query: Query) -> None:
@@ -55,12 +48,12 @@ class Futexes:
             return self._need_of_its_own(process, tid)
         at = wait.address - area.start + area.offset
         where = f"{at:#x} in {printable(area.path) or 'shared memory'} (inode {area.place[1]})"
-        owner = owner_tid(f"{self._proc}/{process.pid}", wait.address, inherits=wait.inherits)
+        owner = owner_tid(f"{self._proc}/{process.pid}", tid, wait.address, inherits=wait.inherits)
         holder = process_of(self._proc, owner) if owner else None
         if holder is not None and any(theirs.place == area.place for theirs in self._belongings.areas(holder)):
             return Need(f"mutex {where}", (Is((holder,)),), owner, lock=True)
         if _SEMAPHORES in area.path:
-            taken = self._python.taken(process, wait.address, area, stack)
+            taken = self._python.taken(process, tid, wait.address, area, stack)
             if taken is not None:
                 return Need(f"lock {where}", (Is((taken[0],)),), taken[1], lock=True)
         word = "semaphore" if _SEMAPHORES in area.path else "futex"
@@ -85,13 +78,12 @@ class _PythonLocks:
     the one that made it.
     """
 
-    def __init__(self, proc: str, machine: str, belongings: Belongings) -> None:
+    def __init__(self, proc: str, belongings: Belongings) -> None:
         self._proc = proc
-        self._machine = machine
         self._belongings = belongings
         self._query = START
         self._objects: dict[ProcId, tuple[int, int, int, int]] = {}  # (version, semaphore, stack, Python's object for it or 0)
-        self._takers: dict[tuple[Place, int], list[tuple[ProcId, int | None]]] = {}  # of this look: near processes that hold it
+        self._takers: dict[tuple[Place, int], list[tuple[ProcId, int]]] = {}  # of this look: near processes that hold it
 
     def begin(self, query: Query) -> None:
         """A new look."""
@@ -100,27 +92,26 @@ class _PythonLocks:
         for process in [process for process in self._objects if process not in query.still]:
             del self._objects[process]
 
-    def taken(self, process: ProcId, semaphore: int, area: Area, stack: int) -> tuple[ProcId, int | None] | None:
+    def taken(self, process: ProcId, tid: int, semaphore: int, area: Area, stack: int) -> tuple[ProcId, int | None] | None:
         """(the process that took the lock a thread waits for, the thread that took it, or None if that has ended). None: the
         semaphore is not such a lock, or not exactly one near process holds it."""
-        address = self._object(process, semaphore, stack)
+        address = self._object(process, tid, semaphore, stack)
         if not address:
             return None
         key = (area.place, address)
         if key not in self._takers:
             holders = []
             for other in dict.fromkeys((*self._query.near, *self._parent(process))):
-                found = self._in_memory(other, lambda memory: lock_object(memory, semaphore, address))
+                found = self._taken(other, semaphore, address)
                 if found is not None and found.held and any(each.place == area.place for each in self._belongings.areas(other)):
-                    tid = self._in_memory(other, partial(tid_of, thread=found.thread, machine=self._machine))
-                    holders.append((other, tid))
+                    holders.append((other, found.tid))
             self._takers[key] = holders
         others = self._takers[key]
         if len(others) != 1 or others[0][0] == process:
             return None
-        holder, tid = others[0]
+        holder, taker = others[0]
         try:
-            return holder, tid if tid in thread_ids(f"{self._proc}/{holder.pid}") else None
+            return holder, taker if taker in thread_ids(f"{self._proc}/{holder.pid}") else None
         except OSError:
             return None
 
@@ -128,13 +119,16 @@ class _PythonLocks:
         """Release what was kept for the next look."""
         self._objects.clear()
 
-    def _object(self, process: ProcId, semaphore: int, stack: int) -> int:
+    def _object(self, process: ProcId, tid: int, semaphore: int, stack: int) -> int:
         """Address of Python's object for the semaphore that a thread with this stack waits for; 0 if there is none."""
         version = self._query.version(process)
         known = self._objects.get(process)
         if known is None or known[:3] != (version, semaphore, stack):
-            mine = self._in_memory(process, lambda memory: lock_objects_on(memory, semaphore, stack))
-            known = self._objects[process] = version, semaphore, stack, 0 if mine is None else mine.address
+            try:
+                mine = door.lock(f"{self._proc}/{process.pid}", tid, semaphore, stack)
+            except OSError:
+                mine = 0
+            known = self._objects[process] = version, semaphore, stack, mine
         return known[3]
 
     def _parent(self, process: ProcId) -> list[ProcId]:
@@ -144,13 +138,9 @@ class _PythonLocks:
             parent = None
         return [] if parent is None else [parent]
 
-    def _in_memory(self, process: ProcId, look: Callable[[int], _T]) -> _T | None:
-        """What `look` finds in the open memory of the process; None if that may not be read."""
+    def _taken(self, process: ProcId, semaphore: int, address: int) -> Taken | None:
+        """What the process knows of the semaphore; None if that may not be read."""
         try:
-            memory = os.open(f"{self._proc}/{process.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+            return door.taken(f"{self._proc}/{process.pid}", semaphore, address)
         except OSError:
             return None
-        try:
-            return look(memory)
-        finally:
-            os.close(memory)

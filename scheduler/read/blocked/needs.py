@@ -23,11 +23,11 @@ _WRITES = frozenset({"write", "writev", "sendto", "sendmsg", "sendmmsg"})
 class Needs:
     """Asks the part that knows the kind of call."""
 
-    def __init__(self, proc: str, machine: str, belongings: Belongings) -> None:
+    def __init__(self, proc: str, belongings: Belongings) -> None:
         self._query = START
         self._signals = Signals(proc)
         self._file_locks = FileLocks(proc)
-        self._futexes = Futexes(proc, machine, belongings, self._signals)
+        self._futexes = Futexes(proc, belongings, self._signals)
         self._channels = Channels(proc, belongings, self._signals)
         self._children = Children(proc)
 
@@ -56,7 +56,7 @@ class Needs:
             return self._channels.one(process, int32(args[0]), IN)
         if name in ("wait4", "waitid"):
             return self._children.need(process, name, args)
-        return self._channels.many(process, call)
+        return self._channels.many(process, tid, call)
 
     def rest(self) -> None:
         """Release what was kept for the next look."""

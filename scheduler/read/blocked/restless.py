@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ....models.identity import ProcId
+from .. import door
 from ..calls import NUMBERS, is_timed, parse_call
-from ..holders import read
 from .budget import MAIN, OTHERS
 from .records import Seen
 
@@ -42,7 +42,7 @@ class Restless:
     def _may_wait(self, process: ProcId) -> bool:
         """Whether its first thread is in a call that may wait for a lock."""
         try:
-            call = parse_call(read(f"{self._proc}/{process.pid}/task/{process.pid}/syscall"), self._names)
+            call = parse_call(door.call(f"{self._proc}/{process.pid}", process.pid), self._names)
         except OSError:
             return False
         return call.name in ("flock", "fcntl", "futex", "futex_wait") and not is_timed(call)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ....models.anomaly.waitgraph import Thread
 from ....models.identity import ProcId
+from .. import door
 from ..calls import NUMBERS, is_timed, parse_call, stack_pointer
-from ..holders import read, stat_fields, thread_ids
+from ..holders import stat_fields, thread_ids
 from .belongings import Belongings
 from .heartbeats import Heartbeats
 from .needs import Needs
@@ -22,7 +23,7 @@ class Threads:
         self._proc = proc
         self._names = NUMBERS.get(machine)
         self._belongings = belongings
-        self._needs = Needs(proc, machine, belongings)
+        self._needs = Needs(proc, belongings)
         self._heartbeats = Heartbeats(proc)
         self._query = START
         self._hidden: set[ProcId] = set()  # workers that we may not read
@@ -70,7 +71,7 @@ class Threads:
             self._belongings.has_child(int(fields[1]))
             needs = {}
             for tid in thread_ids(base):
-                line = read(f"{base}/task/{tid}/syscall")
+                line = door.call(base, tid)
                 call = parse_call(line, self._names)
                 needs[tid] = self._needs.need(process, tid, call, stack_pointer(line)) if len(call.args) == 6 else None
                 if needs[tid] is None and (call.name == "running" or is_timed(call)):

@@ -12,7 +12,9 @@ from ...config.paths import PathError
 from ...config.sections import Config, ConfigError, PoolConfig
 from ...explain.logstream import ERROR, NOTICE
 from ...hands.kernel import Clock
+from ...hands.wire import RefusedError
 from ...pools.build import build
+from ...pools.sensing.acts import Ask
 from ...ports import PoolAdapter
 from ..notify import Notifier
 from ..own.budget import Budget
@@ -40,8 +42,10 @@ class Reloading:
         notifier: Notifier,
         clock: Clock,
         reports: Reports,
+        ask: Ask | None = None,
     ) -> None:
-        """`root`: the state directory."""
+        """`root`: the state directory; `ask`: asks the hands, if they are a process of their own."""
+        self._ask = ask
         self._root, self._settings, self._pools, self._actuator = root, settings, pools, actuator
         self._sessions, self._acting_on, self._budget, self._retraining = sessions, acting_on, budget, retraining
         self._notifier, self._clock, self._reports = notifier, clock, reports
@@ -60,8 +64,10 @@ class Reloading:
             trouble = self._acting_on.prepare(scope) if scope is not None else ""
             if trouble:
                 raise ConfigError([f"daemon.act: {trouble}"])
-            made = build(config, self._clock, state_dir=self._root)
-        except (ConfigError, PathError) as error:
+            if self._ask is not None:
+                self._ask("pool.reload")
+            made = build(config, self._clock, state_dir=self._root, ask=self._ask)
+        except (ConfigError, PathError, RefusedError) as error:
             self._reports.event(ERROR, f"reload: the old configuration stays in force: {error}")
             self._notifier.ready(self._acting_on.words())
             return str(error)

@@ -126,7 +126,7 @@ def a_fake(proc: Path, pid: int = 7) -> Path:
     (place / "cmdline").write_bytes(b"")
     (place / "cgroup").write_bytes(b"0::/\n")
     (place / "status").write_bytes(b"Name:\tw\nUid:\t0\t0\t0\t0\n")
-    (place / "wchan").write_bytes(b"nfs_wait\x07\n")
+    (place / "task" / str(pid) / "wchan").write_bytes(b"nfs_wait\x07\n")
     return place
 
 
@@ -152,7 +152,7 @@ def test_a_wait_for_a_tcp_peer_names_it(tmp_path: Path) -> None:
     number = {"x86_64": 45, "aarch64": 207}.get(os.uname().machine)
     if number is None or sys.byteorder != "little":
         pytest.skip("the numbers of system calls, or the order of bytes, are of another machine")
-    (place / "syscall").write_text(f"{number} 0x5 0x0 0x0 0x0 0x0 0x0 0x7ffd 0x7f00\n")
+    (place / "task/7/syscall").write_text(f"{number} 0x5 0x0 0x0 0x0 0x0 0x0 0x7ffd 0x7f00\n")
     found = look(ProcId(7, 4711), tmp_path)
     assert found is not None
     assert found.syscall == "recvfrom on descriptor 5, TCP to 10.0.0.3 port 5432"

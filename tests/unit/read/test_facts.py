@@ -191,3 +191,13 @@ def test_this_machine() -> None:
     assert got.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert got.root == (os.geteuid() == 0)
     assert findings(got)
+
+
+def test_what_the_hands_may_counts_but_for_what_we_list_ourselves() -> None:
+    with_hands = PLAIN_USER.with_hands(1 << 2 | 1 << 19 | 1 << 23)
+    assert with_hands.lent == ("CAP_DAC_READ_SEARCH", "CAP_SYS_NICE", "CAP_SYS_PTRACE")
+    assert with_hands.may_read_io_of_others
+    assert with_hands.abilities.may_renice
+    assert not with_hands.sees_all
+    assert not with_hands.may("CAP_KILL")
+    assert not dataclasses.replace(with_hands, user_namespace=True).may_read_io_of_others

@@ -409,12 +409,12 @@ def test_the_descriptors_of_poll_select_and_epoll_are_read_with_what_they_wait_f
     (tmp_path / "fdinfo").mkdir()
     (tmp_path / "fdinfo/7").write_text("pos:\t0\ntfd:        5 events:       19 data: 5\ntfd: 6 events: 4 data: 6\n")
     at = 8 + len(polled)
-    assert wanted(str(tmp_path), call("poll", 8, 3, 0xFFFFFFFF)) == [(5, IN), (6, IN | OUT)]
-    assert wanted(str(tmp_path), call("select", 10, at, at + 8)) == [(3, IN), (9, IN), (4, OUT)]
-    assert wanted(str(tmp_path), call("epoll_wait", 7, 0, 0, 0xFFFFFFFF)) == [(5, 0x19), (6, OUT)]
-    assert wanted(str(tmp_path), call("poll", 8, POLLED + 1, 0xFFFFFFFF)) == []
-    assert wanted(str(tmp_path), call("poll", 0, 3, 0xFFFFFFFF)) == []
-    assert wanted(str(tmp_path), call("pause")) == []
+    assert wanted(str(tmp_path), 10, call("poll", 8, 3, 0xFFFFFFFF)) == [(5, IN), (6, IN | OUT)]
+    assert wanted(str(tmp_path), 10, call("select", 10, at, at + 8)) == [(3, IN), (9, IN), (4, OUT)]
+    assert wanted(str(tmp_path), 10, call("epoll_wait", 7, 0, 0, 0xFFFFFFFF)) == [(5, 0x19), (6, OUT)]
+    assert wanted(str(tmp_path), 10, call("poll", 8, POLLED + 1, 0xFFFFFFFF)) == []
+    assert wanted(str(tmp_path), 10, call("poll", 0, 3, 0xFFFFFFFF)) == []
+    assert wanted(str(tmp_path), 10, call("pause")) == []
 
 
 def test_a_call_that_polls_needs_all_its_descriptors_to_be_pipes_of_others_and_no_time_limit(procfs: Procfs) -> None:
@@ -428,7 +428,7 @@ def test_a_call_that_polls_needs_all_its_descriptors_to_be_pipes_of_others_and_n
     def need(*fds: int, limit: int = 0xFFFFFFFF) -> Need | None:
         raw = b"".join(struct.pack("=ihh", fd, IN, 0) for fd in fds)
         (procfs.root / "10/mem").write_bytes(bytes(8) + raw)
-        return channels.many(A, call("poll", 8, len(fds), limit))
+        return channels.many(A, 10, call("poll", 8, len(fds), limit))
 
     assert need(5, 6) == Need("reading pipe 1 or 1 more", (Opens("pipe:[1]", 0o200), Opens("pipe:[2]", 0o200)))
     assert need(5, 7) is None

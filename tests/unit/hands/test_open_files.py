@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nicety.scheduler.read.terminals import reads_keystrokes
+from nicety.scheduler.hands.open_files import reads_keystrokes
 
 
 class Process:
@@ -21,28 +21,38 @@ class Process:
         self.opened: list[int] = []
         self.asked: list[int] = []
         self._devices: dict[int, int] = {}
+        self._mounts: dict[int, int] = {}
+        self._held: dict[int, int] = {}  # descriptor of the process by ours
         self._masters: list[int] = []
-        (path / "fdinfo").mkdir(parents=True)
+        (path / "fd").mkdir(parents=True)
         (path / "mountinfo").write_text(
             "21 1 0:20 / /proc rw - proc proc rw\n24 1 0:22 / /dev/pts rw,nosuid - devpts devpts rw,mode=620\n"
             "240 1 0:50 / /dev/pts rw - fuse.mine mine rw\n25 1 0:6 / /dev rw shared:2 - devtmpfs udev rw\n"
         )
-        patch.setattr("nicety.scheduler.read.terminals.os", SimpleNamespace(**{**vars(os), "stat": self._stat, "open": self._open}))
+        patch.setattr(
+            "nicety.scheduler.hands.open_files.os", SimpleNamespace(**{**vars(os), "fstat": self._fstat, "open": self._open})
+        )
+        patch.setattr("nicety.scheduler.hands.open_files.mount", lambda held: b"%d" % self._mounts[self._held[held]])
 
     def has(self, number: int, device: int, mount: int = 24) -> None:
         self._devices[number] = device
-        (self.path / "fdinfo" / str(number)).write_text(f"pos:\t0\nflags:\t0100002\nmnt_id:\t{mount}\nino:\t3\n")
+        self._mounts[number] = mount
+        (self.path / "fd" / str(number)).write_text("")
 
     def close(self) -> None:
         for master in self._masters:
             os.close(master)
 
-    def _stat(self, path: str) -> SimpleNamespace:
-        self.asked.append(int(Path(path).name))
+    def _fstat(self, held: int) -> SimpleNamespace:
+        self.asked.append(self._held[held])
         return SimpleNamespace(st_rdev=self._devices[self.asked[-1]])
 
-    def _open(self, path: str, _flags: int) -> int:
-        self.opened.append(int(Path(path).name))
+    def _open(self, path: str, flags: int) -> int:
+        if flags & os.O_PATH:
+            held = os.open(path, flags)
+            self._held[held] = int(Path(path).name)
+            return held
+        self.opened.append(self._held[int(Path(path).name)])
         master, slave = os.openpty()
         tty.setraw(slave)
         if self._devices[self.opened[-1]] == HUNG_UP:
