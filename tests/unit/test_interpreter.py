@@ -31,8 +31,7 @@ STARTERS = {
     "scheduler/testing/contention.py",
     "scheduler/testing/puppet.py",
     "scheduler/testing/circles.py",
-    "scheduler/pools/command/adapter.py",  # what the configuration names: a worker, a counter of waiting work
-    "scheduler/pools/celery/adapter.py",  # an interpreter that may be older: SAFE_PATH
+    "scheduler/hands/pool_children.py",  # what the configuration names; an agent's interpreter, which may be older: PYTHONSAFEPATH
 }
 """Files that start processes. Whoever adds one sees to it that an interpreter gets PYTHON or SAFE_PATH."""
 
