@@ -20,6 +20,11 @@ class Book:
         self._entries: dict[int, Entry] = {}  # the open ones
         self._foreign: set[Knob] = set()
 
+    @property
+    def held(self) -> int:
+        """Number of open changes, and of values that somebody else has changed."""
+        return len(self._entries) + len(self._foreign)
+
     def outstanding(self) -> tuple[Entry, ...]:
         """All open entries, oldest first."""
         return tuple(self._entries[number] for number in sorted(self._entries))

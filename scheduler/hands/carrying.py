@@ -66,7 +66,7 @@ class Carrier:
         if not edits:
             return {}
         wall, since = self._clock.wall(), self._kernel.uptime_ticks()
-        trouble, ids = self._limiter.used(len(edits)), tuple[int, ...]()
+        trouble, ids = self._limiter.used(len(edits), self._ledger.held), tuple[int, ...]()
         if trouble is None:
             try:
                 ids = self._ledger.intend([self._entry(plan, edit, wall, since) for plan, edit in edits])

@@ -32,7 +32,7 @@ def open_eyes(proc_root: str) -> tuple[int, int]:
         keep_only(theirs.fileno())
         os.setsid()
         be_called(NAME)
-        channel, offered = Channel(theirs, LONGEST_REQUEST), operations(proc_root)
+        channel, offered = Channel(theirs, LONGEST_REQUEST, 0), operations(proc_root)
         while True:
             answer(channel, offered)
     except GoneError:

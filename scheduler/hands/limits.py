@@ -15,7 +15,7 @@ from .faults import Status, Trouble, status_of
 from .fences import Limits
 from .kernel import Clock, Kernel
 from .looks import Order
-from .places import Cgroup, Control, Value
+from .places import Cgroup, Control, PoolPlace, Value
 
 LEAST_MEMORY = 16 << 20
 """Least bytes that a fence leaves to a process (chosen): with less it would only page."""
@@ -25,6 +25,12 @@ LEAST_CPU = 10
 
 OFTEN = 30
 """Times a minute that the same thing may be changed (chosen): a decision is followed by a cooldown of seconds."""
+
+MOST_OPEN = 50_000
+"""Most changes that may be open at once (chosen: four controls of 10,000 threads). It bounds memory and disk."""
+
+OWN = "nicety-*"
+"""What hands and sentries call themselves (`urgent.be_called`). They are never touched, if they have the rights of these hands."""
 
 MINUTE_NS = 60_000_000_000
 
@@ -59,6 +65,13 @@ NO_BOUNDS = Bounds()
 """Only the fixed limits."""
 
 
+class _Family(NamedTuple):
+    """Who is where."""
+
+    sessions: dict[int, list[ProcId]]
+    children: dict[int, list[ProcId]]  # by the pid of their parent
+
+
 class Limiter:
     """Refuses orders. Never touches pid 1, threads of the kernel, this process and its ancestors, nor what `spare` names."""
 
@@ -68,10 +81,11 @@ class Limiter:
         self._bounds = bounds
         self._given = {1}
         self._never: frozenset[int] | None = None  # pids: of these, of this process and of its ancestors
-        self._sessions: dict[int, list[ProcId]] | None = None  # of the present batch
+        self._rights: int | None = None  # effective user of this process
+        self._family: _Family | None = None  # as seen for the present batch
         self._began = clock.monotonic()
         self._values = 0  # changed in this minute
-        self._times: dict[tuple[Control, ProcId | Cgroup], int] = {}  # in this minute
+        self._times: dict[tuple[Control, ProcId | Cgroup | PoolPlace], int] = {}  # in this minute
 
     def spare(self, pids: Iterable[int]) -> None:
         """Never touch these processes from now on."""
@@ -80,22 +94,21 @@ class Limiter:
 
     def begin(self) -> None:
         """A new batch of orders: what was seen for the last one is old."""
-        self._sessions = None
+        self._family = None
 
     def objection(self, order: Order) -> Trouble | None:
         """Why this must not be done; None if it may be."""
         wrong = _out_of_range(order)
         if wrong:
             return Trouble(Status.REFUSED, f"beyond the limits of the hands: {wrong}")
-        often = self._too_often(order)
-        if often is not None:
-            return often
         if isinstance(order.on, Cgroup):
             if not order.on.path.strip("/"):
                 return Trouble(Status.REFUSED, "beyond the limits of the hands: the root cgroup is never changed")
+            if not _is_plain(order.on.path):  # the same cgroup by another name has no entries, so its original would be ours
+                return Trouble(Status.REFUSED, f"beyond the limits of the hands: {order.on.path!r} is not how a cgroup is named")
             return self._touches(order.control, order.on)
         found = self._process(order.on) or self.became(order)
-        if found is None and order.control is Control.AUTOGROUP:
+        if found is None and order.control in (Control.AUTOGROUP, Control.FENCE):
             found = self._touches(order.control, order.on)
         return found
 
@@ -107,24 +120,27 @@ class Limiter:
         if isinstance(who, Trouble):
             return who
         if who.rights != who.user:
-            return Trouble(Status.REFUSED, f"pid {order.on.pid} is a set-uid program: it is never changed")
+            return _never(order.on, "it is a set-uid program")
         if order.program is not None and who.program != order.program:
             text = f"pid {order.on.pid} has become {who.program!r} since this was decided about {order.program!r}"
             return Trouble(Status.LATER, text)
         return None
 
-    def used(self, values: int) -> Trouble | None:
-        """Count values about to be changed; why they must wait, None if they need not."""
+    def used(self, values: int, held: int) -> Trouble | None:
+        """Count values about to be changed; why they must wait, None if they need not. `held`: what the ledger holds already."""
         self._turn()
+        if held + values > MOST_OPEN:
+            return Trouble(Status.LATER, f"more than {MOST_OPEN} values are not changed at once")
         if self._values + values > self._bounds.values_per_minute:
             return Trouble(Status.LATER, f"more than {self._bounds.values_per_minute} values a minute are not changed")
         self._values += values
         return None
 
-    def _too_often(self, order: Order) -> Trouble | None:
+    def too_often(self, control: Control, on: ProcId | Cgroup | PoolPlace) -> Trouble | None:
+        """Count a change of this thing; why it must wait, None if it need not. It must exist: what a brain makes up is not to be
+        remembered."""
         self._turn()
-        key = order.control, order.on
-        times = self._times[key] = self._times.get(key, 0) + 1
+        times = self._times[control, on] = self._times.get((control, on), 0) + 1
         return Trouble(Status.LATER, f"this was asked for {OFTEN} times in a minute") if times > OFTEN else None
 
     def _turn(self) -> None:
@@ -145,6 +161,10 @@ class Limiter:
             return who
         if who.kernel:
             return _never(process, "it is a thread of the kernel")
+        if fnmatchcase(who.program, OWN) and who.rights == self._own_rights():
+            return _never(process, "it is the machine's or nicety's own")
+        if who.rights != who.user:
+            return _never(process, "it is a set-uid program")
         if any(fnmatchcase(who.program, pattern) for pattern in self._bounds.protect):
             return _never(process, f"guard.protect names {who.program!r}")
         if self._bounds.users and who.user not in self._bounds.users:
@@ -152,8 +172,12 @@ class Limiter:
         return None
 
     def _touches(self, control: Control, on: ProcId | Cgroup) -> Trouble | None:
-        """Why a session or a cgroup is never touched: a process in it is not."""
-        inside = self._kernel.inside(on) if isinstance(on, Cgroup) else self._in_session_of(on)
+        """Why a session, a cgroup, or a process with all its descendants (a fence) is never touched: a process in it is not."""
+        inside: Sequence[ProcId] | Trouble
+        if isinstance(on, Cgroup):
+            inside = self._kernel.inside(on)
+        else:
+            inside = self._in_session_of(on) if control is Control.AUTOGROUP else self._descendants(on)
         if isinstance(inside, Trouble):
             return inside
         for process in inside:
@@ -164,17 +188,42 @@ class Limiter:
 
     def _in_session_of(self, process: ProcId) -> Sequence[ProcId] | Trouble:
         """The processes of its session."""
-        kin = self._kernel.kin_of(process)
+        kin, family = self._kernel.kin_of(process), self._seen()
         if isinstance(kin, Trouble):
             return kin
-        if self._sessions is None:
+        return family if isinstance(family, Trouble) else family.sessions.get(kin.session, ())
+
+    def _descendants(self, process: ProcId) -> Sequence[ProcId] | Trouble:
+        """The processes below it."""
+        family = self._seen()
+        if isinstance(family, Trouble):
+            return family
+        found = {process: None}
+        waiting = [process]
+        while waiting:
+            more = [child for child in family.children.get(waiting.pop().pid, ()) if child not in found]
+            found.update(dict.fromkeys(more))
+            waiting += more
+        return tuple(found)[1:]
+
+    def _seen(self) -> _Family | Trouble:
+        """All processes, read once in a batch."""
+        if self._family is None:
             scan = self._kernel.kin()
             if scan.unread is not None:
                 return scan.unread
-            self._sessions = {}
+            self._family = _Family({}, {})
             for each in scan.kin:
-                self._sessions.setdefault(each.session, []).append(each.id)
-        return self._sessions.get(kin.session, ())
+                self._family.sessions.setdefault(each.session, []).append(each.id)
+                self._family.children.setdefault(each.parent, []).append(each.id)
+        return self._family
+
+    def _own_rights(self) -> int | None:
+        """The effective user of this process."""
+        if self._rights is None:
+            who = self._kernel.who(self._kernel.itself())
+            self._rights = None if isinstance(who, Trouble) else who.rights
+        return self._rights
 
     def _own(self) -> frozenset[int] | Trouble:
         """Pids that are never touched."""
@@ -195,6 +244,11 @@ class Limiter:
         return self._never
 
 
+def _is_plain(path: str) -> bool:
+    """Whether this is how /proc/PID/cgroup names a cgroup that is not the root."""
+    return path.startswith("/") and all(part not in ("", ".", "..") and "\0" not in part for part in path[1:].split("/"))
+
+
 def _never(process: ProcId, why: str) -> Trouble:
     return Trouble(Status.REFUSED, f"pid {process.pid} is never touched: {why}")
 
@@ -204,18 +258,19 @@ def _out_of_range(order: Order) -> str:
     value = order.value
     if order.control is Control.AFFINITY:
         good = isinstance(value, tuple) and bool(value) and all(0 <= cpu < 1 << 16 for cpu in value)
-        return "" if good else f"{value!r} is no list of CPUs"
+        ordered = isinstance(value, tuple) and list(value) == sorted(set(value))  # as the kernel gives it back
+        return "" if good and ordered else "this is no list of CPUs"
     if order.control is Control.FENCE:
         return _fence(value)
     allowed = _VALUES.get(order.control)
     if allowed is None or not isinstance(value, int) or value not in allowed:
-        return f"{order.control} is never set to {value!r}"
+        return f"{order.control} is never set to {f'{value!r}'[:40]}"
     return ""
 
 
 def _fence(value: Value | None) -> str:
-    if not isinstance(value, tuple) or len(value) not in (3, 4) or min(value) < 0 or not any(value):
-        return f"{value!r} are not the limits of a fence"
+    if not isinstance(value, tuple) or len(value) not in (3, 4) or min(value) < 0 or max(value) >> 62 or not any(value):
+        return "these are not the limits of a fence"
     cpu, memory, _, weight = Limits(*value)
     if 0 < cpu < LEAST_CPU or 0 < memory < LEAST_MEMORY or weight > 100:
         return f"a fence leaves at least {LEAST_CPU / 1000:g} cores and {LEAST_MEMORY >> 20} MiB, and its weight is 100 at most"
@@ -224,6 +279,8 @@ def _fence(value: Value | None) -> str:
 
 def favours(control: Control, first: Value, new: Value) -> bool:
     """Whether a value gives a process more than it had before our first change. A slice only says when, not how much."""
+    if isinstance(first, tuple) and isinstance(new, tuple):
+        return not set(new) <= set(first)
     if not isinstance(first, int) or not isinstance(new, int) or control in (Control.SLICE, Control.FENCE):
         return False
     return new > first if control in _WEIGHTS else new < first

@@ -12,6 +12,13 @@ from .looks import Order
 from .places import KINDS, AutogroupPlace, Cgroup, Control, FencePlace, PoolPlace, Subject
 from .tally import Done, Note
 
+LARGEST_POOL = 1 << 20
+"""What a size of a pool is below (chosen)."""
+
+LONGEST_NAME, LONGEST_PATH = 256, 4096
+"""Most characters of an id, of a pool's name or of what people read, which go to the ledger with each value (chosen), and of the
+path of a cgroup (PATH_MAX)."""
+
 
 def order_record(order: Order) -> list[object]:
     """A order."""
@@ -25,18 +32,18 @@ def order_of(record: object) -> Order:
     if not isinstance(record, list) or len(record) != 9:
         raise ValueError("no order")
     decision, target, control, pid, start_ticks, path, value, expected, program = record
-    on = Cgroup(text_of(path)) if pid is None else process_of(pid, start_ticks)
+    on = Cgroup(short_of(path, LONGEST_PATH)) if pid is None else process_of(pid, start_ticks)
     kind = Control(text_of(control))
     if kind is Control.POOL_SIZE or (KINDS[kind].subject is Cgroup) != isinstance(on, Cgroup):
         raise ValueError(f"{kind} has another kind of place")
     return Order(
-        text_of(decision),
-        text_of(target),
+        name_of(decision),
+        words_of(target),
         kind,
         on,
         None if value is None else value_of(value),
         None if expected is None else value_of(expected),
-        None if program is None else text_of(program),
+        None if program is None else short_of(program, LONGEST_NAME),
     )
 
 
@@ -86,6 +93,35 @@ def note_of(record: object) -> Note:
 def status_of(number: object, status: object) -> tuple[int, EntryStatus]:
     """What became of an entry. Raises ValueError."""
     return whole_of(number), EntryStatus(text_of(status))
+
+
+def short_of(decoded: object, most: int) -> str:
+    """A text of at most so many characters. Raises ValueError."""
+    text = text_of(decoded)
+    if len(text) > most:
+        raise ValueError(f"a text of {len(text)} characters is too long")
+    return text
+
+
+def name_of(decoded: object) -> str:
+    """The id of a decision, or the name of a pool. Raises ValueError for what no terminal should be shown."""
+    name = short_of(decoded, LONGEST_NAME)
+    if not name.isprintable():
+        raise ValueError(f"{name!r} is no name")
+    return name
+
+
+def words_of(decoded: object) -> str:
+    """What people read of a decision: its end is cut off, and what no terminal should be shown is replaced. Raises ValueError."""
+    return "".join(each if each.isprintable() else "?" for each in text_of(decoded)[:LONGEST_NAME])
+
+
+def size_of(decoded: object) -> int:
+    """A size of a pool. Raises ValueError."""
+    size = whole_of(decoded)
+    if not 0 <= size < LARGEST_POOL:
+        raise ValueError(f"{size} is no size of a pool")
+    return size
 
 
 def process_of(pid: object, start_ticks: object) -> ProcId:

@@ -7,7 +7,7 @@ Must not know decisions, pools beyond their entries, or who asks.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from .book import Book
 from .carrying import Carrier
@@ -52,6 +52,8 @@ class OwnHands:
     def __init__(self, state_dir: str | os.PathLike[str], kernel: Kernel, clock: Clock, bounds: Bounds = NO_BOUNDS) -> None:
         self.book = Book()
         self.gone = ""
+        self.before_each: Callable[[], None] = lambda: None
+        """Called before each order is planned: it may raise, and then none of those planned is carried out."""
         self._state_dir = os.fspath(state_dir)
         self._kernel = kernel
         self._clock = clock
@@ -106,6 +108,7 @@ class OwnHands:
             plans: list[Plan] = []
             taken: set[Subject] = set()
             for order in orders[len(done) :]:
+                self.before_each()
                 plan = within.planner.plan(order)
                 if plan.subject in taken:
                     break
@@ -141,6 +144,9 @@ class OwnHands:
 
     def resize(self, decision: str, target: str, pool: PoolPlace, first: int, old: int, new: int) -> int:
         """See `ports.Hands`."""
+        trouble = self._limiter.used(1, self.book.held) or self._limiter.too_often(Control.POOL_SIZE, pool)
+        if trouble is not None:
+            raise LedgerError(trouble.text)
         entry = Entry(
             id=0,
             boot_id=self._kernel.boot_id(),

@@ -79,6 +79,10 @@ class Planner:
             return plan
         plan.subject = subject_of(knobs[0])
         self.look(plan, knobs)
+        often = self._limiter.too_often(order.control, order.on) if plan.edits else None
+        if often is not None:
+            plan.tally.trouble(often)
+            plan.edits.clear()
         return plan
 
     def look(self, plan: Plan, knobs: Iterable[Knob]) -> None:

@@ -21,8 +21,8 @@ from .eyes import open_eyes
 from .guarding import Guarding
 from .knobs.control import LinuxKernel
 from .ledger import LedgerError, StateBusyError, StateLock
-from .lines import text_of
-from .messages import list_of, order_of, status_of, subject_of, subject_record
+from .lines import text_of, whole_of
+from .messages import list_of, name_of, order_of, size_of, status_of, subject_of, subject_record, words_of
 from .own import OwnHands
 from .places import Control, PoolPlace
 from .pool_blocks import blocks_of
@@ -87,8 +87,9 @@ class Server:
         self._hands = hands
         self._guarding = guarding
         self._undo_on_exit = settings.undo_on_exit
-        self._brain = brain
+        self._brain = self._watched(brain)
         hands.spare([brain])
+        hands.before_each = channel.check
         self._pools = pools
         self._proc_root = proc_root
         self._eyes: list[int] = []  # pids
@@ -125,13 +126,14 @@ class Server:
             self._put_all_back()
         elif self._undo_on_exit and self._hands.is_open:
             self._hands.undo(())
-        self._channel.close()
         if self._pools is not None:
             self._pools.end()
         self._guarding.dismiss()
         self._hands.close()
         for pid in self._eyes:
-            os.waitpid(pid, 0)  # they end with the brain
+            os.kill(pid, signal.SIGKILL)  # they may stand still
+            os.waitpid(pid, 0)
+        self._channel.close()  # last: descriptors of the brain may keep us
 
     # --- operations ------------------------------------------------------------------------------------------------------------
 
@@ -171,7 +173,7 @@ class Server:
 
     def _put_back(self, arguments: Sequence[object]) -> Result:
         (subjects,) = arguments
-        asked = [subject_of(record) for record in list_of(subjects, ORDERS)]
+        asked = dict.fromkeys(map(subject_of, list_of(subjects, ORDERS)))
         self._opened()
         done = self._hands.put_back([subject for subject in asked if not isinstance(subject.on, PoolPlace)])
         return self._said({"done": [[subject_record(subject), each] for subject, each in done.items()]})
@@ -185,7 +187,7 @@ class Server:
 
     def _undo(self, arguments: Sequence[object]) -> Result:
         (kept,) = arguments
-        asked = [subject_of(record) for record in list_of(kept, ORDERS)]
+        asked = frozenset(map(subject_of, list_of(kept, ORDERS)))
         self._opened()
         hurry()
         try:
@@ -196,12 +198,13 @@ class Server:
     def _resize(self, arguments: Sequence[object]) -> Result:
         decision, target, place, first, old, new = arguments
         pool = subject_of(place).on
-        sizes = [size for size in (first, old, new) if isinstance(size, int) and 0 <= size < 1 << 20]
-        if not isinstance(pool, PoolPlace) or len(sizes) != 3 or not isinstance(decision, str) or not isinstance(target, str):
+        if not isinstance(pool, PoolPlace):
             raise RefusedError("no size of a pool")
+        pool = pool._replace(name=name_of(pool.name))
+        names, sizes = (name_of(decision), words_of(target)), (size_of(first), size_of(old), size_of(new))
         self._opened()
         try:
-            number = self._hands.resize(decision, target, pool, *sizes)
+            number = self._hands.resize(*names, pool, *sizes)
         except LedgerError as error:
             return self._said({"trouble": str(error)})
         return self._said({"number": number})
@@ -215,10 +218,15 @@ class Server:
 
     def _own_nice(self, arguments: Sequence[object]) -> Result:
         """The one value that may be raised: the brain's own. Its workers and trainings do not inherit it."""
-        nice, session = arguments
-        if not isinstance(nice, int) or not isinstance(session, bool) or not -20 <= nice <= 19 or not self._brain:
+        asked, session = arguments
+        nice = whole_of(asked)
+        if not isinstance(session, bool) or not -20 <= nice <= 19 or not self._brain:
             raise RefusedError("no nice of a brain")
+        self._channel.check()  # its number is not another's yet
         if not session:
+            policy = os.sched_getscheduler(self._brain)
+            if not policy & os.SCHED_RESET_ON_FORK:
+                raise RefusedError("what the brain starts would inherit its nice")
             os.setpriority(os.PRIO_PROCESS, self._brain, nice)
         elif os.getsid(self._brain) == self._brain:
             with open(f"/proc/{self._brain}/autogroup", "wb", buffering=0) as file:
@@ -241,6 +249,14 @@ class Server:
         return None, ()
 
     # --- below -----------------------------------------------------------------------------------------------------------------
+
+    def _watched(self, brain: int) -> int:
+        """Watch the brain, beside its socket: a child of it may have that too. Its pid; 0: there is no such process."""
+        try:
+            self._channel.watch(os.pidfd_open(brain))
+        except (OSError, ValueError):
+            return 0
+        return brain
 
     def _opened(self) -> None:
         if not self._hands.is_open:
@@ -292,7 +308,7 @@ def pools_of(config: str, state_dir: str, environ: Mapping[str, str]) -> Pools:
 
 def refuse(sock: socket.socket, kind: str, text: str) -> None:
     """Tell a brain why it is not served."""
-    channel = Channel(sock, LONGEST_REQUEST)
+    channel = Channel(sock, LONGEST_REQUEST, 0)
     try:
         answer(channel, {"hello": lambda _: ([kind, text], ())})
     except GoneError:
@@ -317,7 +333,7 @@ def main(arguments: Sequence[str]) -> int:
         with StateLock(state_dir, PATIENCE):
             hands = OwnHands(state_dir, LinuxKernel(), SystemClock(), settings.bounds)
             pools = pools_of(config, state_dir, json.loads(os.environ.get(ENVIRONMENT, "{}")))
-            Server(Channel(sock, LONGEST_REQUEST), hands, Guarding(state_dir), settings, brain, pools).run()
+            Server(Channel(sock, LONGEST_REQUEST, 0), hands, Guarding(state_dir), settings, brain, pools).run()
     except StateBusyError as error:
         refuse(sock, "busy", str(error))
         return 1

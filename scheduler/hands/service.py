@@ -86,7 +86,7 @@ def _listen(listener: socket.socket, state_dir: str, config: str, settings: Hand
             pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
             say(6, f"a brain is served: pid {pid} of user {uid}")
             pools = pools_of(config, state_dir, environment)
-            Server(Channel(sock, LONGEST_REQUEST), hands, guarding, settings, pid, pools).run()
+            Server(Channel(sock, LONGEST_REQUEST, 0), hands, guarding, settings, pid, pools).run()
     except _StoppedError:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if settings.undo_on_exit and hands.is_open:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import socket
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 
 VERSION = 1
@@ -21,7 +23,9 @@ LONGEST, LONGEST_REQUEST = 1 << 24, 1 << 20
 longer frame ends the connection."""
 
 MOST_DESCRIPTORS = 16
-"""Most descriptors with one frame (chosen)."""
+"""Most descriptors with a reply (chosen). With a request there are none: closing a descriptor of somebody else may block."""
+
+_MOST_AT_ONCE = 253  # SCM_MAX_FD, include/net/scm.h: with less room the kernel itself would close the rest
 
 Result = tuple[object, Sequence[int]]
 """What an operation returned: a value of JSON, and descriptors."""
@@ -42,28 +46,46 @@ class GoneError(Exception):
 
 
 class Channel:
-    """One end of the connection. Not for several threads. `longest`: most bytes of a frame that is received."""
+    """One end of the connection. Not for several threads. `longest`: most bytes of a frame that is received; `descriptors`: most
+    descriptors with one."""
 
-    def __init__(self, sock: socket.socket, longest: int = LONGEST) -> None:
+    def __init__(self, sock: socket.socket, longest: int = LONGEST, descriptors: int = MOST_DESCRIPTORS) -> None:
         self._socket = sock
         self._longest = longest
+        self._most = descriptors
         self._rest = b""
         self._descriptors: list[int] = []
+        self._peer = -1
+        self._poll = select.poll()
 
     def fileno(self) -> int:
         """For poll(2): readable when a frame or the end has come."""
         return self._socket.fileno()
 
+    def watch(self, peer: int) -> None:
+        """End with this process too: another one may have its end of the socket. `peer`: its pidfd, closed with this end."""
+        self._peer = peer
+        self._poll.register(peer, select.POLLIN)
+
+    def check(self) -> None:
+        """Raises GoneError if the other side has ended."""
+        if self._ready(select.POLLRDHUP, 0):
+            raise GoneError("the other side has ended")
+
     def send(self, message: object, descriptors: Sequence[int] = ()) -> None:
         """Send a frame. Raises GoneError."""
         text = json.dumps(message, separators=(",", ":")).encode()
         data = memoryview(len(text).to_bytes(_LENGTH, "big") + text)
-        try:
-            if descriptors:
-                data = data[socket.send_fds(self._socket, [data], list(descriptors)) :]
-            self._socket.sendall(data)
-        except OSError as error:
-            raise GoneError(f"the other side cannot be reached: {error.strerror}") from None
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
+        while data:
+            self._ready(select.POLLOUT)
+            try:
+                data = data[self._socket.sendmsg([data], ancillary, socket.MSG_DONTWAIT) :]
+                ancillary = []
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                raise GoneError(f"the other side cannot be reached: {error.strerror}") from None
 
     def receive(self) -> tuple[object, list[int]]:
         """The next frame and its descriptors, which are the caller's to close. Raises GoneError."""
@@ -81,21 +103,33 @@ class Channel:
     def close(self) -> None:
         """Close this end. Idempotent."""
         self._socket.close()
-        close(self._descriptors)
-        self._descriptors = []
+        close([*self._descriptors, *([self._peer] if self._peer >= 0 else [])])
+        self._descriptors, self._peer = [], -1
 
     def _take(self, count: int) -> bytes:
         while len(self._rest) < count:
+            self._ready(select.POLLIN)
             try:
-                more, descriptors, flags, _ = socket.recv_fds(self._socket, 1 << 16, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+                more, descriptors, flags, _ = socket.recv_fds(self._socket, 1 << 16, _MOST_AT_ONCE, socket.MSG_CMSG_CLOEXEC)
             except OSError as error:
                 raise GoneError(f"the other side cannot be reached: {error.strerror}") from None
             self._descriptors += descriptors
-            if not more or flags & socket.MSG_CTRUNC or len(self._descriptors) > MOST_DESCRIPTORS:
+            if not more or flags & socket.MSG_CTRUNC or len(self._descriptors) > self._most:
                 raise GoneError("the other side has ended" if not more else "too many descriptors")
             self._rest += more
         taken, self._rest = self._rest[:count], self._rest[count:]
         return taken
+
+    def _ready(self, event: int, patience: int | None = None) -> bool:
+        """Wait until the socket is ready for this, at most `patience` ms. Raises GoneError if this end is closed, or the watched
+        process has ended."""
+        if self._socket.fileno() < 0:
+            raise GoneError("this end is closed")
+        self._poll.register(self._socket, event)
+        ready = dict(self._poll.poll(patience))
+        if self._peer in ready:
+            raise GoneError("the other side has ended")
+        return bool(ready)
 
 
 class Asking:
@@ -150,6 +184,9 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 def close(descriptors: Sequence[int]) -> None:
-    """Close these."""
+    """Close these. An error of one is its sender's matter."""
     for descriptor in descriptors:
-        os.close(descriptor)
+        try:
+            os.close(descriptor)
+        except OSError:
+            pass

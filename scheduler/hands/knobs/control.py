@@ -47,6 +47,7 @@ FAIR_POLICIES = {os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE}
 _TICKS = os.sysconf("SC_CLK_TCK")  # clock ticks a second: the unit of times in /proc/PID/stat
 _CAP_SYS_NICE = 1 << 23  # include/uapi/linux/capability.h
 _PF_KTHREAD = 0x200000  # include/linux/sched.h
+_STATUS = re.compile(r"^Tgid:\s+(\d+)$.*?^Uid:\s+(\d+)\s+(\d+)", re.MULTILINE | re.DOTALL)  # of /proc/PID/status
 _ALL_IDS = ["0", "0", "4294967295"]  # /proc/self/uid_map of the first user namespace
 _NO_KNOB = Trouble(Status.FAILED, "a pool is resized by its adapter, not by the kernel")
 _NEEDS = {
@@ -111,19 +112,20 @@ class LinuxKernel:
         return kin if isinstance(kin, Trouble) or kin.id == process else _vanished(process)
 
     def who(self, process: ProcId) -> Who | Trouble:
-        """From /proc/PID/stat and status. The start time is read after both: they are this process's."""
+        """From /proc/PID/stat and status. The start time is read after both: they are this process's. /proc has the threads of a
+        process too, where their numbers are tried: such a number names no process."""
         pid = process.pid
         try:
-            ids = re.search(r"^Uid:\s+(\d+)\s+(\d+)", _text(f"{self._proc}/{pid}/status"), re.MULTILINE)
+            found = _STATUS.search(_text(f"{self._proc}/{pid}/status"))
             raw = _raw_stat(f"{self._proc}/{pid}/stat")
         except OSError as error:
             return _unseen(error, pid)
         last = raw.rindex(b")")
         stat = raw[last + 2 :].split()
-        if ids is None or int(stat[19]) != process.start_ticks:
+        if found is None or int(found[1]) != pid or int(stat[19]) != process.start_ticks:
             return _vanished(process)
         program = raw[raw.index(b"(") + 1 : last].decode(errors="replace")
-        return Who(program, int(ids[1]), int(ids[2]), bool(int(stat[6]) & _PF_KTHREAD))
+        return Who(program, int(found[2]), int(found[3]), bool(int(stat[6]) & _PF_KTHREAD))
 
     def inside(self, cgroup: Cgroup) -> tuple[ProcId, ...] | Trouble:
         """From cgroup.procs of the cgroup's directory and all below it."""
