@@ -68,7 +68,9 @@ def recorded() -> Iterator[Path]:
         (state / name).mkdir(mode=0o700)
         os.chown(state / name, uid, uid)
     own = state / "brain"
-    arguments = ("run", "--observe", "--duration", "2", "--state-dir", own)
+    config = folder / "nicety.toml"
+    config.write_text("[daemon]\ninterval = 0.2\n")
+    arguments = ("run", "--observe", "--duration", "2", "--state-dir", own, "--config", config)
     done = subprocess.run(nicety_of(BRAIN, "unable", *arguments), capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     for name in ("lock", "ledger"):
