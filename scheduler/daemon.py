@@ -14,6 +14,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import msgspec
@@ -87,20 +88,21 @@ def run(
     StateBusyError if another nicety uses the state directory, and ConfigError, PathError, ScopeError or ControlError if the daemon
     cannot start; nothing has been changed then.
     """
-    private_directory(paths.root)
+    private_directory(paths.stores)
     where = os.environ.get("NICETY_HANDS", "")
     if not where and os.geteuid() != 0:  # an ordinary user has no rights that another process could hold
-        with StateLock(paths.root, SENTRY_SECONDS):
+        with StateLock(paths.hands, SENTRY_SECONDS):
             hands = own_hands(loaded.config, paths)
-            return _run(Daemon(loaded, paths, hands, Sentries(paths.root), SystemClock(), act, things, act_seconds), duration)
-    apart = reach_hands(where) if where else start_hands(paths.root, loaded.path)
-    try:
-        door.through(apart.eyes())
-        give_up()
-        return _run(Daemon(loaded, paths, apart, apart.sentries, SystemClock(), act, things, act_seconds, apart), duration)
-    finally:
-        door.through(None)
-        apart.close()
+            return _run(Daemon(loaded, paths, hands, Sentries(paths.hands), SystemClock(), act, things, act_seconds), duration)
+    with StateLock(paths.stores) if where else nullcontext():  # hands that we start have the lock
+        apart = reach_hands(where) if where else start_hands(paths.hands, loaded.path)
+        try:
+            door.through(apart.eyes())
+            give_up()
+            return _run(Daemon(loaded, paths, apart, apart.sentries, SystemClock(), act, things, act_seconds, apart), duration)
+        finally:
+            door.through(None)
+            apart.close()
 
 
 def _run(daemon: Daemon, duration: float | None) -> int:
@@ -115,7 +117,7 @@ def own_hands(config: Config, paths: Paths) -> OwnHands:
     """Hands in this process, which must hold the lock of the state directory."""
     guard = config.guard
     bounds = Bounds(tuple(guard.protect), tuple(guard.users), guard.values_per_minute)
-    return OwnHands(paths.root, LinuxKernel(), SystemClock(), bounds)
+    return OwnHands(paths.hands, LinuxKernel(), SystemClock(), bounds)
 
 
 class Daemon:
@@ -152,7 +154,7 @@ class Daemon:
         self._hands = hands
         self._ask = None if apart is None else apart.ask
         _recover(settings.config, paths, clock, hands, kernel, reports, self._ask)
-        self._pools = Readings(build(settings.config, clock, state_dir=paths.root, ask=self._ask))
+        self._pools = Readings(build(settings.config, clock, state_dir=paths.stores, ask=self._ask))
         self._names = Names(settings, self._pools, self._latest, clock)
         self._actuator = Scoped(
             hands, kernel, LinuxLocks(), self._pools.adapters, self._pools.samples, clock, self._latest.program_of
@@ -161,9 +163,9 @@ class Daemon:
         self._actuator.act_on(self._names.first_scope(act, things, act_seconds))
         self._source = ProcSource(slow_every=settings.config.daemon.slow_every)
         self._deadlocks = KnownDeadlocks(LinuxWaits(), settings)
-        self._feedback = KnownFeedback(paths.root)
+        self._feedback = KnownFeedback(paths.stores)
         self._retraining = _retraining(settings, paths, started)
-        self._pauses = Pauses(paths.root)
+        self._pauses = Pauses(paths.stores)
         memory = first_memory(self._pauses.read(started, clock.wall()))
         self._sessions = Sessions(settings, paths, facts, kernel, self._actuator, self._latest, clock, reports, memory)
         self._acting_on = ActingOn(self._actuator, self._sessions, hands, self._notifier, clock, reports)
@@ -175,7 +177,7 @@ class Daemon:
         clock, reports, notifier, steps = self._clock, self._reports, self._notifier, self._steps
         budget, retraining, latest, pools = self._budget, self._retraining, self._latest, self._pools
         reloading = Reloading(
-            paths.root, settings, pools, actuator, sessions, acting_on, budget, retraining, notifier, clock, reports, self._ask
+            paths.stores, settings, pools, actuator, sessions, acting_on, budget, retraining, notifier, clock, reports, self._ask
         )
         status = StatusAnswer(
             sessions,
@@ -461,7 +463,7 @@ def _recover(
 
     def adapters(names: tuple[str, ...]) -> dict[str, PoolAdapter]:
         pools = {name: pool for name, pool in config.pools.items() if name in names and pool.kind != "command"}
-        return build(msgspec.structs.replace(config, pools=pools), clock, state_dir=paths.root, ask=ask)
+        return build(msgspec.structs.replace(config, pools=pools), clock, state_dir=paths.stores, ask=ask)
 
     outcomes = recover(hands, kernel, clock, adapters)
     if outcomes:

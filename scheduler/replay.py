@@ -76,9 +76,9 @@ def replay(paths: Paths, *, session: str | None = None, trace: Path | None = Non
                 found.differences.append(Difference(each.id, 0, "session", each.damage or "unreadable", ""))
                 continue
             before = len(found.differences)
-            snapshots = _snapshots(trace or paths.root, each.id, found)
+            snapshots = _snapshots(trace or paths.stores, each.id, found)
             again = _Again(each.session, paths.models, snapshots, found)
-            again.begin(trace or paths.root, previous)
+            again.begin(trace or paths.stores, previous)
             previous = again
             for logged in log.ticks(each.id):
                 if logged.tick is None and logged.verdict is None and not logged.damage:

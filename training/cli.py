@@ -28,9 +28,10 @@ from ..models.artifact import FEATURES, ArtifactError, Card, load
 from ..scheduler.config.paths import Loaded, PathError, Paths, load_config, state_paths
 from ..scheduler.config.sections import ConfigError
 from ..scheduler.explain.layout import columns
+from ..scheduler.hands.owner import become, owner_of
 from ..scheduler.hands.safe_files import StoreError
 from ..scheduler.read.text import escape_unencodable, printable
-from ..scheduler.store.files import replacing
+from ..scheduler.store.files import NamedFile, replacing
 from .dataset import Dataset, DatasetError
 from .gather import gather
 from .kinds import Made, ModelKind, kept, packed, train_kind
@@ -150,6 +151,11 @@ def train(
         with _interruptible():
             loaded = load_config(config, os.environ, os.geteuid())
             paths = state_paths(loaded.config, state_dir, os.environ, os.geteuid())
+            owner = owner_of(paths.stores)
+            place: Path | NamedFile | None = report
+            if owner is not None:
+                place = None if report is None else NamedFile(report)
+                become(owner)
             if not traces and not paths.traces.exists():
                 raise DatasetError(f"no traces in {paths.traces} yet; record some with `nicety record`")
             asked = {
@@ -162,10 +168,10 @@ def train(
                 "config": msgspec.to_builtins(loaded.config),
             }
             found = machines(traces or [paths.traces])
-            parts = Parts(paths.root, asked, room, _say)
+            parts = Parts(paths.stores, asked, room, _say)
             training = _Training(begin, memory, time_budget, paths, models or paths.models, dry_run, parts)
             done = training.run(loaded, found, since, only)
-            page = None if no_report else training.page(done, report)
+            page = None if no_report else training.page(done, place)
             parts.clear()
     except (ConfigError, PathError, StoreError, DatasetError, ArtifactError) as error:
         for line in str(error).splitlines():
@@ -247,7 +253,7 @@ class _Training:
         seconds = time.monotonic() - self._begin
         return _Done(dataset, Course(names, gathered.lost, gathered.left_out, tuple(self._stages.cut), seconds, peak), made, cards)
 
-    def page(self, done: _Done, asked: Path | None) -> Path | None:
+    def page(self, done: _Done, asked: Path | NamedFile | None) -> Path | NamedFile | None:
         """Write the report and return its path. None: a dry run without `asked`, or it could not be written. Raises StoreError if
         it was asked for and cannot be written."""
         from .html import Story, page
@@ -257,7 +263,7 @@ class _Training:
             if self._dry_run:
                 return None
             new = next((result for result in done.results if result.outcome == "promoted"), None)
-            folder = self._paths.root if new is None else self._models / new.kind / new.digest
+            folder = self._paths.stores if new is None else self._models / new.kind / new.digest
             place = folder / "report.html"
         evidence = next((it.evidence for it in done.made if it.evidence is not None), None)
         with self._stages.shown(), self._stages.stage("report"):

@@ -22,8 +22,8 @@ from .shared import (
     duration,
     escaped,
     guarded_command,
-    load_files,
     load_numpy,
+    load_stores,
     print_json,
     say,
 )
@@ -90,7 +90,7 @@ def decisions(
     from ..explain.logstream import ascii_json
     from ..store.decisions import DecisionReader, LoggedDecision
 
-    _, paths = load_files(context, config, state_dir)
+    _, paths = load_stores(context, config, state_dir)
     wanted: dict[str, Any] = {
         "since": None if since is None else time.time_ns() - round(since * 1e9),
         "kind": None if kind is None else kind.value,
@@ -170,10 +170,10 @@ def _list_anomalies(context: typer.Context, since: float, as_json: bool, config:
     from ..store.decisions import DecisionReader
     from ..store.feedback import FeedbackStore
 
-    _, paths = load_files(context, config, state_dir)
+    _, paths = load_stores(context, config, state_dir)
     now = time.time_ns()
     begin = now - round(since * 1e9)
-    feedback = FeedbackStore(paths.root).read()
+    feedback = FeedbackStore(paths.stores).read()
     with DecisionReader(paths.decisions) as reader:
         found = incident_page.incidents(reader, feedback, begin)
         summed = incident_page.digests(reader, begin)
@@ -214,8 +214,8 @@ def anomalies_wrong(
     from ..store.feedback import FeedbackStore
     from ..words import figure
 
-    _, paths = load_files(context, config, state_dir)
-    feedback = FeedbackStore(paths.root)
+    _, paths = load_stores(context, config, state_dir)
+    feedback = FeedbackStore(paths.stores)
     if undo:
         taken = feedback.remove(id_)
         if taken is None:
@@ -263,7 +263,7 @@ def why(
     from ..explain.layout import columns
     from ..store.decisions import DecisionReader
 
-    _, paths = load_files(context, config, state_dir)
+    _, paths = load_stores(context, config, state_dir)
     width = columns()
     with DecisionReader(paths.decisions) as reader:
         if not what.isdecimal():
@@ -272,7 +272,7 @@ def why(
                 from ..explain import incident_page
                 from ..store.feedback import FeedbackStore
 
-                incident = incident_page.find(reader, FeedbackStore(paths.root).read(), what)
+                incident = incident_page.find(reader, FeedbackStore(paths.stores).read(), what)
                 looks = reader.evidence(incident.id)
                 if as_json:
                     print_json(incident_page.as_record(incident, looks))
@@ -328,7 +328,7 @@ def replay(
     from ..explain.gathered import plural
     from ..store.decisions import DecisionReader
 
-    _, paths = load_files(context, config, state_dir)
+    _, paths = load_stores(context, config, state_dir)
     with DecisionReader(paths.decisions) as reader:
         ids = [each.id for each in reader.sessions()]
     if session is not None and session not in ids:

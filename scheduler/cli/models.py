@@ -14,7 +14,7 @@ from .shared import (
     StateOption,
     command,
     escaped,
-    load_files,
+    load_stores,
     models_app,
     print_json,
     say,
@@ -43,7 +43,7 @@ def models_list(
     from ..explain import model_page
     from ..explain.layout import columns, table
 
-    _, paths = load_files(context, config, state_dir)
+    _, paths = load_stores(context, config, state_dir)
     found, troubles = model_page.look(paths.models)
     if as_json:
         print_json({"models": [model_page.as_record(each) for each in found], "troubles": troubles})
@@ -74,7 +74,7 @@ def models_promote(
     from ...models.artifact import promote
     from ..explain.model_page import choose
 
-    _, paths = load_files(context, config, state_dir)
+    _, paths = load_stores(context, config, state_dir)
     chosen, own = choose(paths.models, kind, digest)
     promote(paths.models, kind, chosen if own else None)
     say(f"the {kind} model {chosen[:12]} is live")
@@ -95,7 +95,7 @@ def models_rollback(
     """
     from ...models.artifact import rollback
 
-    _, paths = load_files(context, config, state_dir)
+    _, paths = load_stores(context, config, state_dir)
     before = rollback(paths.models, kind)
     say(f"the {kind} model {before[:12]} is live again" if before else f"none of your own {kind} models is live any more")
     _tell_daemon(paths)

@@ -22,6 +22,7 @@ from .shared import (
     escaped,
     load_files,
     load_numpy,
+    own_stores,
     print_json,
     say,
     system_clock,
@@ -72,6 +73,7 @@ def record(
 
     Changes nothing on the machine. Ctrl-C ends it.
     """
+    from ..hands.owner import READING
     from ..service import recording
 
     loaded, paths = load_files(context, config, state_dir)
@@ -79,6 +81,7 @@ def record(
     unstarted = [name for name, pool in loaded.config.pools.items() if pool.kind == "command"]
     if unstarted:
         say(f"not recorded: {', '.join(unstarted)}, because only `nicety run` starts command pools")
+    own_stores(paths, rights=READING)
     say(f"recording every {every:g} s into {paths.traces}" + (f" for {duration:g} s" if duration else "; Ctrl-C ends it"))
     live = sys.stderr.isatty()
 
@@ -232,9 +235,13 @@ def undo(context: typer.Context, as_json: JsonOption = False, config: ConfigOpti
         paused = True
     except NoDaemonError:
         from ..act.undo import undo_from_ledger
+        from ..hands.owner import ALL, become, owner_of
 
+        owner = owner_of(paths.hands)
+        if owner is not None:
+            become(owner, ALL)
         clock = system_clock()
-        outcomes = undo_from_ledger(paths.root, clock, pools=lambda names: _foreign_pools(loaded.config, clock, paths, names))
+        outcomes = undo_from_ledger(paths.hands, clock, pools=lambda names: _foreign_pools(loaded.config, clock, paths, names))
         paused = False
     if paused:
         say("the daemon is paused now; `nicety resume` ends the pause")
@@ -285,7 +292,7 @@ def _foreign_pools(config: Config, clock: Clock, paths: Paths, names: tuple[str,
     from ..pools.build import build
 
     pools = {name: pool for name, pool in config.pools.items() if name in names and pool.kind != "command"}
-    return build(msgspec.structs.replace(config, pools=pools), clock, state_dir=paths.root)
+    return build(msgspec.structs.replace(config, pools=pools), clock, state_dir=paths.stores)
 
 
 @command("act", "nicety act web --for 1h")

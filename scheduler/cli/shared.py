@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
 import typer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..config.paths import Loaded, Paths
     from ..hands.kernel import Clock
+    from ..store.files import NamedFile
 
 FAILURE, FINDINGS, INTERRUPTED = 1, 3, 130
 """Exit codes. typer exits with 2 for wrong usage; 130 is what a shell reports for a program that SIGINT ended."""
@@ -189,6 +192,28 @@ def load_files(context: typer.Context, config: str | None, state_dir: str | None
     if paths.said and context.command.name != "run":  # which logs it
         say(f"nicety: {escaped(paths.said)}")
     return loaded, paths
+
+
+def load_stores(context: typer.Context, config: str | None, state_dir: str | None) -> tuple[Loaded, Paths]:
+    """As `load_files`, for commands that open the stores: see `own_stores`."""
+    loaded, paths = load_files(context, config, state_dir)
+    own_stores(paths)
+    return loaded, paths
+
+
+def own_stores(paths: Paths, *named: Path, rights: int = 0) -> tuple[Path | NamedFile, ...]:
+    """Where the stores are another user's, as with the units, root becomes that user for good, and has only these `rights`
+    (capabilities). The files that the caller `named` are written as the caller all the same: returns what to write them by."""
+    from ..hands.owner import become, owner_of
+
+    owner = owner_of(paths.stores)
+    if owner is None:
+        return named
+    from ..store.files import NamedFile
+
+    held = tuple(NamedFile(file) for file in named)
+    become(owner, rights)
+    return held
 
 
 def duration(text: str) -> float:

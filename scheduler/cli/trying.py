@@ -21,6 +21,7 @@ from .shared import (
     escaped,
     load_files,
     load_numpy,
+    own_stores,
     print_json,
     say,
 )
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ..config.paths import Paths
     from ..simulation.arrivals import Load, Recorded, Trace
     from ..simulation.run import AsItWas, Figures
+    from ..store.files import NamedFile
 
 
 class LoadShape(StrEnum):
@@ -119,6 +121,9 @@ def simulate(
     from ..simulation import run as simulation
 
     loaded, paths = load_files(context, config, state_dir)
+    named = {name: Path(file) for name, file in (("--json", json_path), ("--plot", plot)) if file is not None and file != "-"}
+    reads_stores = trace is None and pool is not None
+    files = dict(zip(named, own_stores(paths, *named.values()) if reads_stores else named.values(), strict=True))
     recorded = _recorded(trace, pool, paths, seconds)
     least, most = simulation.limits(recorded, loaded.config)
     minimum, maximum = minimum or least, maximum or most
@@ -160,9 +165,9 @@ def simulate(
     if plot is not None:
         from ..simulation.plot import plot as draw
 
-        draw(plot, found)
+        draw(files["--plot"], found)
         say(f"{plot}: drawn")
-    _print_simulation(found, itself, json_path)
+    _print_simulation(found, itself, files.get("--json"), only_json=json_path == "-")
 
 
 def _check_ranges(*options: tuple[str, float | None, float, float]) -> None:
@@ -237,8 +242,10 @@ def _watched(runs: Iterable[Figures], count: int) -> list[Figures]:
     return found
 
 
-def _print_simulation(found: Sequence[Figures], itself: AsItWas | None, json_path: str | None) -> None:
-    """Print a table, and write JSON to a file if one is named; for "-", print only JSON. `itself`: the recorded pool as it was."""
+def _print_simulation(
+    found: Sequence[Figures], itself: AsItWas | None, json_file: Path | NamedFile | None, *, only_json: bool
+) -> None:
+    """Print a table, and write JSON to a file if one is named; or print only JSON. `itself`: the recorded pool as it was."""
     from ..explain.layout import columns, table
     from ..simulation import run as simulation
 
@@ -248,14 +255,14 @@ def _print_simulation(found: Sequence[Figures], itself: AsItWas | None, json_pat
         "runs": [figures.as_record() for figures in found],
         "recorded": None if itself is None else itself.as_record(),
     }
-    if json_path == "-":
+    if only_json:
         print_json(record)
         return
-    if json_path is not None:
+    if json_file is not None:
         from ..explain.logstream import ascii_json
         from ..store.files import replacing
 
-        with replacing(Path(json_path)) as file:
+        with replacing(json_file) as file:
             file.write(f"{ascii_json(record)}\n".encode())
     lines = [mean.cells() for mean in summary] + ([] if itself is None else [itself.cells()])
     print(*table(simulation.HEADERS, lines, columns()), sep="\n")
@@ -294,6 +301,7 @@ def export(
     from ..store.export import export_decisions
 
     _, paths = load_files(context, config, state_dir)
+    (place,) = own_stores(paths, out)
     begin = None if since is None else time.time_ns() - round(since * 1e9)
     live = sys.stderr.isatty()
 
@@ -304,9 +312,9 @@ def export(
     if what is Exportable.DECISIONS:
         if form is Format.PARQUET:
             raise typer.BadParameter("decisions are exported as csv or jsonl", param_hint="--format")
-        done = export_decisions(paths.decisions, out, "csv" if form is Format.CSV else "jsonl", since=begin)
+        done = export_decisions(paths.decisions, place, "csv" if form is Format.CSV else "jsonl", since=begin)
     else:
-        done = export_traces(paths.root, out, form.value, since=begin, progress=progress)
+        done = export_traces(paths.stores, place, form.value, since=begin, progress=progress)
     say(("\r\x1b[K" if live else "") + f"{out}: {done.rows} rows" + (f" of {done.ticks} ticks" if done.ticks else ""))
     for loss in done.lost:
         say(escaped(f"nicety: not exported: {loss}"))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..hands.ledger import NAME
+from ..hands.owner import BRAIN, HANDS, part_of
 from .sections import Config, ConfigError, parse
 
 SOCKET_PATH_LIMIT = 107
@@ -30,31 +31,45 @@ class PathError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """The files of one state directory."""
+    """The files of one state directory.
+
+    A daemon of one user has all of them in it. The two units have a user each, so there the directory has a part for each of the
+    two: `hands` and `brain`.
+    """
 
     root: Path
     socket: Path
     said: str = ""  # why the state is not in its usual place, "" if it is
 
     @property
+    def hands(self) -> Path:
+        """Directory of the ledger and its lock."""
+        return Path(part_of(str(self.root), HANDS))
+
+    @property
+    def stores(self) -> Path:
+        """Directory of everything else."""
+        return Path(part_of(str(self.root), BRAIN))
+
+    @property
     def traces(self) -> Path:
         """Directory of the trace store."""
-        return self.root / "traces"
+        return self.stores / "traces"
 
     @property
     def decisions(self) -> Path:
         """The decision log."""
-        return self.root / "decisions.db"
+        return self.stores / "decisions.db"
 
     @property
     def ledger(self) -> Path:
         """The ledger of original values."""
-        return self.root / NAME
+        return self.hands / NAME
 
     @property
     def models(self) -> Path:
         """Directory of promoted artefacts."""
-        return self.root / "models"
+        return self.stores / "models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +149,8 @@ def state_paths(config: Config, explicit: str | None, environment: Mapping[str, 
         root = Path(environment["XDG_STATE_HOME"]) / "nicety"
     else:
         root, said = _own_state(_home(environment), uid)
-    socket = Path(config.daemon.socket).expanduser().absolute() if config.daemon.socket else root / "control.sock"
+    stores = Path(part_of(str(root), BRAIN))
+    socket = Path(config.daemon.socket).expanduser().absolute() if config.daemon.socket else stores / "control.sock"
     return Paths(root, socket, said)
 
 

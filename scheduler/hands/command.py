@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from .faults import Status
 from .ledger import LedgerError, StateBusyError, StateLock, left_behind, open_changes
+from .owner import ALL, HANDS, become, owner_of, part_of
 from .places import PoolPlace
 from .undoing import Undone, undo_directory
 
@@ -29,7 +30,11 @@ def undo(arguments: Sequence[str], environment: Mapping[str, str], uid: int) -> 
     if found is None:
         return None
     state_dir, as_json = found
+    state_dir = part_of(state_dir, HANDS)
     try:
+        owner = owner_of(state_dir)
+        if owner is not None:
+            become(owner, ALL)
         if not left_behind(state_dir):
             return _print((), as_json)
         with StateLock(state_dir, patience=PATIENCE):
@@ -38,7 +43,7 @@ def undo(arguments: Sequence[str], environment: Mapping[str, str], uid: int) -> 
             return _undo(state_dir, as_json)
     except StateBusyError:
         return None  # a daemon is there: it is asked
-    except LedgerError as error:
+    except (LedgerError, OSError) as error:
         print(f"nicety: {error}", file=sys.stderr)
         return FAILURE
 

@@ -18,6 +18,7 @@ from .guarding import Guarding
 from .knobs.control import LinuxKernel
 from .ledger import LedgerError, StateLock
 from .own import OwnHands
+from .owner import HANDS, part_of
 from .pools import Pools
 from .saying import say
 from .serve import NAME, PATIENCE, Server, pools_of
@@ -58,8 +59,9 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     be_called(NAME)
     try:
         settings = read(config)
-        with StateLock(options["--state-dir"], PATIENCE):
-            _listen(socket.socket(fileno=FIRST_DESCRIPTOR), options["--state-dir"], config, settings, environment)
+        state_dir = part_of(options["--state-dir"], HANDS)
+        with StateLock(state_dir, PATIENCE):
+            _listen(socket.socket(fileno=FIRST_DESCRIPTOR), state_dir, config, settings, environment)
     except (LedgerError, SettingsError) as error:
         print(f"nicety: {error}", file=sys.stderr)
         return 1

@@ -16,6 +16,7 @@ from ..hands.kernel import Clock
 from ..hands.knobs.cgroup import find
 from ..hands.knobs.fence import Offer, Version, offers
 from ..hands.ledger import Ledger, LedgerError, StateLock, left_behind
+from ..hands.owner import as_owner
 from ..hands.places import Control
 from ..hands.safe_files import StoreError, private_directory
 from ..observe.rivals import RIVALS, reaches_others, rival
@@ -166,18 +167,23 @@ def _configuration(loaded: Loaded) -> Finding:
 
 def _state(paths: Paths) -> Finding:
     name, fix = "state directory", "or choose another with --state-dir"
+    parts = list(dict.fromkeys((paths.hands, paths.stores)))
     if not os.path.lexists(paths.root):
         above = next(path for path in paths.root.parents if os.path.lexists(path))
         lost = _unwritable(above)
         if lost:
             return Finding(name, False, f"{paths.root} cannot be created: {lost}", f"create it, {fix}")
         return Finding(name, True, f"{paths.root}: not there yet, created when first needed", "")
-    try:
-        private_directory(paths.root)
-    except StoreError as error:
-        return Finding(name, False, str(error), fix)
-    lost = _unwritable(paths.root)
-    return Finding(name, not lost, lost or str(paths.root), f"make it writable, {fix}" if lost else "")
+    for part in parts:
+        try:
+            with as_owner(part):
+                private_directory(part)
+                lost = _unwritable(part)
+        except StoreError as error:
+            return Finding(name, False, str(error), fix)
+        if lost:
+            return Finding(name, False, lost, f"make it writable, {fix}")
+    return Finding(name, True, " and ".join(map(str, parts)), "")
 
 
 def _unwritable(directory: Path) -> str:
@@ -202,14 +208,15 @@ def _daemon(paths: Paths) -> Finding:
 
 def outstanding(paths: Paths) -> tuple[Entry, ...]:
     """Changes that a dead daemon left in force, from its ledger. Raises StateBusyError while a daemon runs, and LedgerError."""
-    if not left_behind(paths.root):
-        return ()
-    with StateLock(paths.root):
-        ledger = Ledger(paths.ledger, probe().boot_id)
-        try:
-            return ledger.outstanding()
-        finally:
-            ledger.close()
+    with as_owner(paths.hands):
+        if not left_behind(paths.hands):
+            return ()
+        with StateLock(paths.hands):
+            ledger = Ledger(paths.ledger, probe().boot_id)
+            try:
+                return ledger.outstanding()
+            finally:
+                ledger.close()
 
 
 def _ledger(paths: Paths) -> Finding:
@@ -224,7 +231,7 @@ def _ledger(paths: Paths) -> Finding:
 
 
 def _control_group(config: Config, paths: Paths) -> Iterator[Finding]:
-    if config.daemon.control_group and paths.socket.parent == paths.root:
+    if config.daemon.control_group and paths.socket.parent == paths.stores:
         lost = f"members of {config.daemon.control_group} cannot reach {paths.socket}: the state directory is private"
         yield Finding("control group", False, lost, 'daemon.socket = "/run/nicety/control.sock"')
 
@@ -320,7 +327,8 @@ def _models(config: Config, paths: Paths) -> Iterator[Finding]:
             coming = None
         instead = without if coming is None else f"the shipped model is used ({coming.digest[:12]})"
         try:
-            artefact = load_live(paths.models, kind)
+            with as_owner(paths.stores):
+                artefact = load_live(paths.models, kind)
         except ArtifactError as error:
             yield Finding(name, False, f"cannot be used, so {instead}: {error}", "nicety train")
             continue

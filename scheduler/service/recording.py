@@ -56,16 +56,16 @@ def record(
     """
     running = {name: pool for name, pool in config.pools.items() if pool.kind != "command"}
     config = msgspec.structs.replace(config, pools=running)
-    with StateLock(paths.root):
+    with StateLock(paths.stores):
         writer = TraceWriter(
-            paths.root,
+            paths.stores,
             boot_id=probe().boot_id,
             session=secrets.token_hex(4),
             budget_bytes=config.store.trace_bytes,
             interval=interval,
         )
         source = ProcSource(slow_every=config.daemon.slow_every)
-        pools = build(config, clock, state_dir=paths.root)
+        pools = build(config, clock, state_dir=paths.stores)
         step, look = round(interval * 1e9), round(min(config.daemon.probe_interval, interval) * 1e9)
         began = clock.monotonic()
         size_before = _stored(paths)

@@ -48,7 +48,7 @@ class Sessions:
         """Begins the first session. `memory`: the memory that its engine starts with."""
         self._settings, self._paths, self._facts, self._kernel = settings, paths, facts, kernel
         self._actuator, self._latest, self._clock, self._reports = actuator, latest, clock, reports
-        self.log = DecisionLog(paths.root, settings.config.store.decision_bytes)
+        self.log = DecisionLog(paths.stores, settings.config.store.decision_bytes)
         self.traces: TraceWriter | None = None
         self._begin(memory, *self._start_warm())
 
@@ -111,7 +111,7 @@ class Sessions:
         self.traces = None
         if config.store.traces:
             self.traces = TraceWriter(
-                self._paths.root,
+                self._paths.stores,
                 boot_id=self._facts.boot_id,
                 session=self.current.id,
                 budget_bytes=config.store.trace_bytes,

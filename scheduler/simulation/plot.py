@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..store.files import replacing
+from ..store.files import NamedFile, replacing
 from .arrivals import LoadError
 from .run import Figures
 
@@ -24,7 +24,7 @@ def figure(**options: Any) -> Any:
     return Figure(**options)
 
 
-def plot(path: Path, figures: Sequence[Figures]) -> None:
+def plot(path: Path | NamedFile, figures: Sequence[Figures]) -> None:
     """Draw size against load of each rule for the first seed, as PNG. Raises LoadError if matplotlib is missing, and StoreError if
     the file cannot be written."""
     figure()  # raises if it is missing

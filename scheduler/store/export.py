@@ -18,7 +18,7 @@ import msgspec
 
 from ..hands.safe_files import StoreError
 from .decisions import DecisionReader, LoggedDecision
-from .files import replacing
+from .files import NamedFile, replacing
 
 Format = Literal["csv", "jsonl", "parquet"]
 
@@ -109,7 +109,7 @@ class _Sink(Protocol):
 
 def export(
     paths: Path | Iterable[Path],
-    out: Path,
+    out: Path | NamedFile,
     format: Format,  # noqa: A002 - the word of the command line
     *,
     since: int | None = None,
@@ -153,7 +153,7 @@ def export(
 
 def export_decisions(
     log: Path,
-    out: Path,
+    out: Path | NamedFile,
     format: Literal["csv", "jsonl"],  # noqa: A002 - as above
     *,
     since: int | None = None,

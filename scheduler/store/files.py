@@ -5,12 +5,15 @@ Knows nothing about what is stored. Everything here raises `StoreError` with cau
 
 from __future__ import annotations
 
+import atexit
+import errno
 import os
+import signal
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from ..hands.safe_files import StoreError, cannot, check, is_there, sync_directory
 
@@ -80,19 +83,96 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write a file that appears whole or not at all: temporary name in the same directory, fsync, rename, fsync of the directory.
+class NamedFile:
+    """A file that the caller of a command named, for a command that becomes another user: it is written with the caller's rights
+    all the same. A child that stays the caller gives it its name, or removes it if it does not become whole."""
 
-    A link at `path` is replaced, never followed. Raises StoreError; then the temporary file is gone, and `path` is as it was.
-    """
+    def __init__(self, path: Path) -> None:
+        """Raises StoreError as `replacing`. Call it before the process becomes another user, or has threads."""
+        self._path = path
+        temporary, self._descriptor = _begun(path)
+        ordered, self._order = os.pipe()
+        self._keeper: int | None = os.fork()
+        if self._keeper == 0:
+            _keep(ordered, temporary, path)
+        os.close(ordered)
+        atexit.register(self.close)
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    @contextmanager
+    def writing(self) -> Iterator[BinaryIO]:
+        """As `replacing`; once."""
+        try:
+            with os.fdopen(self._descriptor, "w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.write(self._order, b".")
+            code = self._ended()
+            if code:
+                raise OSError(code, os.strerror(code))
+        except OSError as error:
+            raise cannot(f"cannot write {self}", error) from None
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """The file is not there unless it became whole. Idempotent."""
+        if self._keeper is not None:
+            self._ended()
+
+    def _ended(self) -> int:
+        """The errno with which the child ended, 0 if the file is there."""
+        assert self._keeper is not None
+        os.close(self._order)
+        code = os.waitstatus_to_exitcode(os.waitpid(self._keeper, 0)[1])
+        self._keeper = None
+        return code if code >= 0 else errno.EINTR
+
+
+def _keep(ordered: int, temporary: Path, path: Path) -> NoReturn:
+    """What the child of a NamedFile does: wait for the order to give the file its name."""
+    code = errno.ECANCELED
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # the end of the command is the end of the pipe
+        os.closerange(3, ordered)
+        os.closerange(ordered + 1, 1 << 20)
+        if os.read(ordered, 1):
+            temporary.rename(path)
+            sync_directory(path.parent)
+            code = 0
+    except OSError as error:
+        code = error.errno or errno.EIO
+    finally:
+        temporary.unlink(missing_ok=True)
+        os._exit(code)
+
+
+def _begun(path: Path) -> tuple[Path, int]:
+    """(a new file beside `path`, its descriptor). Raises StoreError."""
     if path.is_dir() and not path.is_symlink():
         raise StoreError(f"{path} is a directory; give the name of a file in it")
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
     try:
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        return temporary, os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise cannot(f"cannot write {path}", error) from None
+
+
+@contextmanager
+def replacing(path: Path | NamedFile) -> Iterator[BinaryIO]:
+    """Write a file that appears whole or not at all: temporary name in the same directory, fsync, rename, fsync of the directory.
+
+    A link at `path` is replaced, never followed. Raises StoreError; then the temporary file is gone, and `path` is as it was.
+    """
+    if isinstance(path, NamedFile):
+        with path.writing() as file:
+            yield file
+        return
+    temporary, descriptor = _begun(path)
     try:
         with os.fdopen(descriptor, "w+b") as file:
             yield file
