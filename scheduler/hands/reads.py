@@ -266,8 +266,8 @@ class _Reads:
             return held
         held = os.open(f"{self._proc}/{process.pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            raw = memory.text(f"/proc/self/fd/{held}/stat", SMALL)
-            if int(raw[raw.rindex(b")") + 2 :].split()[19]) != process.start_ticks:
+            fields = memory.text(f"/proc/self/fd/{held}/stat", SMALL).rpartition(b")")[2].split()
+            if len(fields) < 20 or int(fields[19]) != process.start_ticks:
                 raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         except BaseException:
             os.close(held)

@@ -11,6 +11,7 @@ import tempfile
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,17 @@ def test_the_collector_has_the_same_rows(servers: dict[str, ProcId], uid: int, c
 
     told = same(rows, uid)
     assert told.count("'python3 -c'") == len(KINDS)
+
+
+def test_the_first_process_that_is_denied_is_asked_about_too(servers: dict[str, ProcId]) -> None:
+    """Whichever it is: what was denied before decides nothing."""
+    place = f"/proc/{servers['read'].pid}"
+    for view in (
+        lambda: door.links(place, 0).total,
+        lambda: door.link(place, "exe"),
+        lambda: len(door.call(place, int(place[6:]))),
+    ):
+        same(partial(_or_denied, view), 65534)
 
 
 @pytest.mark.parametrize("uid", USERS)
@@ -406,6 +418,18 @@ def test_only_a_semaphore_is_looked_for(scenes: dict[str, Circle]) -> None:
         if is_one:
             assert operations["read.taken"]([*worker, semaphore, found])[0] is not None
         assert operations["read.taken"]([*worker, call.stack, call.stack])[0] is None
+
+
+def test_what_only_looks_like_the_object_of_a_semaphore_says_nothing() -> None:
+    code = (
+        "import ctypes, struct; kept = ctypes.create_string_buffer(struct.pack('=QQiii', 4242, 0, 1, 1, 0));"
+        "print(ctypes.addressof(kept), flush=True); input()"
+    )
+    with subprocess.Popen([*PYTHON, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        address = int(child.stdout.readline())
+        assert memory.taken(f"/proc/{child.pid}", 4242, address) == (True, 0)
+        assert reads.operations("/proc")["read.taken"]([*proc_id(child.pid), 4242, address])[0] is None
 
 
 def test_the_pointers_are_those_of_the_calls_that_wait() -> None:
