@@ -67,34 +67,42 @@ def operations(proc_root: str) -> dict[str, Operation]:
     `read.keystrokes`: editors and shells in terminals. `read.sockets`: all of sock_diag, for a brain in a network namespace of its
     own: the descriptor is one that any user may open here. `read.rights`: what `doctor` says.
     """
-    reads = _Reads(proc_root)
-    return {
-        "read.io": reads.io,
-        "read.calls": reads.calls,
-        "read.text": reads.text,
-        "read.link": reads.link,
-        "read.links": reads.links,
-        "read.fdinfo": reads.fdinfo,
-        "read.file": reads.file,
-        "read.namespace": reads.namespace,
-        "read.maps": reads.maps,
-        "read.pointed": reads.pointed,
-        "read.lock": reads.lock,
-        "read.taken": reads.taken,
-        "read.successor": reads.successor,
-        "read.keystrokes": reads.keystrokes,
-        "read.sockets": reads.sockets,
-        "read.rights": reads.rights,
-    }
+    return Reads(proc_root).operations()
 
 
-class _Reads:
+class Reads:
     """The operations, and the open directories of the processes that were asked for last. Each operation begins with pid and start
     time unless it says otherwise."""
 
     def __init__(self, proc: str) -> None:
         self._proc = proc
         self._open: OrderedDict[ProcId, int] = OrderedDict()  # descriptors, the longest unused first
+
+    def operations(self) -> dict[str, Operation]:
+        """See the function of this name."""
+        return {
+            "read.io": self.io,
+            "read.calls": self.calls,
+            "read.text": self.text,
+            "read.link": self.link,
+            "read.links": self.links,
+            "read.fdinfo": self.fdinfo,
+            "read.file": self.file,
+            "read.namespace": self.namespace,
+            "read.maps": self.maps,
+            "read.pointed": self.pointed,
+            "read.lock": self.lock,
+            "read.taken": self.taken,
+            "read.successor": self.successor,
+            "read.keystrokes": self.keystrokes,
+            "read.sockets": self.sockets,
+            "read.rights": self.rights,
+        }
+
+    def close(self) -> None:
+        """Close the directories."""
+        while self._open:
+            os.close(self._open.popitem()[1])
 
     def io(self, arguments: Sequence[object]) -> Result:
         """[[pid, start], ...], and whether descriptors are to be counted -> for each an errno or a text: the counters `IO`, and the
@@ -266,8 +274,8 @@ class _Reads:
             return held
         held = os.open(f"{self._proc}/{process.pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            raw = memory.text(f"/proc/self/fd/{held}/stat", SMALL)
-            if int(raw[raw.rindex(b")") + 2 :].split()[19]) != process.start_ticks:
+            fields = memory.text(f"/proc/self/fd/{held}/stat", SMALL).rpartition(b")")[2].split()
+            if len(fields) < 20 or int(fields[19]) != process.start_ticks:
                 raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         except BaseException:
             os.close(held)

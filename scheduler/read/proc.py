@@ -515,9 +515,8 @@ class ProcSource:
 
     def _descriptors(self, process: _Process) -> int:
         """The number of descriptors of a process."""
-        path = f"{process.path}/fd"
-        counted = self._counts_fds and os.stat(path).st_size
-        return counted or (door.links(process.path, 0).total if door.closed("links") else len(os.listdir(path)))
+        counted = self._counts_fds and os.stat(f"{process.path}/fd").st_size
+        return counted or door.links(process.path, 0, known=process.id).total
 
     def _identify(self, process: _Process, comm: bytes, mark: bytes, same_program: bool) -> None:
         """Find out what a process is. `same_program`: the program cannot have changed, only where the process is."""

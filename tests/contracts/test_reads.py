@@ -11,6 +11,7 @@ import tempfile
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from nicety.models.identity import ProcId
 from nicety.scheduler.hands import memory, reads
 from nicety.scheduler.hands.open_files import status
-from nicety.scheduler.hands.wire import RefusedError
+from nicety.scheduler.hands.wire import Operation, RefusedError
 from nicety.scheduler.interpreter import PYTHON
 from nicety.scheduler.pools.celery.main import bytes_read
 from nicety.scheduler.pools.gunicorn.master import has_beaten, is_worker
@@ -114,6 +115,14 @@ def same(view: Callable[[], object], uid: int) -> str:
     return direct
 
 
+@pytest.fixture
+def operations() -> Iterator[dict[str, Operation]]:
+    """Those of hands that are this process."""
+    hands = reads.Reads("/proc")
+    yield hands.operations()
+    hands.close()
+
+
 # --- the same -----------------------------------------------------------------------------------------------------------------
 
 
@@ -137,6 +146,17 @@ def test_the_collector_has_the_same_rows(servers: dict[str, ProcId], uid: int, c
 
     told = same(rows, uid)
     assert told.count("'python3 -c'") == len(KINDS)
+
+
+def test_the_first_process_that_is_denied_is_asked_about_too(servers: dict[str, ProcId]) -> None:
+    """Whichever it is: what was denied before decides nothing."""
+    place = f"/proc/{servers['read'].pid}"
+    for view in (
+        lambda: door.links(place, 0).total,
+        lambda: door.link(place, "exe"),
+        lambda: len(door.call(place, int(place[6:]))),
+    ):
+        same(partial(_or_denied, view), 65534)
 
 
 @pytest.mark.parametrize("uid", USERS)
@@ -282,10 +302,10 @@ def test_without_hands_nothing_is_paid_and_a_denial_stays_one(servers: dict[str,
 # --- nothing else -------------------------------------------------------------------------------------------------------------
 
 
-def refused(name: str, *arguments: object) -> bool:
+def refused(operation: Operation, *arguments: object) -> bool:
     """Whether hands do not do this. The arguments come over the wire."""
     try:
-        reads.operations("/proc")[name](json.loads(json.dumps(arguments)))
+        operation(json.loads(json.dumps(arguments)))
     except (RefusedError, OSError):
         return True
     return False
@@ -323,10 +343,12 @@ HOSTILE: list[tuple[str, list[object]]] = [
 
 
 @pytest.mark.parametrize(("name", "arguments"), HOSTILE)
-def test_what_no_feature_needs_is_refused(servers: dict[str, ProcId], name: str, arguments: list[object]) -> None:
+def test_what_no_feature_needs_is_refused(
+    operations: dict[str, Operation], servers: dict[str, ProcId], name: str, arguments: list[object]
+) -> None:
     process = servers["read"]
     rest = [process.pid if argument == SELF else argument for argument in arguments[1:]]
-    assert refused(name, *process, *rest) if arguments[0] == SELF else refused(name, *arguments)
+    assert refused(operations[name], *process, *rest) if arguments[0] == SELF else refused(operations[name], *arguments)
 
 
 @pytest.mark.parametrize(
@@ -336,14 +358,16 @@ def test_what_no_feature_needs_is_refused(servers: dict[str, ProcId], name: str,
         *(("read.successor", [1]), ("read.keystrokes", [34816])),
     ],
 )
-def test_secrets_of_pid_1_and_of_the_hands_are_not_looked_at(name: str, rest: list[object]) -> None:
+def test_secrets_of_pid_1_and_of_the_hands_are_not_looked_at(
+    operations: dict[str, Operation], name: str, rest: list[object]
+) -> None:
     for pid in (1, os.getpid()):
         with pytest.raises(RefusedError):
-            reads.operations("/proc")[name]([*proc_id(pid), *rest])
+            operations[name]([*proc_id(pid), *rest])
 
 
 @pytest.mark.parametrize("name", [name for name in reads.operations("/proc") if name not in ("read.io", "read.calls")])
-def test_another_start_time_is_another_process(servers: dict[str, ProcId], name: str) -> None:
+def test_another_start_time_is_another_process(operations: dict[str, Operation], servers: dict[str, ProcId], name: str) -> None:
     pid, start = servers["read"]
     rest: dict[str, list[object]] = {
         "read.link": ["exe"],
@@ -360,13 +384,12 @@ def test_another_start_time_is_another_process(servers: dict[str, ProcId], name:
         "read.keystrokes": [34816],
     }
     if name in rest:
-        reads.operations("/proc")[name]([pid, start, *rest[name]])
+        operations[name]([pid, start, *rest[name]])
         with pytest.raises(ProcessLookupError):
-            reads.operations("/proc")[name]([pid, start + 1, *rest[name]])
+            operations[name]([pid, start + 1, *rest[name]])
 
 
-def test_of_many_processes_each_that_is_another_is_left_out(servers: dict[str, ProcId]) -> None:
-    operations = reads.operations("/proc")
+def test_of_many_processes_each_that_is_another_is_left_out(operations: dict[str, Operation], servers: dict[str, ProcId]) -> None:
     pid, start = servers["read"]
     found, _ = operations["read.io"]([[[pid, start], [pid, start + 1]], False])
     lines, _ = operations["read.calls"]([[[pid, start + 1, pid], [pid, start, pid], [pid, start, 1]]])
@@ -376,9 +399,8 @@ def test_of_many_processes_each_that_is_another_is_left_out(servers: dict[str, P
 
 
 def test_memory_is_read_only_where_a_thread_has_pointed_the_kernel_to(
-    scenes: dict[str, Circle], servers: dict[str, ProcId]
+    operations: dict[str, Operation], scenes: dict[str, Circle], servers: dict[str, ProcId]
 ) -> None:
-    operations = reads.operations("/proc")
     waiter = scenes["mutex"].workers[0]
     number, arguments, stack = memory.call_of(f"/proc/{waiter.pid}", waiter.pid) or pytest.fail("it waits for nothing")
     assert number in FUTEX[MACHINE]
@@ -394,8 +416,7 @@ def test_memory_is_read_only_where_a_thread_has_pointed_the_kernel_to(
     assert words(reader, 1, call.arguments[1], 8) == ""
 
 
-def test_only_a_semaphore_is_looked_for(scenes: dict[str, Circle]) -> None:
-    operations = reads.operations("/proc")
+def test_only_a_semaphore_is_looked_for(operations: dict[str, Operation], scenes: dict[str, Circle]) -> None:
     for kind, is_one in (("process lock", True), ("mutex", False)):
         worker = scenes[kind].workers[0]
         call = memory.call_of(f"/proc/{worker.pid}", worker.pid) or pytest.fail("it waits for nothing")
@@ -406,6 +427,18 @@ def test_only_a_semaphore_is_looked_for(scenes: dict[str, Circle]) -> None:
         if is_one:
             assert operations["read.taken"]([*worker, semaphore, found])[0] is not None
         assert operations["read.taken"]([*worker, call.stack, call.stack])[0] is None
+
+
+def test_what_only_looks_like_the_object_of_a_semaphore_says_nothing(operations: dict[str, Operation]) -> None:
+    code = (
+        "import ctypes, struct; kept = ctypes.create_string_buffer(struct.pack('=QQiii', 4242, 0, 1, 1, 0));"
+        "print(ctypes.addressof(kept), flush=True); input()"
+    )
+    with subprocess.Popen([*PYTHON, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        address = int(child.stdout.readline())
+        assert memory.taken(f"/proc/{child.pid}", 4242, address) == (True, 0)
+        assert operations["read.taken"]([*proc_id(child.pid), 4242, address])[0] is None
 
 
 def test_the_pointers_are_those_of_the_calls_that_wait() -> None:
@@ -424,14 +457,16 @@ def test_a_file_is_asked_for_its_attributes_only_where_the_file_system_answers_b
             status(mine, f"fd/{other.fileno()}")
 
 
-def test_a_process_with_any_number_of_long_names_fits_into_a_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_with_any_number_of_long_names_fits_into_a_frame(
+    operations: dict[str, Operation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(reads, "MOST_BYTES", 4096)
     folder = tmp_path / ("x" * 200)
     folder.mkdir()
     with ExitStack() as stack:
         for number in range(40):
             stack.enter_context((folder / str(number)).open("w"))
-        found, _ = reads.operations("/proc")["read.links"]([*proc_id(os.getpid()), 4096, False, True])
+        found, _ = operations["read.links"]([*proc_id(os.getpid()), 4096, False, True])
     assert isinstance(found, list)
     total, cut, links = found
     assert total >= 40
@@ -439,9 +474,10 @@ def test_a_process_with_any_number_of_long_names_fits_into_a_frame(tmp_path: Pat
     assert len(links) < total
 
 
-def test_few_directories_stay_open(servers: dict[str, ProcId], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_directories_stay_open(
+    operations: dict[str, Operation], servers: dict[str, ProcId], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(reads, "KEPT", 2)
-    operations = reads.operations("/proc")
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(2):
         for process in servers.values():
@@ -449,8 +485,8 @@ def test_few_directories_stay_open(servers: dict[str, ProcId], monkeypatch: pyte
     assert len(list(Path("/proc/self/fd").iterdir())) == before + 2
 
 
-def test_a_socket_of_sock_diag_is_that_of_the_hands(servers: dict[str, ProcId]) -> None:
-    (found, descriptors) = reads.operations("/proc")["read.sockets"]([])
+def test_a_socket_of_sock_diag_is_that_of_the_hands(operations: dict[str, Operation], servers: dict[str, ProcId]) -> None:
+    (found, descriptors) = operations["read.sockets"]([])
     assert found == list(door.namespace(f"/proc/{servers['read'].pid}"))
     with socket.socket(fileno=descriptors[0]) as made:
         assert (made.family, made.proto) == (socket.AF_NETLINK, 4)
