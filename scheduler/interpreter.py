@@ -11,9 +11,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-SAFE_PATH = {"PYTHONSAFEPATH": "1"}
-"""`-P` as an environment variable, for an interpreter that nicety did not choose: one older than 3.11 ignores it."""
-
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """PATH of what nicety starts for itself: folders of root alone (systemd's default for services, systemd.exec(5))."""
 

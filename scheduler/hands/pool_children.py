@@ -31,6 +31,9 @@ LOG_BYTES = 8 << 20
 STARTS_A_SECOND = 50
 """Most starts in a second, for all pools together. Chosen: a daemon starts at most four workers in each of ten looks a second."""
 
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+"""`-P` as an environment variable, for an interpreter that nicety did not choose: one older than 3.11 ignores it."""
+
 _PR_SET_PDEATHSIG = 1
 _NOT_FOR_CHILDREN = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
@@ -144,7 +147,7 @@ class Children:
         process = _spawn(
             [python, "-c", BOOTSTRAP, "nicety-celery-agent"],
             user if user.uid != os.geteuid() else None,
-            {key: value for key, value in environ.items() if key not in _NOT_FOR_CHILDREN} | {"PYTHONSAFEPATH": "1"},
+            {key: value for key, value in environ.items() if key not in _NOT_FOR_CHILDREN} | SAFE_PATH,
             "/",
             (pipe, pipe, pipe),
         )

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nicety.scheduler.interpreter import PYTHON, SAFE_PATH
+from nicety.scheduler.hands.pool_children import SAFE_PATH
+from nicety.scheduler.interpreter import PYTHON
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +32,7 @@ STARTERS = {
     "scheduler/testing/contention.py",
     "scheduler/testing/puppet.py",
     "scheduler/testing/circles.py",
-    "scheduler/hands/pool_children.py",  # what the configuration names; an agent's interpreter, which may be older: PYTHONSAFEPATH
+    "scheduler/hands/pool_children.py",  # what the configuration names; an agent's interpreter, which may be older: SAFE_PATH
 }
 """Files that start processes. Whoever adds one sees to it that an interpreter gets PYTHON or SAFE_PATH."""
 
