@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import configuration, decisions, frames, ledger, model_files, small_files, traces
+from . import configuration, decisions, frames, ledger, model_files, protocol, small_files, traces
 from .target import Target
 
 TARGETS: tuple[Target, ...] = (
@@ -20,6 +20,7 @@ TARGETS: tuple[Target, ...] = (
     small_files.SMALL,
     frames.FRAMES,
     frames.ANSWERS,
+    protocol.PROTOCOL,
     configuration.TEXT,
     configuration.SCHEMA,
 )

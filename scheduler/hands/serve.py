@@ -118,7 +118,7 @@ class Server:
         """Serve until the brain has ended. Then nothing of ours is in force, unless it ended well and changes are to stay."""
         try:
             while not self._parted:
-                answer(self._channel, self._operations if self._greeted else {"hello": self._hello})
+                self.step()
         except GoneError:
             pass
         if not self._parted:
@@ -134,6 +134,10 @@ class Server:
             os.kill(pid, signal.SIGKILL)  # they may stand still
             os.waitpid(pid, 0)
         self._channel.close()  # last: descriptors of the brain may keep us
+
+    def step(self) -> None:
+        """Serve one request. Raises GoneError."""
+        answer(self._channel, self._operations if self._greeted else {"hello": self._hello})
 
     # --- operations ------------------------------------------------------------------------------------------------------------
 
