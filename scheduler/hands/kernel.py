@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from contextlib import AbstractContextManager
 
 from ...models.identity import ProcId
 from ...models.lean import NamedTuple, Protocol
 from .faults import Trouble
 from .fences import Limits
+from .pids import Pids
 from .places import Control, Knob, ThreadId, Value
 
 
@@ -59,8 +59,9 @@ class Kernel(Protocol):
     def forbidden(self, control: Control) -> str:
         """Why a change of this control could not be restored with our rights; "" if it could."""
 
-    def kin(self, known: Container[int] = ()) -> Scan:
-        """All processes that we may see, except those with these pids."""
+    def kin(self, known: Pids | None = None, since: int = 0) -> Scan:
+        """All processes that we may see, except those with these pids, to which it adds those that it has seen. `since`: of the
+        processes that started before (clock ticks since boot), only parents of the others; `known` does not matter for them."""
 
     def kin_of(self, process: ProcId) -> Kin | Trouble:
         """Where this process stands among the others."""

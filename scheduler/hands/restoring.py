@@ -14,6 +14,7 @@ from .faults import UNKNOWN, Status, Trouble
 from .heirs import Family, Heirs, Leader
 from .kernel import Clock, Kernel, Kin
 from .ledger import Ledger
+from .pids import Pids
 from .places import Control, Knob, Subject, ThreadPlace
 from .tally import Tally
 
@@ -149,13 +150,14 @@ class Restorer:
         restored within a fork has a child with our value that is not visible yet. So scanning goes on, at most to `until`, while
         `forking` has threads: those that were restored, with their user time at that moment.
         """
-        known: dict[int, Kin] = {}
+        since = min((entry.since for _, leader in leaders for entry in leader.chain), default=0)
+        seen, known = Pids(), dict[int, Kin]()
         settled: set[tuple[Subject, ProcId]] = set()
         tried: set[Knob] = set()
         left: set[Subject] = set()
         enough, quiet, scans = 1, 0, 0
         while leaders and scans < SCANS:
-            scan = self._kernel.kin(known)
+            scan = self._kernel.kin(seen, since)
             known.update((each.id.pid, each) for each in scan.kin)
             family = Family(known.values())
             awake = {thread.process for thread in forking}

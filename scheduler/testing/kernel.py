@@ -6,7 +6,7 @@ methods are what the actuator may do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -14,6 +14,7 @@ from ...models.identity import ProcId
 from ..hands.faults import Status, Trouble
 from ..hands.fences import FENCED, Limits, Part, key_of, name_for
 from ..hands.kernel import Kin, Scan
+from ..hands.pids import Pids
 from ..hands.places import (
     AutogroupPlace,
     Cgroup,
@@ -175,12 +176,18 @@ class FakeKernel:
             return ""
         return f"{control} is left alone: without CAP_SYS_NICE it could not be put back"
 
-    def kin(self, known: Container[int] = ()) -> Scan:
+    def kin(self, known: Pids | None = None, since: int = 0) -> Scan:
         """All processes by pid, except those in `known` and those that a test made fail."""
-        pids = [pid for pid in sorted(self.processes) if pid not in known]
-        faults = [fault for pid in pids if (fault := self._fault(pid)) is not None]
-        seen = tuple(self._kin(self.processes[pid]) for pid in pids if self._fault(pid) is None)
-        return Scan(seen, faults[0] if faults else None)
+        known = Pids() if known is None else known
+        asked = [process for pid, process in sorted(self.processes.items()) if pid not in known]
+        faults = [fault for process in asked if (fault := self._fault(process.id.pid)) is not None]
+        seen = [process for process in asked if self._fault(process.id.pid) is None]
+        for process in seen:
+            known.add(process.id.pid)
+        found = {process.id.pid for process in seen if process.id.start_ticks >= since}
+        if since:
+            found |= {self.processes[pid].parent for pid in found}.intersection(self.processes)
+        return Scan(tuple(self._kin(self.processes[pid]) for pid in sorted(found)), faults[0] if faults else None)
 
     def kin_of(self, process: ProcId) -> Kin | Trouble:
         """Its parent, session and process group."""

@@ -18,6 +18,7 @@ from nicety.scheduler.hands.fences import Limits, name_for, parts_of
 from nicety.scheduler.hands.kernel import Kernel
 from nicety.scheduler.hands.knobs.cgroup import find
 from nicety.scheduler.hands.knobs.control import LinuxKernel
+from nicety.scheduler.hands.pids import Pids
 from nicety.scheduler.hands.places import AutogroupPlace, Cgroup, Control, FencePlace, Knob, PoolPlace, ThreadId, ThreadPlace, Value
 from nicety.scheduler.testing.kernel import FakeKernel
 from nicety.scheduler.testing.puppet import Puppet
@@ -375,9 +376,28 @@ def test_kin_tells_parent_session_and_group_and_who_takes_over_an_orphan(world: 
     assert kin[child].session == kin[orphan].session == process.pid
     assert kin[orphan].parent != process.pid
     assert world.kernel.itself() in kin
-    fresh = {each.id for each in world.kernel.kin({process.pid, child.pid}).kin}
+    fresh = {each.id for each in world.kernel.kin(Pids([process.pid, child.pid])).kin}
     assert orphan in fresh
     assert not {process, child} & fresh
+
+
+def test_of_those_that_started_before_only_parents_of_the_others_are_told(world: World) -> None:
+    process, bystander = world.start(), world.start()
+    kernel, since = world.kernel, world.kernel.uptime_ticks() + 1
+    while kernel.uptime_ticks() < since:
+        world.end(world.start())
+    child = world.fork(process)
+    seen = Pids()
+    told = {kin.id: kin for kin in kernel.kin(seen, since).kin}
+    assert {process, child} <= set(told)
+    assert bystander not in told
+    assert told[process] == kernel.kin_of(process)
+    assert all(each.id.start_ticks >= since or each.id.pid in {kin.parent for kin in told.values()} for each in told.values())
+    assert all(each.pid in seen for each in (process, bystander, child))
+    sibling = world.fork(process)
+    again = {kin.id for kin in kernel.kin(seen, since).kin}
+    assert {process, sibling} <= again, "a parent is told again"
+    assert not {bystander, child} & again
 
 
 def test_who_sleeps_or_is_gone_is_not_within_a_fork(world: World) -> None:
@@ -452,7 +472,7 @@ def test_who_cannot_be_looked_at_is_not_gone(world: World) -> None:
         seen = {kin.id for kin in scan.kin}
         assert other in seen
         assert process not in seen
-        assert world.kernel.kin({process.pid}).unread is None, "whom nobody asks for need not be looked at"
+        assert world.kernel.kin(Pids([process.pid])).unread is None, "whom nobody asks for need not be looked at"
     assert world.kernel.kin().unread is None
     assert value(world, where) == 0
 
