@@ -151,6 +151,7 @@ class Restorer:
         `forking` has threads: those that were restored, with their user time at that moment.
         """
         since = min((entry.since for _, leader in leaders for entry in leader.chain), default=0)
+        everyone = {control: self._heirs.leaders(control) for control in {leader.control for _, leader in leaders}}
         seen, known = Pids(), dict[int, Kin]()
         settled: set[tuple[Subject, ProcId]] = set()
         tried: set[Knob] = set()
@@ -168,7 +169,7 @@ class Restorer:
                 for process in (*sorted(heirs, key=_birth, reverse=True), leader.process):
                     if (subject, process) in settled:
                         continue
-                    found, lost = self._heirs.within(leader, process)
+                    found, lost = self._heirs.within(leader, process, family, everyone[leader.control])
                     if isinstance(lost, Trouble):
                         tallies[subject].trouble(lost)
                         left.add(subject)
