@@ -5,6 +5,7 @@ What it cannot do is left to the whole command line: it asks a running daemon, r
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -46,6 +47,7 @@ def undo(arguments: Sequence[str], environment: Mapping[str, str], uid: int) -> 
 
 
 def _undo(state_dir: str, as_json: bool) -> int:
+    gc.disable()  # what an undo makes is no garbage, and looking for some takes 5 ms of its time
     try:
         return _print(_outcomes(undo_directory(state_dir)), as_json)
     except (LedgerError, OSError) as error:

@@ -92,7 +92,7 @@ class Restorer:
     def _put_knob_back(self, knob: Knob, chain: Chain, tally: Tally) -> EntryStatus | None:
         """Restore one value if it is still ours. None: it could not be written and stays open. INTENT: it was written but cannot be
         read back now; it stays open and may have either value."""
-        aim, wrote = original(chain), False
+        aim, wrote = original(chain), self._put_likely_back(knob, chain, tally)
         busy: Trouble | None = None
         for _ in range(TRIES):
             now = self._kernel.read(knob)
@@ -134,6 +134,15 @@ class Restorer:
         text = f"{name_of(knob.control, knob.on)} does not stay at {shown(aim)}; tried {TRIES} times"
         tally.trouble(busy or Trouble(Status.FAILED, text))
         return None
+
+    def _put_likely_back(self, knob: Knob, chain: Chain, tally: Tally) -> bool:
+        """Restore a value that is the likeliest of ours, and return whether it was. `write` compares, so that takes no look before."""
+        aim = original(chain)
+        now, whole = self._kernel.visible(knob, believed(chain)[0]), self._kernel.visible(knob, aim)
+        if isinstance(now, Trouble) or now == whole or self._kernel.write(knob, now, aim) is not None:
+            return False
+        tally.step(now, aim)
+        return True
 
     def _put_heirs_back(
         self,
