@@ -14,7 +14,7 @@ from ...models.identity import ProcId
 from ...models.lean import NamedTuple
 from .changes import Chain, Entry, original
 from .faults import UNKNOWN, Status, Trouble
-from .kernel import Kernel, Kin
+from .kernel import Kernel, Kin, Reach
 from .ledger import Ledger
 from .places import Control, Knob, Subject, ThreadPlace, Value, leads
 
@@ -105,6 +105,14 @@ class Leader(NamedTuple):
     def control(self) -> Control:
         """What was changed."""
         return self.chain[-1].control
+
+
+def reach_of(leaders: Sequence[Leader]) -> Reach:
+    """What all their heirs are within."""
+    entries = [entry for leader in leaders for entry in leader.chain]
+    pids = [leader.process.pid for leader in leaders]
+    since = min((entry.since for entry in entries), default=0)
+    return Reach(since, pids, {entry.session for entry in entries}, {entry.group for entry in entries})
 
 
 class Heir(NamedTuple):

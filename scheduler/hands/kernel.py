@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
 from ...models.identity import ProcId
@@ -37,6 +38,25 @@ class Kin(NamedTuple):
     group: int  # process group
 
 
+class Reach:
+    """The processes to which some may have passed values on, rather too many than too few: a scan need not keep the others. One is
+    within if it started no earlier than `since` (clock ticks since boot), and is in one of the sessions or process groups, or has
+    the number of one, or its parent is one of `pids`, or is within, or has not been seen."""
+
+    def __init__(self, since: int, pids: Iterable[int], sessions: Iterable[int | None], groups: Iterable[int | None]) -> None:
+        self.since = since
+        self._sessions, self._groups = frozenset(sessions), frozenset(groups)
+        self._pids, self._named = set(pids), self._sessions | self._groups
+
+    def has(self, pid: int, parent: int, session: int, group: int, seen: Pids) -> bool:
+        """Whether this process, which started since then, is within. `seen`: those that this was asked of, and those too old."""
+        found = parent in self._pids or session in self._sessions or group in self._groups
+        if found or pid in self._named or parent not in seen:
+            self._pids.add(pid)
+            return True
+        return False
+
+
 class Scan(NamedTuple):
     """All processes at one time."""
 
@@ -59,9 +79,9 @@ class Kernel(Protocol):
     def forbidden(self, control: Control) -> str:
         """Why a change of this control could not be restored with our rights; "" if it could."""
 
-    def kin(self, known: Pids | None = None, since: int = 0) -> Scan:
-        """All processes that we may see, except those with these pids, to which it adds those that it has seen. `since`: of the
-        processes that started before (clock ticks since boot), only parents of the others; `known` does not matter for them."""
+    def kin(self, known: Pids | None = None, reach: Reach | None = None) -> Scan:
+        """All processes that we may see, except those with these pids, to which it adds those that it has seen. `reach`: only
+        processes within it, and their parents, known or not."""
 
     def kin_of(self, process: ProcId) -> Kin | Trouble:
         """Where this process stands among the others."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from ...models.identity import ProcId
 from .changes import Chain, EntryStatus, believed, ids_of, name_of, original, shown
 from .faults import UNKNOWN, Status, Trouble
-from .heirs import Family, Heirs, Leader
+from .heirs import Family, Heirs, Leader, reach_of
 from .kernel import Clock, Kernel, Kin
 from .ledger import Ledger
 from .pids import Pids
@@ -136,7 +136,7 @@ class Restorer:
         return None
 
     def _put_likely_back(self, knob: Knob, chain: Chain, tally: Tally) -> bool:
-        """Restore a value that is the likeliest of ours, and return whether it was. `write` compares, so that takes no look before."""
+        """Restore the value if it is the likeliest of ours, and return whether it was. `write` compares: no look is needed."""
         aim = original(chain)
         now, whole = self._kernel.visible(knob, believed(chain)[0]), self._kernel.visible(knob, aim)
         if isinstance(now, Trouble) or now == whole or self._kernel.write(knob, now, aim) is not None:
@@ -159,7 +159,7 @@ class Restorer:
         restored within a fork has a child with our value that is not visible yet. So scanning goes on, at most to `until`, while
         `forking` has threads: those that were restored, with their user time at that moment.
         """
-        since = min((entry.since for _, leader in leaders for entry in leader.chain), default=0)
+        reach = reach_of([leader for _, leader in leaders])
         everyone = {control: self._heirs.leaders(control) for control in {leader.control for _, leader in leaders}}
         seen, known = Pids(), dict[int, Kin]()
         settled: set[tuple[Subject, ProcId]] = set()
@@ -167,7 +167,7 @@ class Restorer:
         left: set[Subject] = set()
         enough, quiet, scans = 1, 0, 0
         while leaders and scans < SCANS:
-            scan = self._kernel.kin(seen, since)
+            scan = self._kernel.kin(seen, reach)
             known.update((each.id.pid, each) for each in scan.kin)
             family = Family(known.values())
             awake = {thread.process for thread in forking}

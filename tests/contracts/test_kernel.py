@@ -15,7 +15,7 @@ import pytest
 from nicety.models.identity import ProcId
 from nicety.scheduler.hands.faults import Status, Trouble
 from nicety.scheduler.hands.fences import Limits, name_for, parts_of
-from nicety.scheduler.hands.kernel import Kernel
+from nicety.scheduler.hands.kernel import Kernel, Reach
 from nicety.scheduler.hands.knobs.cgroup import find
 from nicety.scheduler.hands.knobs.control import LinuxKernel
 from nicety.scheduler.hands.pids import Pids
@@ -381,23 +381,23 @@ def test_kin_tells_parent_session_and_group_and_who_takes_over_an_orphan(world: 
     assert not {process, child} & fresh
 
 
-def test_of_those_that_started_before_only_parents_of_the_others_are_told(world: World) -> None:
+def test_a_scan_within_a_reach_tells_whom_it_has_and_their_parents(world: World) -> None:
     process, bystander = world.start(), world.start()
     kernel, since = world.kernel, world.kernel.uptime_ticks() + 1
     while kernel.uptime_ticks() < since:
         world.end(world.start())
-    child = world.fork(process)
-    seen = Pids()
-    told = {kin.id: kin for kin in kernel.kin(seen, since).kin}
-    assert {process, child} <= set(told)
-    assert bystander not in told
+    child, orphan, other = world.fork(process), world.fork(process, orphan=True), world.fork(bystander)
+    seen, reach = Pids(), Reach(since, [process.pid], [process.pid], [])
+    told = {kin.id: kin for kin in kernel.kin(seen, reach).kin}
+    assert {process, child, orphan} <= set(told)
+    assert not {bystander, other} & set(told)
     assert told[process] == kernel.kin_of(process)
-    assert all(each.id.start_ticks >= since or each.id.pid in {kin.parent for kin in told.values()} for each in told.values())
-    assert all(each.pid in seen for each in (process, bystander, child))
+    assert all(each.pid in seen for each in (process, bystander, child, orphan, other))
     sibling = world.fork(process)
-    again = {kin.id for kin in kernel.kin(seen, since).kin}
+    again = {kin.id for kin in kernel.kin(seen, reach).kin}
     assert {process, sibling} <= again, "a parent is told again"
-    assert not {bystander, child} & again
+    assert not {bystander, child, orphan, other} & again
+    assert bystander in {kin.id for kin in kernel.kin(Pids(), Reach(since, [], [bystander.pid], [])).kin}, "it is a parent"
 
 
 def test_who_sleeps_or_is_gone_is_not_within_a_fork(world: World) -> None:

@@ -27,7 +27,7 @@ from nicety.scheduler.decision import Action, Decision, Restore, Set, Why
 from nicety.scheduler.hands import closing, heirs, ledger, restoring
 from nicety.scheduler.hands.changes import OPEN, Chain, Entry, EntryStatus
 from nicety.scheduler.hands.faults import Status, Trouble
-from nicety.scheduler.hands.kernel import Kin, Scan
+from nicety.scheduler.hands.kernel import Kin, Reach, Scan
 from nicety.scheduler.hands.ledger import NAME, Ledger
 from nicety.scheduler.hands.pids import Pids
 from nicety.scheduler.hands.places import Control, Knob, ThreadId, ThreadPlace, Value
@@ -115,8 +115,8 @@ class Interrupted(FakeKernel):
     def threads(self, process: ProcId) -> tuple[ThreadId, ...] | Trouble:
         return self._step(lambda: FakeKernel.threads(self, process), lambda trouble: trouble)
 
-    def kin(self, known: Pids | None = None, since: int = 0) -> Scan:
-        return self._step(lambda: FakeKernel.kin(self, known, since), lambda trouble: Scan((), trouble))
+    def kin(self, known: Pids | None = None, reach: Reach | None = None) -> Scan:
+        return self._step(lambda: FakeKernel.kin(self, known, reach), lambda trouble: Scan((), trouble))
 
     def _step(self, call: Callable[[], Result], failed: Callable[[Trouble], Result]) -> Result:
         if self._within:  # the fake calls itself

@@ -18,7 +18,7 @@ from functools import partial
 from ....models.identity import ProcId
 from ..faults import UNKNOWN, Fault, Status, Trouble, fault_of, is_gone, status_of
 from ..fences import Limits
-from ..kernel import Kin, Scan
+from ..kernel import Kin, Reach, Scan
 from ..pids import Pids
 from ..places import (
     AutogroupPlace,
@@ -102,10 +102,10 @@ class LinuxKernel:
 
     # --- processes -------------------------------------------------------------------------------------------------------------
 
-    def kin(self, known: Pids | None = None, since: int = 0) -> Scan:
+    def kin(self, known: Pids | None = None, reach: Reach | None = None) -> Scan:
         """See `kernel.Kernel`. Leaves out processes that vanish meanwhile, and those denied twice: under hidepid they are
         another user's, and we could not change them either."""
-        return _scan(self._proc, known, since)
+        return _scan(self._proc, known, reach)
 
     def kin_of(self, process: ProcId) -> Kin | Trouble:
         """Parent, session and process group, from /proc/PID/stat."""
@@ -399,50 +399,54 @@ def _may_renice(proc: str) -> bool:
     return effective is not None and bool(int(effective[1], 16) & _CAP_SYS_NICE) and ids.split() == _ALL_IDS
 
 
-def _scan(proc: str, known: Pids | None = None, since: int = 0) -> Scan:
+def _scan(proc: str, known: Pids | None = None, reach: Reach | None = None) -> Scan:
     """See `LinuxKernel.kin`: the processes below `proc`. Of one that is left out it keeps nothing but a bit."""
     found, unread = dict[int, Kin](), None
     known = Pids() if known is None else known
+    since = 0 if reach is None else reach.since
     try:
         with os.scandir(proc) as places:
             for place in places:
-                name = place.name
-                if not name.isdigit() or (pid := int(name)) in known:
+                if not place.name.isdigit():
                     continue
-                try:
-                    stat = _stat(f"{proc}/{name}/stat")
-                except OSError as error:
-                    again = _asked_again(proc, pid, error)
-                    if isinstance(again, Trouble):
-                        unread = unread or (again if again.status in UNKNOWN else None)
-                        continue
-                    stat = again
-                known.add(pid)
-                if int(stat[19]) >= since:
-                    found[pid] = _kin(pid, stat)
+                line, pid = [], int(place.name)
+                while pid not in known:  # pids begin anew at the highest: a parent may come later than its children
+                    stat = _stat_or_trouble(proc, pid)
+                    if isinstance(stat, Trouble):
+                        unread = unread or (stat if stat.status in UNKNOWN else None)
+                        break
+                    known.add(pid)
+                    if int(stat[19]) < since:
+                        break
+                    line.append((pid, stat))
+                    pid = int(stat[1])
+                while line:
+                    pid, stat = line.pop()
+                    if reach is None or reach.has(pid, int(stat[1]), int(stat[3]), int(stat[2]), known):
+                        found[pid] = _kin(pid, stat)
     except OSError as error:
         unread = Trouble(status_of(error), f"{proc} cannot be read: {error.strerror}")
-    for pid in {kin.parent for kin in found.values()}.difference(found) if since else ():
-        try:
-            found[pid] = _kin(pid, _stat(f"{proc}/{pid}/stat"))
-        except OSError as error:
-            again = _asked_again(proc, pid, error)
-            if not isinstance(again, Trouble):
-                found[pid] = _kin(pid, again)
-            elif again.status in UNKNOWN:
-                unread = unread or again
+    for pid in {kin.parent for kin in found.values()}.difference(found) if reach else ():
+        stat = _stat_or_trouble(proc, pid)
+        if not isinstance(stat, Trouble):
+            found[pid] = _kin(pid, stat)
+        elif stat.status in UNKNOWN:
+            unread = unread or stat
     return Scan(tuple(found[pid] for pid in sorted(found)), unread)
 
 
-def _asked_again(proc: str, pid: int, error: OSError) -> list[bytes] | Trouble:
-    """The stat of a process that could not be read, if that was denied and is not any more; else why it could not."""
-    trouble = _unseen(error, pid)
-    if trouble.status is not Status.REFUSED:
-        return trouble
+def _stat_or_trouble(proc: str, pid: int) -> list[bytes] | Trouble:
+    """The stat of a process, or why it cannot be read. It is denied only if it is so twice."""
     try:
         return _stat(f"{proc}/{pid}/stat")
-    except OSError as once_more:
-        return _unseen(once_more, pid)
+    except OSError as error:
+        trouble = _unseen(error, pid)
+    if trouble.status is Status.REFUSED:
+        try:
+            return _stat(f"{proc}/{pid}/stat")
+        except OSError as error:
+            trouble = _unseen(error, pid)
+    return trouble
 
 
 def _kin(pid: int, stat: list[bytes]) -> Kin:
