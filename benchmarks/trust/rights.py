@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import json
 import os
 import re
 import shutil
@@ -163,8 +162,8 @@ def _on_process(control: Control, value: object) -> Callable[[Brain], str]:
 
 
 def _fence(brain: Brain) -> str:
-    """On version 1 of cgroups the kernel lets only root, and the user of a process, move the process: cgroup1_procs_write_permission,
-    kernel/cgroup/cgroup-v1.c."""
+    """On version 1 of cgroups the kernel lets only root, and the user of a process, move the process
+    (cgroup1_procs_write_permission, kernel/cgroup/cgroup-v1.c)."""
     if brain.stage.weight is Control.CPU_SHARES:
         return ""
     return brain.set(Control.FENCE, brain.stage.process, (200, 0, 0))
@@ -258,7 +257,7 @@ def tried(folder: Path, made: Stage, given: Iterable[str], features: Mapping[str
             for name, feature in features.items():
                 try:
                     why = feature(brain)
-                except Exception as error:  # noqa: BLE001 - whatever it is, it is what we want to know
+                except Exception as error:
                     why = f"{type(error).__name__}: {error}"
                 if why:
                     found[name] = why

@@ -3,7 +3,8 @@
 python -m benchmarks.trust.undo [--processes 10000] [--changes 500] [--load 50] [--json FILE]
 
 Needs root. Sleeping processes of its own, of which some are demoted through a ledger of its own. Then the process that did it is
-gone, and `nicety undo` puts everything back: alone, beside all processes, and beside all of them under load.
+gone, and `nicety undo` puts everything back: alone, beside all processes, beside all of them under load, and beside as many that
+started after the changes, each of which could have inherited.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Cost(NamedTuple):
 def sleepers(count: int) -> Iterator[list[ProcId]]:
     """So many sleeping processes."""
     command = [sys.executable, "-I", "-S", "-c", SLEEPERS, str(count)]
-    started = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    started = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         assert started.stdout is not None
         yield [identity(int(pid)) for pid in started.stdout.readline().split()]
@@ -100,17 +101,18 @@ def identity(pid: int) -> ProcId:
     return ProcId(pid, int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]))
 
 
-def undo(state: Path, victims: list[ProcId]) -> Cost:
-    """Demote these processes, and measure an undo of it."""
+def undo(state: Path, victims: list[ProcId], younger: int = 0) -> Cost:
+    """Demote these processes, and measure an undo of it. `younger`: processes that start in between."""
     shutil.rmtree(state, ignore_errors=True)
     state.mkdir(mode=0o700)
     with Bench(state) as bench:
         bench.apply(*(Set(Control.NICE, ProcessPlace(victim), 10) for victim in victims))
     assert all(os.getpriority(os.PRIO_PROCESS, victim.pid) == 10 for victim in victims), "nothing was demoted"
     command = [sys.executable, "-I", "-S", "-c", UNDO, str(ROOT / "src"), "undo", "--state-dir", str(state), "--json"]
-    began = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    wall = time.monotonic() - began
+    with sleepers(younger):
+        began = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        wall = time.monotonic() - began
     assert {outcome["status"] for outcome in json.loads(done.stdout)} == {"applied"}
     peak, cpu = map(float, done.stderr.split())
     back = sum(os.getpriority(os.PRIO_PROCESS, victim.pid) == 0 for victim in victims)
@@ -128,12 +130,19 @@ def main() -> None:
     claims = Claims()
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder) / "state"
-        for count, hogs in ((1, 0), (options.changes, 0), (options.processes, 0), (options.processes, options.load)):
+        for count, younger, hogs in (
+            (1, 0, 0),
+            (options.changes, 0, 0),
+            (options.processes, 0, 0),
+            (options.processes, 0, options.load),
+            (options.changes, options.processes, 0),
+        ):
             with sleepers(count) as there, load(hogs):
                 victims = there[: min(options.changes, count)]
                 undo(state, victims)  # the first run compiles
-                cost = undo(state, victims)
+                cost = undo(state, victims, younger)
             name = f"{len(victims)} changes beside {count} processes" + (f" under load {hogs}" if hogs else "")
+            name += f" and {younger} younger ones" if younger else ""
             claims.at_most(f"{name}: peak memory, MB", cost.megabytes, 12)
             claims.at_most(f"{name}: CPU, s", cost.cpu, 0.2)
             claims.at_most(f"{name}: time, s", cost.wall, 3)

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
 from ...models.identity import ProcId
 from ...models.lean import NamedTuple, Protocol
 from .faults import Trouble
 from .fences import Limits
+from .pids import Pids
 from .places import Cgroup, Control, Knob, ThreadId, Value
 
 
@@ -46,6 +47,25 @@ class Who(NamedTuple):
     kernel: bool  # a thread of the kernel
 
 
+class Reach:
+    """The processes to which some may have passed values on, rather too many than too few: a scan need not keep the others. One is
+    within if it started no earlier than `since` (clock ticks since boot), and is in one of the sessions or process groups, or has
+    the number of one, or its parent is one of `pids`, or is within, or has not been seen."""
+
+    def __init__(self, since: int, pids: Iterable[int], sessions: Iterable[int | None], groups: Iterable[int | None]) -> None:
+        self.since = since
+        self._sessions, self._groups = frozenset(sessions), frozenset(groups)
+        self._pids, self._named = set(pids), self._sessions | self._groups
+
+    def has(self, pid: int, parent: int, session: int, group: int, seen: Pids) -> bool:
+        """Whether this process, which started since then, is within. `seen`: those that this was asked of, and those too old."""
+        found = parent in self._pids or session in self._sessions or group in self._groups
+        if found or pid in self._named or parent not in seen:
+            self._pids.add(pid)
+            return True
+        return False
+
+
 class Scan(NamedTuple):
     """All processes at one time."""
 
@@ -68,8 +88,9 @@ class Kernel(Protocol):
     def forbidden(self, control: Control) -> str:
         """Why a change of this control could not be restored with our rights; "" if it could."""
 
-    def kin(self, known: Container[int] = ()) -> Scan:
-        """All processes that we may see, except those with these pids."""
+    def kin(self, known: Pids | None = None, reach: Reach | None = None) -> Scan:
+        """All processes that we may see, except those with these pids, to which it adds those that it has seen. `reach`: only
+        processes within it, and their parents, known or not."""
 
     def kin_of(self, process: ProcId) -> Kin | Trouble:
         """Where this process stands among the others."""

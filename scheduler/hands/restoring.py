@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from ...models.identity import ProcId
 from .changes import Chain, EntryStatus, believed, ids_of, name_of, original, shown
 from .faults import UNKNOWN, Status, Trouble
-from .heirs import Family, Heirs, Leader
+from .heirs import Family, Heirs, Leader, reach_of
 from .kernel import Clock, Kernel, Kin
 from .ledger import Ledger
+from .pids import Pids
 from .places import Control, Knob, Subject, ThreadPlace
 from .tally import Tally
 
@@ -91,7 +92,7 @@ class Restorer:
     def _put_knob_back(self, knob: Knob, chain: Chain, tally: Tally) -> EntryStatus | None:
         """Restore one value if it is still ours. None: it could not be written and stays open. INTENT: it was written but cannot be
         read back now; it stays open and may have either value."""
-        aim, wrote = original(chain), False
+        aim, wrote = original(chain), self._put_likely_back(knob, chain, tally)
         busy: Trouble | None = None
         for _ in range(TRIES):
             now = self._kernel.read(knob)
@@ -134,6 +135,15 @@ class Restorer:
         tally.trouble(busy or Trouble(Status.FAILED, text))
         return None
 
+    def _put_likely_back(self, knob: Knob, chain: Chain, tally: Tally) -> bool:
+        """Restore the value if it is the likeliest of ours, and return whether it was. `write` compares: no look is needed."""
+        aim = original(chain)
+        now, whole = self._kernel.visible(knob, believed(chain)[0]), self._kernel.visible(knob, aim)
+        if isinstance(now, Trouble) or now == whole or self._kernel.write(knob, now, aim) is not None:
+            return False
+        tally.step(now, aim)
+        return True
+
     def _put_heirs_back(
         self,
         leaders: Sequence[tuple[Subject, Leader]],
@@ -149,13 +159,15 @@ class Restorer:
         restored within a fork has a child with our value that is not visible yet. So scanning goes on, at most to `until`, while
         `forking` has threads: those that were restored, with their user time at that moment.
         """
-        known: dict[int, Kin] = {}
+        reach = reach_of([leader for _, leader in leaders])
+        everyone = {control: self._heirs.leaders(control) for control in {leader.control for _, leader in leaders}}
+        seen, known = Pids(), dict[int, Kin]()
         settled: set[tuple[Subject, ProcId]] = set()
         tried: set[Knob] = set()
         left: set[Subject] = set()
         enough, quiet, scans = 1, 0, 0
         while leaders and scans < SCANS:
-            scan = self._kernel.kin(known)
+            scan = self._kernel.kin(seen, reach)
             known.update((each.id.pid, each) for each in scan.kin)
             family = Family(known.values())
             awake = {thread.process for thread in forking}
@@ -166,7 +178,7 @@ class Restorer:
                 for process in (*sorted(heirs, key=_birth, reverse=True), leader.process):
                     if (subject, process) in settled:
                         continue
-                    found, lost = self._heirs.within(leader, process)
+                    found, lost = self._heirs.within(leader, process, family, everyone[leader.control])
                     if isinstance(lost, Trouble):
                         tallies[subject].trouble(lost)
                         left.add(subject)

@@ -6,14 +6,15 @@ methods are what the actuator may do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ...models.identity import ProcId
 from ..hands.faults import Status, Trouble
 from ..hands.fences import FENCED, Limits, Part, key_of, name_for
-from ..hands.kernel import Kin, Scan, Who
+from ..hands.kernel import Kin, Reach, Scan, Who
+from ..hands.pids import Pids
 from ..hands.places import (
     AutogroupPlace,
     Cgroup,
@@ -180,12 +181,21 @@ class FakeKernel:
             return ""
         return f"{control} is left alone: without CAP_SYS_NICE it could not be put back"
 
-    def kin(self, known: Container[int] = ()) -> Scan:
+    def kin(self, known: Pids | None = None, reach: Reach | None = None) -> Scan:
         """All processes by pid, except those in `known` and those that a test made fail."""
-        pids = [pid for pid in sorted(self.processes) if pid not in known]
-        faults = [fault for pid in pids if (fault := self._fault(pid)) is not None]
-        seen = tuple(self._kin(self.processes[pid]) for pid in pids if self._fault(pid) is None)
-        return Scan(seen, faults[0] if faults else None)
+        known = Pids() if known is None else known
+        asked = [process for pid, process in sorted(self.processes.items()) if pid not in known]
+        faults = [fault for process in asked if (fault := self._fault(process.id.pid)) is not None]
+        found = set[int]()
+        for process in asked:
+            if self._fault(process.id.pid) is None:
+                known.add(process.id.pid)
+                me, place = process.id, (process.parent, process.session, process.group)
+                if reach is None or (me.start_ticks >= reach.since and reach.has(me.pid, *place, known)):
+                    found.add(process.id.pid)
+        if reach is not None:
+            found |= {self.processes[pid].parent for pid in found}.intersection(self.processes)
+        return Scan(tuple(self._kin(self.processes[pid]) for pid in sorted(found)), faults[0] if faults else None)
 
     def kin_of(self, process: ProcId) -> Kin | Trouble:
         """Its parent, session and process group."""

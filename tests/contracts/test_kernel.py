@@ -15,9 +15,10 @@ import pytest
 from nicety.models.identity import ProcId
 from nicety.scheduler.hands.faults import Status, Trouble
 from nicety.scheduler.hands.fences import Limits, name_for, parts_of
-from nicety.scheduler.hands.kernel import Kernel
+from nicety.scheduler.hands.kernel import Kernel, Reach
 from nicety.scheduler.hands.knobs.cgroup import find
 from nicety.scheduler.hands.knobs.control import LinuxKernel
+from nicety.scheduler.hands.pids import Pids
 from nicety.scheduler.hands.places import AutogroupPlace, Cgroup, Control, FencePlace, Knob, PoolPlace, ThreadId, ThreadPlace, Value
 from nicety.scheduler.testing.kernel import FakeKernel
 from nicety.scheduler.testing.puppet import Puppet
@@ -375,9 +376,28 @@ def test_kin_tells_parent_session_and_group_and_who_takes_over_an_orphan(world: 
     assert kin[child].session == kin[orphan].session == process.pid
     assert kin[orphan].parent != process.pid
     assert world.kernel.itself() in kin
-    fresh = {each.id for each in world.kernel.kin({process.pid, child.pid}).kin}
+    fresh = {each.id for each in world.kernel.kin(Pids([process.pid, child.pid])).kin}
     assert orphan in fresh
     assert not {process, child} & fresh
+
+
+def test_a_scan_within_a_reach_tells_whom_it_has_and_their_parents(world: World) -> None:
+    process, bystander = world.start(), world.start()
+    kernel, since = world.kernel, world.kernel.uptime_ticks() + 1
+    while kernel.uptime_ticks() < since:
+        world.end(world.start())
+    child, orphan, other = world.fork(process), world.fork(process, orphan=True), world.fork(bystander)
+    seen, reach = Pids(), Reach(since, [process.pid], [process.pid], [])
+    told = {kin.id: kin for kin in kernel.kin(seen, reach).kin}
+    assert {process, child, orphan} <= set(told)
+    assert not {bystander, other} & set(told)
+    assert told[process] == kernel.kin_of(process)
+    assert all(each.pid in seen for each in (process, bystander, child, orphan, other))
+    sibling = world.fork(process)
+    again = {kin.id for kin in kernel.kin(seen, reach).kin}
+    assert {process, sibling} <= again, "a parent is told again"
+    assert not {bystander, child, orphan, other} & again
+    assert bystander in {kin.id for kin in kernel.kin(Pids(), Reach(since, [], [bystander.pid], [])).kin}, "it is a parent"
 
 
 def test_who_sleeps_or_is_gone_is_not_within_a_fork(world: World) -> None:
@@ -452,7 +472,7 @@ def test_who_cannot_be_looked_at_is_not_gone(world: World) -> None:
         seen = {kin.id for kin in scan.kin}
         assert other in seen
         assert process not in seen
-        assert world.kernel.kin({process.pid}).unread is None, "whom nobody asks for need not be looked at"
+        assert world.kernel.kin(Pids([process.pid])).unread is None, "whom nobody asks for need not be looked at"
     assert world.kernel.kin().unread is None
     assert value(world, where) == 0
 

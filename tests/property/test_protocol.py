@@ -27,8 +27,9 @@ from nicety.scheduler.decision import Action, Decision, Restore, Set, Why
 from nicety.scheduler.hands import closing, heirs, ledger, restoring
 from nicety.scheduler.hands.changes import OPEN, Chain, Entry, EntryStatus
 from nicety.scheduler.hands.faults import Status, Trouble
-from nicety.scheduler.hands.kernel import Kin, Scan
+from nicety.scheduler.hands.kernel import Kin, Reach, Scan
 from nicety.scheduler.hands.ledger import NAME, Ledger
+from nicety.scheduler.hands.pids import Pids
 from nicety.scheduler.hands.places import Control, Knob, ThreadId, ThreadPlace, Value
 from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.testing.clock import FakeClock
@@ -115,8 +116,8 @@ class Interrupted(FakeKernel):
     def threads(self, process: ProcId) -> tuple[ThreadId, ...] | Trouble:
         return self._step(lambda: FakeKernel.threads(self, process), lambda trouble: trouble)
 
-    def kin(self, known: object = ()) -> Scan:
-        return self._step(lambda: FakeKernel.kin(self, known), lambda trouble: Scan((), trouble))  # type: ignore[arg-type]
+    def kin(self, known: Pids | None = None, reach: Reach | None = None) -> Scan:
+        return self._step(lambda: FakeKernel.kin(self, known, reach), lambda trouble: Scan((), trouble))
 
     def _step(self, call: Callable[[], Result], failed: Callable[[Trouble], Result]) -> Result:
         if self._within:  # the fake calls itself
@@ -138,8 +139,7 @@ class Interrupted(FakeKernel):
 
 class Protocol(RuleBasedStateMachine):
     """`natural` is what each value would be without us. `theirs` are values that somebody else set over ours, with the value
-    before ours. `strangers` are processes that got the pid of one that had ended. `changed` are children that somebody else has
-    changed: they do not fork, because undo may take what their children inherit for the parent's (docs/protocol.md, the hole)."""
+    before ours. `strangers` are processes that got the pid of one that had ended."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,7 +152,6 @@ class Protocol(RuleBasedStateMachine):
         self.theirs: dict[ProcId, int] = {}
         self.strangers: set[ProcId] = set()
         self.parents: dict[ProcId, ProcId] = {}
-        self.changed: set[ProcId] = set()
         self.moves: list[Move] = []
         self.undoing = False
         self.folder = Path(self.scratch.name) / "0"
@@ -195,7 +194,7 @@ class Protocol(RuleBasedStateMachine):
         match kind:
             case "foreign":
                 self.change(process, value if value in THEIRS else THEIRS[-1])
-            case "fork" if len(processes) < MOST_PROCESSES and me not in self.changed:
+            case "fork" if len(processes) < MOST_PROCESSES:
                 self.fork(me)
             case "exit" | "reuse":
                 self.kernel.exit(me.pid)
@@ -215,8 +214,6 @@ class Protocol(RuleBasedStateMachine):
         elif process.leader.nice != natural != value and any(row.process == me for row in self.rows()):
             self.theirs[me] = natural
         process.leader.nice = self.natural[me] = value
-        if me in self.parents:
-            self.changed.add(me)
 
     # --- what nicety does --------------------------------------------------------------------------------------------------------
 
@@ -473,7 +470,7 @@ def test_a_fault_of_the_code_breaks_a_property(
         )
 
 
-# --- holes ----------------------------------------------------------------------------------------------------------------------
+# --- what was once wrong --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("then", ["exit", "foreign", "set back"])
@@ -495,10 +492,8 @@ def test_a_child_forked_before_the_value_was_read_back_is_found(then: str) -> No
         machine.teardown()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="an heir is looked for through a child that has a change of its own: docs/protocol.md, the hole"
-)
-def test_what_a_changed_child_passed_on_goes_back_with_that_child() -> None:
+def grandchild(then: str) -> None:
+    """Somebody else changes a child of ours, which then gets our value again, and has a child. Its parent alone is put back."""
     machine = Protocol()
     machine.begin()
     machine.apply(0, 5, [], None)
@@ -507,6 +502,30 @@ def test_what_a_changed_child_passed_on_goes_back_with_that_child() -> None:
     machine.apply(1, 5, [], None)
     machine.fork(machine.others()[1].id)
     try:
+        if then == "the child ends":
+            machine.move("exit", 1, 0)
+        if then == "the parent is changed last":
+            machine.apply(0, 10, [], None)
+            machine.apply(0, 5, [], None)
+            machine.apply(2, 10, [], None)
+            machine.apply(2, None, [], None)
         machine.apply(0, None, [], None)
+        machine.covered()
     finally:
         machine.teardown()
+
+
+THEN = pytest.mark.parametrize("then", ["nothing else", "the child ends", "the parent is changed last"])
+
+
+@THEN
+def test_what_a_changed_child_passed_on_goes_back_with_that_child(then: str) -> None:
+    grandchild(then)
+
+
+@THEN
+def test_a_value_that_went_back_with_any_ancestor_would_be_wrong(then: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heirs, "takewhile", lambda _younger, _leaders: ())
+    monkeypatch.setattr(heirs, "_birth", lambda _leader: (0, 0))
+    with pytest.raises(AssertionError, match=r"^intended: "):
+        grandchild(then)

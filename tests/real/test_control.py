@@ -15,6 +15,7 @@ import pytest
 
 from nicety.models.identity import ProcId
 from nicety.scheduler.hands.faults import Status, Trouble
+from nicety.scheduler.hands.kernel import Reach
 from nicety.scheduler.hands.knobs.cgroup import Cgroups, Mount, find
 from nicety.scheduler.hands.knobs.control import LinuxKernel
 from nicety.scheduler.hands.knobs.slices import SHORTEST, Slices
@@ -492,6 +493,27 @@ def test_names_with_parentheses_and_newlines_do_not_shift_the_fields(tmp_path: P
     (tmp_path / "self" / "mountinfo").write_text("")
     kin = LinuxKernel(tmp_path).kin().kin
     assert [(each.id, each.parent, each.group, each.session) for each in kin] == [(ProcId(42, 4711), 7, 8, 9)]
+
+
+def test_who_has_ended_and_was_not_waited_for_has_no_threads() -> None:
+    ended = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    kernel = LinuxKernel()
+    identity = next(kin.id for kin in kernel.kin().kin if kin.id.pid == ended.pid)
+    answer = kernel.threads(identity)
+    ended.wait()
+    assert isinstance(answer, Trouble)
+    assert answer.status is Status.VANISHED
+
+
+def test_a_scan_asks_about_parents_first_because_pids_begin_anew(tmp_path: Path) -> None:
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "mountinfo").write_text("")
+    for pid, parent, start in ((1, 0, 1), (40, 1, 5), (41, 40, 9), (7, 41, 9), (8, 7, 9), (60, 1, 5), (61, 60, 9), (9, 61, 9)):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} (name) S {parent} {pid} {pid} " + "0 " * 15 + f"{start} 0\n")
+    kin = LinuxKernel(tmp_path).kin(reach=Reach(8, [40], [], [])).kin
+    assert [each.id.pid for each in kin] == [7, 8, 40, 41], "none below 60"
 
 
 BRIEF = """

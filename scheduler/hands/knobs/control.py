@@ -11,14 +11,15 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 
 from ....models.identity import ProcId
 from ..faults import UNKNOWN, Fault, Status, Trouble, fault_of, is_gone, status_of
 from ..fences import Limits
-from ..kernel import Kin, Scan, Who
+from ..kernel import Kin, Reach, Scan, Who
+from ..pids import Pids
 from ..places import (
     AutogroupPlace,
     Cgroup,
@@ -44,7 +45,9 @@ PASSES = 8
 FAIR_POLICIES = {os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE}
 """Policies that nicety sets. Real-time ones starve everything else, and restoring one would need its priority too."""
 
+_LOOK = os.O_RDONLY | os.O_CLOEXEC
 _TICKS = os.sysconf("SC_CLK_TCK")  # clock ticks a second: the unit of times in /proc/PID/stat
+_ENDED = (b"Z", b"X")  # states in /proc/PID/stat of a thread that has ended
 _CAP_SYS_NICE = 1 << 23  # include/uapi/linux/capability.h
 _PF_KTHREAD = 0x200000  # include/linux/sched.h
 _STATUS = re.compile(r"^Tgid:\s+(\d+)$.*?^Uid:\s+(\d+)\s+(\d+)", re.MULTILINE | re.DOTALL)  # of /proc/PID/status
@@ -101,15 +104,18 @@ class LinuxKernel:
 
     # --- processes -------------------------------------------------------------------------------------------------------------
 
-    def kin(self, known: Container[int] = ()) -> Scan:
+    def kin(self, known: Pids | None = None, reach: Reach | None = None) -> Scan:
         """See `kernel.Kernel`. Leaves out processes that vanish meanwhile, and those denied twice: under hidepid they are
         another user's, and we could not change them either."""
-        return _scan(self._proc, known)
+        return _scan(self._proc, known, reach)
 
     def kin_of(self, process: ProcId) -> Kin | Trouble:
         """Parent, session and process group, from /proc/PID/stat."""
-        kin = _kin_at(self._proc, process.pid)
-        return kin if isinstance(kin, Trouble) or kin.id == process else _vanished(process)
+        try:
+            kin = _kin(process.pid, _stat(f"{self._proc}/{process.pid}/stat"))
+        except OSError as error:
+            return _unseen(error, process.pid)
+        return kin if kin.id == process else _vanished(process)
 
     def who(self, process: ProcId) -> Who | Trouble:
         """From /proc/PID/stat and status. The start time is read after both: they are this process's. /proc has the threads of a
@@ -141,20 +147,28 @@ class LinuxKernel:
                     if is_gone(error, cgroup=True):
                         continue
                     return Trouble(status_of(error, cgroup=True), f"{path} cannot be read: {error.strerror}")
-                kins = (_kin_at(self._proc, int(pid)) for pid in pids)
-                found += [kin.id for kin in kins if not isinstance(kin, Trouble)]
+                for pid in map(int, pids):
+                    try:
+                        found.append(ProcId(pid, int(_stat(f"{self._proc}/{pid}/stat")[19])))
+                    except OSError as error:
+                        if not is_gone(error):
+                            return _unseen(error, pid)
         return tuple(found)
 
     def threads(self, process: ProcId) -> tuple[ThreadId, ...] | Trouble:
-        """The living threads: /proc/PID/task is read until two scans agree, at most PASSES times.
+        """The living threads. /proc/PID/task is read until two scans agree, at most PASSES times; if there is only one, the count
+        in /proc/PID/stat says so.
 
         A directory that changes while it is read may omit entries. The caller must find those that start after the last scan.
         """
         seen: tuple[ThreadId, ...] | None = None
         for _ in range(PASSES):
             try:
-                if int(_stat(f"{self._proc}/{process.pid}/stat")[19]) != process.start_ticks:
+                stat = _stat(f"{self._proc}/{process.pid}/stat")
+                if int(stat[19]) != process.start_ticks:
                     return _vanished(process)
+                if stat[17] == b"1":
+                    return (ThreadId(*process),) if stat[0] not in _ENDED else _vanished(process)
                 tids = sorted(map(int, os.listdir(f"{self._proc}/{process.pid}/task")))
             except OSError as error:
                 return _unseen(error, process.pid)
@@ -166,7 +180,7 @@ class LinuxKernel:
                     if is_gone(error):
                         continue
                     return _unseen(error, process.pid)
-                if stat[0] not in (b"Z", b"X"):  # a leader that called pthread_exit before its threads stays as a zombie
+                if stat[0] not in _ENDED:  # a leader that called pthread_exit before its threads stays as a zombie
                     threads.append(ThreadId(tid, int(stat[19])))
             if tuple(threads) == seen:
                 break
@@ -425,32 +439,58 @@ def _may_renice(proc: str) -> bool:
     return effective is not None and bool(int(effective[1], 16) & _CAP_SYS_NICE) and ids.split() == _ALL_IDS
 
 
-def _scan(proc: str, known: Container[int] = ()) -> Scan:
-    """All processes below `proc` except those with these pids."""
+def _scan(proc: str, known: Pids | None = None, reach: Reach | None = None) -> Scan:
+    """See `LinuxKernel.kin`: the processes below `proc`. Of one that is left out it keeps nothing but a bit."""
+    found, unread = dict[int, Kin](), None
+    known = Pids() if known is None else known
+    since = 0 if reach is None else reach.since
     try:
-        pids = sorted(int(name) for name in os.listdir(proc) if name.isdigit())
+        with os.scandir(proc) as places:
+            for place in places:
+                if not place.name.isdigit():
+                    continue
+                line, pid = [], int(place.name)
+                while pid not in known:  # pids begin anew at the highest: a parent may come later than its children
+                    stat = _stat_or_trouble(proc, pid)
+                    if isinstance(stat, Trouble):
+                        unread = unread or (stat if stat.status in UNKNOWN else None)
+                        break
+                    known.add(pid)
+                    if int(stat[19]) < since:
+                        break
+                    line.append((pid, stat))
+                    pid = int(stat[1])
+                while line:
+                    pid, stat = line.pop()
+                    if reach is None or reach.has(pid, int(stat[1]), int(stat[3]), int(stat[2]), known):
+                        found[pid] = _kin(pid, stat)
     except OSError as error:
-        return Scan((), Trouble(status_of(error), f"{proc} cannot be read: {error.strerror}"))
-    found, unread = list[Kin](), None
-    for pid in pids:
-        if pid in known:
-            continue
-        kin = _kin_at(proc, pid)
-        if isinstance(kin, Trouble) and kin.status is Status.REFUSED:
-            kin = _kin_at(proc, pid)
-        if not isinstance(kin, Trouble):
-            found.append(kin)
-        elif kin.status in UNKNOWN:
-            unread = unread or kin
-    return Scan(tuple(found), unread)
+        unread = Trouble(status_of(error), f"{proc} cannot be read: {error.strerror}")
+    for pid in {kin.parent for kin in found.values()}.difference(found) if reach else ():
+        stat = _stat_or_trouble(proc, pid)
+        if not isinstance(stat, Trouble):
+            found[pid] = _kin(pid, stat)
+        elif stat.status in UNKNOWN:
+            unread = unread or stat
+    return Scan(tuple(found[pid] for pid in sorted(found)), unread)
 
 
-def _kin_at(proc: str, pid: int) -> Kin | Trouble:
-    """The process that has this pid."""
+def _stat_or_trouble(proc: str, pid: int) -> list[bytes] | Trouble:
+    """The stat of a process, or why it cannot be read. It is denied only if it is so twice."""
     try:
-        return _kin(pid, _stat(f"{proc}/{pid}/stat"))
+        return _stat(f"{proc}/{pid}/stat")
     except OSError as error:
-        return _unseen(error, pid)
+        trouble = _unseen(error, pid)
+    if trouble.status is Status.REFUSED:
+        try:
+            return _stat(f"{proc}/{pid}/stat")
+        except OSError as error:
+            trouble = _unseen(error, pid)
+    return trouble
+
+
+def _kin(pid: int, stat: list[bytes]) -> Kin:
+    return Kin(ProcId(pid, int(stat[19])), int(stat[1]), int(stat[3]), int(stat[2]))
 
 
 def _set_slice(slices: Slices, tid: int, value: Value) -> None:
@@ -526,7 +566,7 @@ def _text(path: str) -> str:
 
 
 def _raw_stat(path: str) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, _LOOK)
     try:
         return os.read(fd, 2048)
     finally:
@@ -534,10 +574,7 @@ def _raw_stat(path: str) -> bytes:
 
 
 def _stat(path: str) -> list[bytes]:
-    """Fields of a stat file from the state (3) on. The name before may hold anything: it ends at the last parenthesis."""
+    """Fields of a stat file from the state (3) to the start time (22), and the rest in one. The name before may hold anything: it
+    ends at the last parenthesis."""
     raw = _raw_stat(path)
-    return raw[raw.rindex(b")") + 2 :].split()
-
-
-def _kin(pid: int, stat: list[bytes]) -> Kin:
-    return Kin(ProcId(pid, int(stat[19])), int(stat[1]), int(stat[3]), int(stat[2]))
+    return raw[raw.rindex(b")") + 2 :].split(b" ", 20)
