@@ -32,13 +32,14 @@ class Edit:
 class Plan:
     """What a order changes, after a look at its target. `what`: the target, for people."""
 
-    __slots__ = ("edits", "foreign", "order", "seen", "subject", "tally", "what")
+    __slots__ = ("beyond", "edits", "foreign", "order", "seen", "subject", "tally", "what")
 
     def __init__(self, order: Order, what: str, tally: Tally | None = None, foreign: dict[Knob, Chain] | None = None) -> None:
         self.order = order
         self.what = what
         self.edits: list[Edit] = []
         self.subject: Subject | None = None  # what it changes: no two plans that are carried out together share one
+        self.beyond = False  # part of it is beyond the limits of the hands: then nothing of it is done
         self.seen = set[Knob]()  # knobs that were compared
         self.foreign = {} if foreign is None else foreign  # changes of ours that somebody else has overwritten
         self.tally = Tally() if tally is None else tally
@@ -88,7 +89,8 @@ class Planner:
     def look(self, plan: Plan, knobs: Iterable[Knob]) -> None:
         """Compare these knobs with what is wanted and with what we believe, and add what must be changed to the plan.
 
-        One thread that somebody else changed makes the whole order FOREIGN: renice(1) reaches the first thread only.
+        One thread that somebody else changed makes the whole order FOREIGN: renice(1) reaches the first thread only. One that would
+        get more than it had makes it REFUSED.
         """
         kin: Kin | None = None
         order = plan.order
@@ -102,7 +104,7 @@ class Planner:
         for knob in knobs:
             plan.seen.add(knob)
             self._look_at(plan, knob, kin, explain)
-        if plan.tally.foreign:
+        if plan.tally.foreign or plan.beyond:
             plan.edits.clear()
 
     def _look_at(self, plan: Plan, knob: Knob, kin: Kin | None, explain: Explain) -> None:
@@ -135,6 +137,7 @@ class Planner:
         elif favours(order.control, first, wanted(order)):
             text = f"{order.control} {shown(wanted(order))} would give it more than the {shown(first)} that it had"
             plan.tally.trouble(Trouble(Status.REFUSED, f"beyond the limits of the hands: {text}"))
+            plan.beyond = True
         else:
             plan.edits.append(Edit(knob, now, wanted(order), first, kin))
 
