@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+_MORE = 512  # bytes by which a set grows at least: most pids come in order
+
 
 class Pids:
     """A set of pids. Ten thousand of them take 8 kB at the usual numbers, and 512 kB at most; a `set` takes 840 kB.
@@ -23,7 +25,7 @@ class Pids:
         """Add a number, which is 0 or more."""
         place = pid >> 3
         if place >= len(self._bits):
-            self._bits.extend(bytes(place + 1 - len(self._bits)))
+            self._bits.extend(bytes(place + _MORE - len(self._bits)))
         self._bits[place] |= 1 << (pid & 7)
 
     def __contains__(self, pid: int) -> bool:

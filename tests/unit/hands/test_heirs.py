@@ -35,7 +35,7 @@ def within(kins: list[Kin], reach: Reach) -> list[Kin]:
 
 @given(KINS, st.lists(st.tuples(KIN, st.integers(0, 3)), min_size=1, max_size=2))
 @example(
-    [Kin(ProcId(1, 1), 6, 6, 6), Kin(ProcId(2, 1), 2, 1, 1), Kin(ProcId(3, 1), 6, 2, 6)],
+    [Kin(ProcId(1, 1), 6, 6, 6), Kin(ProcId(2, 1), 2, 1, 1), Kin(ProcId(3, 1), 6, 2, 4)],
     [(Kin(ProcId(1, 1), 6, 2, 6), 0)],
 )
 @settings(max_examples=300)
