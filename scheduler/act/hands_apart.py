@@ -185,7 +185,9 @@ def start_hands(state_dir: Path, config: Path | None) -> HandsApart:
     command = (*_COMMAND, os.fspath(state_dir), configured)
     environ = {ENVIRONMENT: json.dumps(dict(os.environ))}  # none of its variables counts for the hands themselves
     with theirs:
-        process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=environ, cwd="/")
+        process = subprocess.Popen(
+            command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=environ
+        )  # workers of pools begin where we are
     try:
         return HandsApart(Channel(ours), process)
     except BaseException:

@@ -68,16 +68,17 @@ class StateBusyError(LedgerError):
 class StateLock:
     """The right to use a state directory, held until `release` or the end of the process, however it ends.
 
-    `patience`: seconds to wait while a sentry has it, which is putting values back. `sentry`: whether this is one.
+    `patience`: seconds to wait while a sentry has it, which is putting values back. `sentry`: whether this is one. `daemon`: pid to
+    tell others, if it is not that of this process.
 
     Raises StateBusyError naming the other process, and LedgerError if the file cannot be made, or if somebody else could have
     written to the directory or put the file there: nothing is written then.
     """
 
-    def __init__(self, state_dir: str | os.PathLike[str], patience: float = 0.0, *, sentry: bool = False) -> None:
+    def __init__(self, state_dir: str | os.PathLike[str], patience: float = 0.0, *, sentry: bool = False, daemon: int = 0) -> None:
         while True:
             try:
-                self._take(state_dir, _SENTRY if sentry else "")
+                self._take(state_dir, f"{daemon or os.getpid()}{_SENTRY if sentry else ''}")
             except StateBusyError as error:
                 if not error.sentry or patience <= 0:
                     raise
@@ -86,7 +87,7 @@ class StateLock:
             else:
                 return
 
-    def _take(self, state_dir: str | os.PathLike[str], mark: str) -> None:
+    def _take(self, state_dir: str | os.PathLike[str], holder: str) -> None:
         try:
             self._fd = private_descriptor(os.path.join(private_directory(state_dir), "lock"))
         except UnsafeError as error:
@@ -99,12 +100,12 @@ class StateLock:
             if not isinstance(error, BlockingIOError):
                 os.close(self._fd)
                 raise LedgerError(f"{state_dir} cannot be locked: {error.strerror}") from None
-            holder = os.pread(self._fd, 40, 0).decode("ascii", "replace").strip() or "unknown"
+            other = os.pread(self._fd, 40, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._fd)
-            raise _busy(state_dir, holder) from None
+            raise _busy(state_dir, other) from None
         try:  # the pid is for people: the lock holds even if the disk is full
             os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid()}{mark}\n".encode(), 0)
+            os.pwrite(self._fd, f"{holder}\n".encode(), 0)
         except OSError:
             pass
 

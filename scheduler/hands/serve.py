@@ -334,7 +334,7 @@ def main(arguments: Sequence[str]) -> int:
     be_called(NAME)
     try:
         settings = read(config)
-        with StateLock(state_dir, PATIENCE):
+        with StateLock(state_dir, PATIENCE, daemon=brain):
             hands = OwnHands(state_dir, LinuxKernel(), SystemClock(), settings.bounds)
             pools = pools_of(config, state_dir, json.loads(os.environ.get(ENVIRONMENT, "{}")))
             Server(Channel(sock, LONGEST_REQUEST, 0), hands, Guarding(state_dir), settings, brain, pools).run()
