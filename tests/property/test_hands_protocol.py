@@ -8,16 +8,21 @@ import importlib
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nicety.models.identity import ProcId
 from nicety.scheduler.hands import limits, planning
 from nicety.scheduler.hands.changes import EntryStatus
+from nicety.scheduler.hands.faults import Trouble
+from nicety.scheduler.hands.kernel import Who
 from nicety.scheduler.hands.limits import Limiter
 from nicety.scheduler.hands.places import Control
+from nicety.scheduler.hands.wire import VERSION, GoneError
 
 protocol: Any = importlib.import_module("benchmarks.fuzz.protocol")
 target: Any = importlib.import_module("benchmarks.fuzz.target")
@@ -127,3 +132,22 @@ def test_hands_without_one_of_their_limits_are_caught(name: str, monkeypatch: py
     ]
     with target.workplace() as folder, pytest.raises(target.BrokenError):
         protocol.attack(folder, texts([["change", [[each]]] for each in orders]))
+
+
+def test_a_brain_that_dies_within_a_request_does_not_have_it_carried_out() -> None:
+    """Else a long last request would be, while nobody puts back what was changed before."""
+    with target.workplace() as folder, closing(protocol.Hands(folder)) as hands:
+        for text in texts([["hello", [VERSION]], ["open", []]]):
+            hands.ask(text)
+        who = hands.kernel.who
+
+        def dying(process: ProcId) -> Who | Trouble:
+            hands.brain.close()
+            found: Who | Trouble = who(process)
+            return found
+
+        hands.kernel.who = dying
+        (request,) = texts([["change", [[protocol.order(KNOWN.plain, "nice", value) for value in (5, 6)]]]])
+        with pytest.raises(GoneError):
+            hands.ask(request)
+        assert hands.kernel.writes == []
