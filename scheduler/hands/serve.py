@@ -121,11 +121,10 @@ class Server:
                 self.step()
         except GoneError:
             pass
-        if not self._parted:
+        if not self._parted or self._undo_on_exit:
             hurry()
-            self._put_all_back()
-        elif self._undo_on_exit and self._hands.is_open:
-            self._hands.undo(())
+            self._put_all_back("ended" if self._parted else "died")
+            calm_down()
         if self._pools is not None:
             self._pools.end()
         self._guarding.dismiss()
@@ -271,16 +270,16 @@ class Server:
         guards = [self._guarding.pid, self._guarding.trouble]
         return {**result, "news": self._hands.news(), "ledger": self._hands.trouble, "sentries": guards}, ()
 
-    def _put_all_back(self) -> None:
-        """The brain has died: put everything back, and say so in its log."""
+    def _put_all_back(self, how: str) -> None:
+        """Put everything back, and say so in the brain's log. `how`: what became of the brain."""
         if not self._hands.is_open:
             return
         for number in range(TRIES):
             done = self._hands.undo(())
             if done:
-                say(4, _in_words(done))
+                say(4, f"the daemon {how}; {_in_words(done)}")
             pools = {entry.knob.on.name for entry in self._hands.book.outstanding() if isinstance(entry.knob.on, PoolPlace)}
-            if pools:
+            if pools and not self._parted:
                 say(4, f"the daemon died; pools keep their size ({', '.join(sorted(pools))}): `nicety undo` puts it back")
             if all(each.status in _FAIR for each in done):
                 return
@@ -297,7 +296,7 @@ def _in_words(done: Sequence[Done]) -> str:
     """What was put back, in a sentence."""
     changed = sum(each.changed for each in done)
     left = [each for each in done if each.status not in ("applied", "unchanged", "vanished")]
-    text = f"the daemon died; its hands put {changed} values back"
+    text = f"its hands put {changed} values back"
     return f"{text}, and left {len(left)}: " + "; ".join(each.detail for each in left[:3]) if left else text
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from nicety.models.identity import ProcId
 from nicety.scheduler.act.hands_apart import HandsApart
+from nicety.scheduler.hands import serve
 from nicety.scheduler.hands.changes import EntryStatus
 from nicety.scheduler.hands.faults import Status, Trouble
 from nicety.scheduler.hands.kernel import Who
@@ -309,6 +310,18 @@ def test_a_farewell_undoes_unless_the_configuration_says_that_changes_stay(tmp_p
     world.close()
     assert world.nice(process) == left
     assert bool(world.sentries.kept) is undo
+
+
+def test_what_cannot_be_put_back_at_a_farewell_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "AGAIN", 0.0)
+    world = World(apart=True, folder=tmp_path)
+    world.hands.open()
+    process = world.kernel.start()
+    world.hands.change([world.order(Control.NICE, process, 10)])
+    read, busy = world.kernel.read, [Trouble(Status.LATER, "busy")]
+    world.kernel.read = lambda knob: busy.pop() if busy else read(knob)  # type: ignore[method-assign]
+    world.close()
+    assert (busy, world.nice(process)) == ([], 0)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -206,7 +207,8 @@ class Brain:
         for each in (self.socket, *self.beside):
             each.close()
         for pid in (*sentries_of(self.state), *hands_of(self.state)):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.communicate()
 
 
@@ -525,6 +527,16 @@ def test_the_hands_are_nobody_s_to_flood(brain: Brain, stage: Stage) -> None:
     assert ["trouble" in each for each in said] == [False] * OFTEN + [True] * 5
     brain.ask("settle", [[each["number"], EntryStatus.UNDONE] for each in said[:OFTEN]])
     assert stage.values() == values
+
+
+def test_what_a_brain_makes_up_takes_no_memory(brain: Brain) -> None:
+    """20,000 processes that do not exist: nothing of them is kept."""
+    taken = []
+    for first in range(1 << 24, (1 << 24) + 6 * ORDERS, ORDERS):
+        made_up = [order((pid, 1), "nice", 19) for pid in range(first, first + ORDERS)]
+        assert {each[2] for each in brain.ask("change", made_up)["done"]} == {"vanished"}
+        taken.append(int(re.findall(r"VmRSS:\s+(\d+)", _text(f"/proc/{brain.process.pid}/status"))[0]))
+    assert taken[-1] - taken[0] < 2048, taken
 
 
 def test_when_it_dies_after_all_that_nothing_of_it_is_left(brain: Brain, stage: Stage, before: dict[str, object]) -> None:
