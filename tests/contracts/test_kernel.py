@@ -174,6 +174,18 @@ def test_threads_are_listed_with_their_start_times_first_thread_like_the_process
     assert process.start_ticks <= world.kernel.uptime_ticks()
 
 
+def test_the_number_of_a_thread_names_no_process(world: World) -> None:
+    process = world.start()
+    tid = world.thread(process)
+    threads = world.kernel.threads(process)
+    assert not isinstance(threads, Trouble)
+    (start,) = [thread.start_ticks for thread in threads if thread.tid == tid]
+    found = world.kernel.who(ProcId(tid, start))
+    assert isinstance(found, Trouble)
+    assert found.status is Status.VANISHED
+    assert not isinstance(world.kernel.who(process), Trouble)
+
+
 @pytest.mark.parametrize(
     ("control", "wanted"), [(Control.NICE, 7), (Control.POLICY, 3), (Control.POLICY, 5), (Control.AFFINITY, (0,))]
 )
