@@ -198,9 +198,9 @@ def test_where_its_ticks_wait_it_takes_the_share_that_it_needs_and_its_workers_d
         return int(Path(f"/proc/{pid}/autogroup").read_text().split()[-1])
 
     def workers() -> list[int]:
-        hands = hands_of(tmp_path / "state")
-        children = map(int, Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split())
-        return [pid for pid in children if pid not in hands]
+        hands = min(hands_of(tmp_path / "state"))  # a child has their name until it has its program
+        children = map(int, Path(f"/proc/{hands}/task/{hands}/children").read_text().split())
+        return [pid for pid in children if Path(f"/proc/{pid}/comm").read_text() == "sleep\n"]
 
     hogs = [subprocess.Popen(hog, start_new_session=True) for _ in range(16)]
     try:

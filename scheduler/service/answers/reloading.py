@@ -64,10 +64,8 @@ class Reloading:
             trouble = self._acting_on.prepare(scope) if scope is not None else ""
             if trouble:
                 raise ConfigError([f"daemon.act: {trouble}"])
-            if self._ask is not None:
-                self._ask("pool.reload")
             made = build(config, self._clock, state_dir=self._root, ask=self._ask)
-        except (ConfigError, PathError, RefusedError) as error:
+        except (ConfigError, PathError) as error:
             self._reports.event(ERROR, f"reload: the old configuration stays in force: {error}")
             self._notifier.ready(self._acting_on.words())
             return str(error)
@@ -95,6 +93,11 @@ class Reloading:
             self._sessions.finish(outcomes)
         for name in leaving:
             self._pools.drop(name)
+        if self._ask is not None:  # not before: until here the hands had to know what is released
+            try:
+                self._ask("pool.reload")
+            except RefusedError as refusal:
+                self._reports.event(ERROR, f"the hands keep to the pools that they had: {refusal}")
         self._pools.adapters.update((name, pool) for name, pool in made.items() if name not in kept)
 
 
