@@ -19,8 +19,9 @@ NAME = "nicety-eyes"
 """What ps(1) and top(1) show."""
 
 
-def open_eyes(proc_root: str) -> tuple[int, int]:
-    """(their pid, the brain's end of the connection to them). They end with that. Raises OSError."""
+def open_eyes(proc_root: str, diagnosis: int = -1) -> tuple[int, int]:
+    """(their pid, the brain's end of the connection to them). They end with that. `diagnosis`: see `reads.operations`. Raises
+    OSError."""
     ours, theirs = pair()
     pid = os.fork()
     if pid:
@@ -29,10 +30,10 @@ def open_eyes(proc_root: str) -> tuple[int, int]:
     code = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a service manager sends it to all of a unit
-        keep_only(theirs.fileno())
+        keep_only(theirs.fileno(), diagnosis)
         os.setsid()
         be_called(NAME)
-        channel, offered = Channel(theirs, LONGEST_REQUEST, 0), operations(proc_root)
+        channel, offered = Channel(theirs, LONGEST_REQUEST, 0), operations(proc_root, diagnosis)
         while True:
             answer(channel, offered)
     except GoneError:

@@ -54,8 +54,9 @@ _INT, _LONG = 1 << 31, 1 << 64
 _PTRACE_ONLY = "not of pid 1, nor of the hands"
 
 
-def operations(proc_root: str) -> dict[str, Operation]:
-    """By name, what may be asked about the processes below `proc_root`. Each with the feature that fails without it:
+def operations(proc_root: str, diagnosis: int = -1) -> dict[str, Operation]:
+    """By name, what may be asked about the processes below `proc_root`. `diagnosis`: a socket of sock_diag in the network namespace
+    of pid 1, if ours is another. Each with the feature that fails without it:
 
     `read.io`: io counters in traces and features. `read.calls`: busy and idle workers, deadlocks, locks of demoted processes,
     programs that answer through a pipe. `read.text`: where a thread waits (evidence), and what a Celery process has read.
@@ -67,15 +68,16 @@ def operations(proc_root: str) -> dict[str, Operation]:
     `read.keystrokes`: editors and shells in terminals. `read.sockets`: all of sock_diag, for a brain in a network namespace of its
     own: the descriptor is one that any user may open here. `read.rights`: what `doctor` says.
     """
-    return Reads(proc_root).operations()
+    return Reads(proc_root, diagnosis).operations()
 
 
 class Reads:
     """The operations, and the open directories of the processes that were asked for last. Each operation begins with pid and start
     time unless it says otherwise."""
 
-    def __init__(self, proc: str) -> None:
+    def __init__(self, proc: str, diagnosis: int = -1) -> None:
         self._proc = proc
+        self._diagnosis = diagnosis
         self._open: OrderedDict[ProcId, int] = OrderedDict()  # descriptors, the longest unused first
 
     def operations(self) -> dict[str, Operation]:
@@ -241,10 +243,16 @@ class Reads:
         return open_files.reads_keystrokes(self._traced(pid, start), _integer(terminal)), ()
 
     def sockets(self, arguments: Sequence[object]) -> Result:
-        """Nothing -> device and inode of our network namespace, and a socket of sock_diag there as a descriptor. It only reads:
+        """Nothing -> device and inode of a network namespace, and a socket of sock_diag there as a descriptor. It only reads:
         without CAP_NET_ADMIN nobody can close a connection with it."""
         _expected(arguments, 0)
         found = os.stat(f"{self._proc}/self/ns/net")
+        if self._diagnosis >= 0:
+            try:
+                found = os.stat(f"{self._proc}/1/ns/net")
+            except PermissionError:
+                pass  # a pid 1 with more rights than ours is that of a container: its network is ours
+            return [found.st_dev, found.st_ino], (os.dup(self._diagnosis),)
         made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
         return [found.st_dev, found.st_ino], (made.detach(),)
 

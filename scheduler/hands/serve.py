@@ -70,7 +70,8 @@ class Guards(Protocol):
 class Server:
     """Serves one brain, of which nothing is touched but its own nice. The caller must hold the lock of the state directory.
 
-    `brain`: its pid, 0: not known; `pools`: what is done to pools; `proc_root`: what its eyes look at.
+    `brain`: its pid, 0: not known; `pools`: what is done to pools; `proc_root`: what its eyes look at; `diagnosis`: see
+    `reads.operations`.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Server:
         brain: int = 0,
         pools: Pools | None = None,
         proc_root: str = "/proc",
+        diagnosis: int = -1,
     ) -> None:
         self._channel = channel
         self._hands = hands
@@ -92,6 +94,7 @@ class Server:
         hands.before_each = channel.check
         self._pools = pools
         self._proc_root = proc_root
+        self._diagnosis = diagnosis
         self._eyes: list[int] = []  # pids
         self._operations = {**self.operations(), **({} if pools is None else pools.operations())}
         self._greeted = self._parted = False
@@ -242,7 +245,7 @@ class Server:
         _none(arguments)
         if self._eyes:
             raise RefusedError("a brain has one pair of eyes")
-        pid, descriptor = open_eyes(self._proc_root)
+        pid, descriptor = open_eyes(self._proc_root, self._diagnosis)
         self._eyes.append(pid)
         return None, (descriptor,)
 

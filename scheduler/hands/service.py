@@ -27,7 +27,8 @@ from .urgent import be_called
 from .wire import LONGEST_REQUEST, Channel
 
 FIRST_DESCRIPTOR = 3
-"""Where a service manager passes the first socket: sd_listen_fds(3)."""
+"""Where a service manager passes the first socket: sd_listen_fds(3). A second one is of sock_diag in the network of the machine;
+the hands of the unit are in another."""
 
 STATE_DIR, CONFIG = "/var/lib/nicety", "/etc/nicety/nicety.toml"
 """Where the ledger and the configuration are, if nothing else is said."""
@@ -52,7 +53,8 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
             print(USAGE, file=sys.stderr)
             return 2
         options[name] = value if equals else rest.pop(0)
-    if environment.get("LISTEN_PID") != str(os.getpid()) or environment.get("LISTEN_FDS") != "1":
+    passed = {"1": 1, "2": 2}.get(environment.get("LISTEN_FDS", ""), 0)
+    if environment.get("LISTEN_PID") != str(os.getpid()) or not passed:
         print(f"nicety: no socket was passed\n{USAGE}", file=sys.stderr)
         return 2
     config = options["--config"] or (CONFIG if os.path.exists(CONFIG) else "")
@@ -61,16 +63,19 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         settings = read(config)
         state_dir = part_of(options["--state-dir"], HANDS)
         with StateLock(state_dir, PATIENCE):
-            _listen(socket.socket(fileno=FIRST_DESCRIPTOR), state_dir, config, settings, environment)
+            _listen(FIRST_DESCRIPTOR + passed - 1 if passed > 1 else -1, state_dir, config, settings, environment)
     except (LedgerError, SettingsError) as error:
         print(f"nicety: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _listen(listener: socket.socket, state_dir: str, config: str, settings: HandsSettings, environment: Mapping[str, str]) -> None:
-    """Serve one brain after the other."""
-    os.set_inheritable(listener.fileno(), False)
+def _listen(diagnosis: int, state_dir: str, config: str, settings: HandsSettings, environment: Mapping[str, str]) -> None:
+    """Serve one brain after the other. `diagnosis`: the second socket that was passed, -1: none."""
+    listener = socket.socket(fileno=FIRST_DESCRIPTOR)
+    for descriptor in (FIRST_DESCRIPTOR, diagnosis):
+        if descriptor >= 0:
+            os.set_inheritable(descriptor, False)
     hands = OwnHands(state_dir, LinuxKernel(), SystemClock(), settings.bounds)
     guarding = Guarding(state_dir)
     notes, done = hands.recover()
@@ -88,7 +93,7 @@ def _listen(listener: socket.socket, state_dir: str, config: str, settings: Hand
             pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
             say(6, f"a brain is served: pid {pid} of user {uid}")
             pools = pools_of(config, state_dir, environment)
-            Server(Channel(sock, LONGEST_REQUEST, 0), hands, guarding, settings, pid, pools).run()
+            Server(Channel(sock, LONGEST_REQUEST, 0), hands, guarding, settings, pid, pools, diagnosis=diagnosis).run()
     except _StoppedError:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if settings.undo_on_exit and hands.is_open:

@@ -138,6 +138,10 @@ class Asking:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
+    def close(self) -> None:
+        """End the connection."""
+        self._channel.close()
+
     def ask(self, operation: str, *arguments: object) -> tuple[object, list[int]]:
         """The result of an operation, and descriptors that are the caller's to close. Raises OSError as the operation did,
         RefusedError and GoneError."""

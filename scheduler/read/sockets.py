@@ -134,6 +134,7 @@ class SockDiag:
         try:
             if self._netlink is None:
                 self._netlink = door.diagnosis()
+            self._drain()
             self._netlink.send(header + request, socket.MSG_DONTWAIT)
             while True:
                 block, at = self._netlink.recv(1 << 16, socket.MSG_DONTWAIT), 0
@@ -147,9 +148,18 @@ class SockDiag:
                     at += (length + 3) & ~3
                 if not flags:
                     return answers
-        except OSError:  # no sock_diag here, or half an answer is left in the socket
+        except OSError:  # no sock_diag here
             self.close()
             return None
+
+    def _drain(self) -> None:
+        """Drop what is left of an answer: hands may have one socket for all of us. Raises OSError."""
+        assert self._netlink is not None
+        try:
+            while self._netlink.recv(1 << 16, socket.MSG_DONTWAIT):
+                pass
+        except BlockingIOError:
+            pass
 
 
 def _inode(raw: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -29,10 +30,14 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only CAP_SYS_NICE can lower a nice again"),
 ]
 
+SOCK_DIAG = 4  # linux/netlink.h
+
 START = """
 import os, sys
-os.dup2(int(sys.argv.pop(1)), 3)
-os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+passed = sys.argv.pop(1).split(",")
+for number, descriptor in enumerate(passed, 3):
+    os.dup2(int(descriptor), number)
+os.environ |= {"LISTEN_FDS": str(len(passed)), "LISTEN_PID": str(os.getpid())}
 os.execv(sys.executable, [sys.executable, "-m", "nicety.scheduler", "hands", *sys.argv[1:]])
 """
 
@@ -64,9 +69,14 @@ class Service:
         listener.bind(os.fspath(self.path))
         listener.listen()
         self.path.chmod(0o666)
-        command = [sys.executable, "-c", START, str(listener.fileno()), "--state-dir", str(self.state), *options]
-        with listener:
-            self.process = subprocess.Popen(command, pass_fds=[listener.fileno()], stderr=subprocess.PIPE, text=True)
+        self.diagnosis = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, SOCK_DIAG)
+        self.diagnosis.bind((0, 0))
+        passed = [fcntl.fcntl(each.fileno(), fcntl.F_DUPFD, 10) for each in (listener, self.diagnosis)]  # clear of 3 and 4
+        command = [sys.executable, "-c", START, ",".join(map(str, passed)), "--state-dir", str(self.state), *options]
+        self.process = subprocess.Popen(command, pass_fds=passed, stderr=subprocess.PIPE, text=True)
+        listener.close()
+        for descriptor in passed:
+            os.close(descriptor)
 
     def connect(self) -> HandsApart:
         hands = reach_hands(os.fspath(self.path))
@@ -91,6 +101,7 @@ def service() -> Iterator[Service]:
     for pid in sentries_of(made.state):
         os.kill(pid, signal.SIGKILL)
     made.process.communicate()
+    made.diagnosis.close()
     shutil.rmtree(folder)
 
 
@@ -155,6 +166,17 @@ def test_a_brain_of_another_user_without_rights_changes_what_it_may_not_change_i
     assert within(2.0, lambda: nice(puppet.id) == 0)
 
 
+def test_sockets_are_looked_up_where_the_service_manager_is(service: Service) -> None:
+    hands = service.connect()
+    eyes = hands.eyes()
+    found, (descriptor,) = eyes.ask("read.sockets")
+    eyes.close()
+    here = Path("/proc/self/ns/net").stat()
+    with socket.socket(fileno=descriptor) as given:
+        assert (found, given.getsockname()) == ([here.st_dev, here.st_ino], service.diagnosis.getsockname())
+    hands.close()
+
+
 def test_a_wrong_call_says_what_is_wrong(tmp_path: Path) -> None:
     config = tmp_path / "nicety.toml"
     config.write_text("[guard]\nusers = 3\n")
@@ -164,5 +186,6 @@ def test_a_wrong_call_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="cannot be reached"):
         reach_hands(str(tmp_path / "none"))
     made = Service(tmp_path, "--config", str(config))
+    made.diagnosis.close()
     _, log = made.process.communicate(timeout=10)
     assert (made.process.returncode, "guard.users is no list of uids" in log) == (1, True)
