@@ -70,6 +70,8 @@ _PIECE = 64  # processes that are read in a row (chosen): a few milliseconds at 
 _RESERVE = 256  # descriptors left to the rest of the daemon (chosen)
 _STAT_BYTES = 2048  # 52 numbers of at most 20 digits, and a name
 _NEVER = b""  # the text of a file that was not read yet
+_USED = struct.Struct("<QQQ")  # run ns, wait ns, slices: as bytes they take a third of the memory of numbers
+_UNUSED = bytes(_USED.size)
 _UNKNOWN = b"0"  # what the kernel writes in place of addresses that are not ours to know
 _WAIT, _IO, _FDS, _SOCKETS, _ASKED = map(int, Known)  # operators of IntFlag cost 1 us each
 _SERVES, _SERVES_LOCALLY, _TERMINAL, _KEYS, _SHOWS, _FED, _ASKED_BY_PIPE = map(int, Trait)
@@ -95,48 +97,45 @@ _FOUND = {Fault.GONE: _Found.GONE, Fault.DENIED: _Found.CLOSED}  # all other fau
 class _Thread:
     """Run-queue counters of one thread, as last read."""
 
-    __slots__ = ("counters", "fd", "seen")
+    __slots__ = ("fd", "text")
 
     def __init__(self) -> None:
         self.fd = -1
-        self.seen: int | None = None  # hash of the text of which `counters` were read: a crowd of texts would fill memory
-        self.counters = (0, 0, 0)  # run ns, wait ns, slices
+        self.text = _NEVER  # smaller than the counters in it
 
 
-class _Process:
-    """What is kept about one process between ticks."""
+class _Process(_Thread):
+    """What is kept about one process between ticks. It is its own first thread. There are thousands of them, most with no other:
+    what a row or a hash can hold has no field."""
 
     __slots__ = (
-        *("clock", "comm", "cpu", "exec_mark", "fds", "fds_denied", "id", "identity", "io", "io_denied", "path", "pid"),
-        *("links", "port", "ran", "retired", "row", "run_clock", "schedstat", "serves", "sockets", "sockets_denied", "stat_fd"),
-        *("stat_seen", "stdin", "threads", "unlooked"),
+        *("clock", "cpu", "denied", "id", "identity", "links", "others", "pid", "port", "program_seen", "ran", "row", "run_clock"),
+        *("schedstat", "serves", "sockets", "stat_fd", "stat_seen", "stdin", "unlooked", "used"),
     )
 
-    def __init__(self, pid: int, path: str) -> None:
+    def __init__(self, pid: int) -> None:
+        super().__init__()
         self.pid = pid
-        self.path = path
         self.id: ProcId | None = None
         self.identity: Identity | None = None
-        self.comm = self.exec_mark = _NEVER
+        self.program_seen: int | None = None  # hash of the name and of what moves with each exec
         self.clock = (~pid << 3) | _CPUCLOCK_SCHED
         self.run_clock = -1  # what `clock` showed at the last full read
         self.stat_fd = -1
         self.stat_seen: int | None = None  # hash of the text from which `row` was made; None: it is to be made anew
         self.schedstat = True  # this kernel has it, as far as known
-        self.threads: dict[int, _Thread] = {}
-        self.retired = (0, 0, 0)  # counters of threads that are gone
+        self.others: dict[int, _Thread] | None = None  # its further threads; None: it has had none
+        self.used = _UNUSED  # by all threads that it has or had
         self.cpu = 0
-        self.ran = True  # since io and fds were last read
-        self.io: tuple[int, ...] | None = None
-        self.fds: int | None = None
-        self.io_denied = self.fds_denied = self.sockets_denied = False
+        self.ran = True  # since its counters of io and descriptors were last read
+        self.denied = 0  # bits of `Known`: what is not ours to read
         self.serves: int | None = None  # traits from its sockets
         self.stdin = 0  # traits from its standard input
         self.port = 0  # the lowest on which its sockets listen
         self.sockets: tuple[int, ...] = ()  # inodes of the sockets among its descriptors
         self.links = -1  # number of its descriptors when they were last read
         self.unlooked = True  # it ran since then
-        self.row = b""
+        self.row = b""  # also keeps the counters of io and descriptors
 
 
 class ProcSource:
@@ -189,8 +188,8 @@ class ProcSource:
         self._ask(between)
         alive = sorted(found, key=attrgetter("pid"))
         if len(alive) < len(self._processes):
-            kept = {process.path for process in alive}
-            for name in [name for name, process in self._processes.items() if process.path not in kept]:
+            kept = {process.pid for process in alive}
+            for name in [name for name, process in self._processes.items() if process.pid not in kept]:
                 self._forget(name)
         if self._changed:
             both = ((process.id, process.identity) for process in alive)
@@ -268,7 +267,7 @@ class ProcSource:
 
     def _admitted(self, name: str) -> _Process | None:
         """A process read for the first time; None if it is gone or closed."""
-        process = _Process(int(name), f"{self._root}/{name}")
+        process = _Process(int(name))
         try:
             found = self._attempt(process, time.clock_gettime_ns(process.clock) if self._native else -1, due=True, watched=True)
         except OSError:  # of the clock
@@ -306,9 +305,10 @@ class ProcSource:
 
     def _refresh(self, process: _Process, now: int, due: bool, watched: bool) -> _Found:
         """Read one process. `now`: its CPU clock read before this call, ns; -1 where `root` is not our own procfs."""
-        raw, process.stat_fd = self._pread(process.stat_fd, f"{process.path}/stat", _STAT_BYTES)
+        path = f"{self._root}/{process.pid}"  # made anew in 0.2 us: kept, it would take 72 bytes a process
+        raw, process.stat_fd = self._pread(process.stat_fd, f"{path}/stat", _STAT_BYTES)
         turn = due and not (self._tick + process.pid) % (self.slow_every * _IDENTITY_TURNS)
-        seen = hash(raw)
+        seen = _hash(raw)
         if seen == process.stat_seen and now == process.run_clock != -1 and not (watched or turn or process.ran):
             return _Found.READ
         comm = raw[raw.index(b"(") + 1 : raw.rindex(b")")]
@@ -322,10 +322,8 @@ class ProcSource:
             return _Found.GONE
         threads = int(fields[17])
         if process.schedstat:
-            self._read_threads(process, threads)
-        run, wait, timeslices = map(
-            sum, zip(process.retired, *(thread.counters for thread in process.threads.values()), strict=True)
-        )
+            self._read_threads(process, path, threads)
+        run, wait, timeslices = _USED.unpack(process.used)
         ticks = (int(fields[11]) + int(fields[12])) * _TICK_NS  # includes threads that came and went unseen; so does `now`
         process.cpu = max(process.cpu, now if now >= 0 else max(run, ticks))
         ran = now < 0 or now != process.run_clock
@@ -333,30 +331,32 @@ class ProcSource:
         process.unlooked |= ran
         process.run_clock = now
         slow = watched or (due and process.ran)
+        io, fds = _io_of(process.row) if process.row else (None, None)
         if slow:
-            self._read_slow(process)
+            io, fds = self._read_slow(process, path, io, fds)
         mark = fields[45] if len(fields) > 45 else _UNKNOWN  # where its arguments lie: moves with each exec
         ends = fields[20] == b"0"  # without memory it has no executable any more: it is a zombie or about to be one
-        executed = comm != process.comm or mark != process.exec_mark
+        program_seen = _hash((comm, mark))
+        executed = program_seen != process.program_seen
         watches = ran and (due or self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS)  # most give up rights soon after their start
-        if process.identity is None or executed or turn or (watches and os.stat(process.path).st_uid != process.identity.uid):
-            self._identify(process, comm, mark, same_program=ends or not (executed or mark == _UNKNOWN))
-        if process.unlooked and not process.sockets_denied:
+        if process.identity is None or executed or turn or (watches and os.stat(path).st_uid != process.identity.uid):
+            self._identify(process, path, comm, program_seen, same_program=ends or not (executed or mark == _UNKNOWN))
+        if process.unlooked and not process.denied & _SOCKETS:
             young = ran and self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS
             thorough = executed or turn or (young and due)
             # our own descriptors are the hundreds kept here and cost 3 ms: they are read once
             if executed or ((thorough or young or due) and process.pid != self._pid):
-                self._look(process, process.fds if slow else None, thorough, young)
+                self._look(process, path, fds if slow else None, thorough, young)
                 self._name_port(process)
         if executed or (due and ran and process.stdin):
-            pipe_fed = self._feeders.feeds(f"{self._root}/{int(fields[1])}", process.path)
+            pipe_fed = self._feeders.feeds(f"{self._root}/{int(fields[1])}", path)
             process.stdin = 0 if not pipe_fed else _FED if executed else process.stdin
         may_ask = due or self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS
-        if process.stdin == _FED and may_ask and awaits_input(process.path):
+        if process.stdin == _FED and may_ask and awaits_input(path):
             process.stdin |= _ASKED_BY_PIPE  # as long as it is fed
-        io, fds, serves = process.io, process.fds, process.serves
+        serves = process.serves
         in_terminal = fields[4] != b"0" and fields[2] == fields[5] != b"0"  # its group is in front; 0: of another pid namespace
-        keys = False if not in_terminal else door.reads_keystrokes(process.path, int(fields[4])) if self._native else None
+        keys = False if not in_terminal else door.reads_keystrokes(path, int(fields[4])) if self._native else None
         read_chars, write_chars, read_bytes, write_bytes = io or (0, 0, 0, 0)
         process.row = _ROW.pack(
             process.pid,
@@ -388,78 +388,85 @@ class ProcSource:
             | _ASKED * (keys is not None),
             (serves or 0) | process.stdin | _TERMINAL * in_terminal | _KEYS * (keys is True),
         )
+        process.ran &= not slow
         process.stat_seen = seen
         return _Found.READ
 
-    def _read_threads(self, process: _Process, count: int) -> None:
+    def _read_threads(self, process: _Process, path: str, count: int) -> None:
         """Read the run-queue counters of all threads. /proc/PID/schedstat has only the main thread's.
 
         The task directory is listed only for new threads: none exist if all known threads are alive and their number is `count`.
         """
-        threads = process.threads
-        gone = [tid for tid, thread in threads.items() if not self._read_thread(process, tid, thread)]
-        for tid in gone:
-            self._retire(process, tid)
-        if len(threads) != max(count, 1):
-            tids = set(map(int, os.listdir(f"{process.path}/task"))) if count > 1 else {process.pid}
-            for tid in threads.keys() - tids:
-                self._retire(process, tid)
-            for tid in tids - threads.keys():
-                thread = _Thread()
-                if self._read_thread(process, tid, thread):
-                    threads[tid] = thread
-        if not threads:
-            os.stat(process.path)  # raises if the process is gone; else this kernel has no schedstat
-            process.schedstat = False
-
-    def _retire(self, process: _Process, tid: int) -> None:
-        """Remove a thread that is gone; the process keeps what it used."""
-        thread = process.threads.pop(tid)
-        process.retired = _added(process.retired, thread.counters)
-        self._drop(thread.fd)
-
-    def _read_thread(self, process: _Process, tid: int, thread: _Thread) -> bool:
-        """Bring the counters of a thread up to date; False if it is gone."""
-        path = f"{process.path}/schedstat" if tid == process.pid else f"{process.path}/task/{tid}/schedstat"
         try:
-            raw, thread.fd = self._pread(thread.fd, path, 128)
+            self._read_thread(process, process, f"{path}/schedstat")
+        except FileNotFoundError:
+            os.stat(path)  # raises if the process is gone; else this kernel has no schedstat
+            process.schedstat = False
+            return
+        others = process.others
+        if others is None:
+            if count <= 1:
+                return
+            others = process.others = {}
+        for tid in [tid for tid, thread in others.items() if not self._read_other(process, thread, path, tid)]:
+            self._drop(others.pop(tid).fd)
+        if len(others) != max(count - 1, 0):
+            tids = set(map(int, os.listdir(f"{path}/task"))) - {process.pid} if count > 1 else set()
+            for tid in others.keys() - tids:
+                self._drop(others.pop(tid).fd)
+            for tid in tids - others.keys():
+                thread = _Thread()
+                if self._read_other(process, thread, path, tid):
+                    others[tid] = thread
+
+    def _read_other(self, process: _Process, thread: _Thread, path: str, tid: int) -> bool:
+        """Read a further thread of a process; False if it is gone."""
+        try:
+            self._read_thread(process, thread, f"{path}/task/{tid}/schedstat")
         except (FileNotFoundError, ProcessLookupError):
             return False
-        seen = hash(raw)
-        if seen != thread.seen:
-            run, wait, timeslices = map(int, raw.split())
-            if (
-                run < thread.counters[0] or wait < thread.counters[1] or timeslices < thread.counters[2]
-            ):  # another thread with the same tid, read by path
-                process.retired = _added(process.retired, thread.counters)
-            thread.seen, thread.counters = seen, (run, wait, timeslices)
         return True
 
-    def _read_slow(self, process: _Process) -> None:
-        """Read the io counters and the number of descriptors: expensive, and often not permitted."""
-        process.ran = False
-        if not process.io_denied and door.closed("io"):
+    def _read_thread(self, process: _Process, thread: _Thread, path: str) -> None:
+        """Add to what a process used what a thread used since it was last read."""
+        raw, thread.fd = self._pread(thread.fd, path, 128)
+        if raw == thread.text:
+            return
+        run, wait, timeslices = map(int, raw.split())
+        before = tuple(map(int, thread.text.split())) or (0, 0, 0)
+        if run < before[0] or wait < before[1] or timeslices < before[2]:  # another thread with the same tid, read by path
+            before = (0, 0, 0)
+        used = _USED.unpack(process.used)
+        process.used = _USED.pack(used[0] + run - before[0], used[1] + wait - before[1], used[2] + timeslices - before[2])
+        thread.text = raw
+
+    def _read_slow(
+        self, process: _Process, path: str, io: tuple[int, ...] | None, fds: int | None
+    ) -> tuple[tuple[int, ...] | None, int | None]:
+        """The io counters and the number of descriptors, which were `io` and `fds`: expensive, and often not permitted."""
+        if not process.denied & _IO and door.closed("io"):
             self._asked.append(process)
-        elif not process.io_denied:
+        elif not process.denied & _IO:
             try:
-                values = dict(line.split(b": ") for line in _whole(f"{process.path}/io").splitlines())
-                process.io = tuple(int(values[name]) for name in (b"rchar", b"wchar", b"read_bytes", b"write_bytes"))
+                values = dict(line.split(b": ") for line in _whole(f"{path}/io").splitlines())
+                io = tuple(int(values[name]) for name in (b"rchar", b"wchar", b"read_bytes", b"write_bytes"))
             except PermissionError:
                 if door.denied("io"):
                     self._asked.append(process)
                 else:
-                    process.io, process.io_denied = None, True
+                    io, process.denied = None, process.denied | _IO
             except (KeyError, ValueError):
-                process.io, process.io_denied = None, True
+                io, process.denied = None, process.denied | _IO
             except FileNotFoundError:  # a kernel without CONFIG_TASK_IO_ACCOUNTING; a process that is gone shows at its next read
-                process.io = None
-        if not process.fds_denied and (self._counts_fds or not door.closed("io")):
+                io = None
+        if not process.denied & _FDS and (self._counts_fds or not door.closed("io")):
             try:
-                process.fds = self._descriptors(process)
+                fds = self._descriptors(process, path)
             except PermissionError:
-                process.fds, process.fds_denied = None, True
+                fds, process.denied = None, process.denied | _FDS
             except FileNotFoundError:
-                process.fds = None
+                fds = None
+        return io, fds
 
     def _ask(self, between: Callable[[], None] | None) -> None:
         """Have the hands read the io counters that are not ours to read, and put them into the rows."""
@@ -468,36 +475,36 @@ class ProcSource:
             piece = asked[at : at + _ASKED_AT_ONCE]
             ids = [process.id for process in piece if process.id is not None]
             for process, found in zip(piece, door.io(ids, counted=not self._counts_fds), strict=True):
+                _, fds = _io_of(process.row)
                 if isinstance(found, OSError):
-                    process.io, process.io_denied = None, isinstance(found, PermissionError)
+                    process.denied |= _IO * isinstance(found, PermissionError)
+                    process.row = _with_io(process.row, None, fds)
                 else:
-                    process.io = found.counters
-                    process.fds = process.fds if found.descriptors is None else found.descriptors
-                process.row = _with_io(process.row, process.io, process.fds)
+                    process.row = _with_io(process.row, found.counters, fds if found.descriptors is None else found.descriptors)
             if between is not None:
                 between()
 
-    def _look(self, process: _Process, count: int | None, thorough: bool, young: bool) -> None:
+    def _look(self, process: _Process, path: str, count: int | None, thorough: bool, young: bool) -> None:
         """Find out from the sockets of a process whether and where it listens, and whether it has a window.
 
         `count`: the number of its descriptors, if known.
         """
         try:
-            count = self._descriptors(process) if count is None else count
+            count = self._descriptors(process, path) if count is None else count
             if thorough or count != process.links:
-                process.sockets = _sockets(process.path, count, process.id)
+                process.sockets = _sockets(path, count, process.id)
                 process.links, process.unlooked = count, False
             elif not young:
                 return
         except PermissionError:
-            process.sockets_denied, process.serves, process.port = True, None, 0
+            process.denied, process.serves, process.port = process.denied | _SOCKETS, None, 0
             return
         except FileNotFoundError:  # a process that is gone shows at its next read
             return
         if not process.sockets:
             process.serves = process.port = 0
             return
-        listening = self._listeners.around(process.path)
+        listening = self._listeners.around(path)
         if listening is None:
             process.serves, process.port = None, 0
             return
@@ -513,12 +520,12 @@ class ProcSource:
             process.identity = replace(identity, port=process.port)
             self._changed = True
 
-    def _descriptors(self, process: _Process) -> int:
+    def _descriptors(self, process: _Process, path: str) -> int:
         """The number of descriptors of a process."""
-        counted = self._counts_fds and os.stat(f"{process.path}/fd").st_size
-        return counted or door.links(process.path, 0, known=process.id).total
+        counted = self._counts_fds and os.stat(f"{path}/fd").st_size
+        return counted or door.links(path, 0, known=process.id).total
 
-    def _identify(self, process: _Process, comm: bytes, mark: bytes, same_program: bool) -> None:
+    def _identify(self, process: _Process, path: str, comm: bytes, program_seen: int, same_program: bool) -> None:
         """Find out what a process is. `same_program`: the program cannot have changed, only where the process is."""
         name = printable(comm)
         before = process.identity
@@ -526,25 +533,25 @@ class ProcSource:
             what = before.program
         else:
             try:
-                exe = door.link(process.path, "exe", process.id)
+                exe = door.link(path, "exe", process.id)
             except OSError:  # a zombie, or another user's: comm must do
                 exe = None
-            what = program(exe, name, _whole(f"{process.path}/cmdline") if says_more(base_name(exe, name), name) else b"")
+            what = program(exe, name, _whole(f"{path}/cmdline") if says_more(base_name(exe, name), name) else b"")
         try:
-            cgroup, unit = cgroup_and_unit(_whole(f"{process.path}/cgroup"))
+            cgroup, unit = cgroup_and_unit(_whole(f"{path}/cgroup"))
         except FileNotFoundError:
-            os.stat(process.path)  # raises if the process is gone; else this kernel has no cgroups
+            os.stat(path)  # raises if the process is gone; else this kernel has no cgroups
             cgroup, unit = "/", ""
-        uid = os.stat(process.path).st_uid  # of this directory the effective one, also of a process that may not be dumped
-        real = real_uid(_whole(f"{process.path}/status"))
+        uid = os.stat(path).st_uid  # of this directory the effective one, also of a process that may not be dumped
+        real = real_uid(_whole(f"{path}/status"))
         cpus = self._allowed(process.pid)
         identity = _shared(name, what, cgroup, unit, uid, process.port, cpus, None if real == uid else real)
-        if before is not None and (comm != process.comm or mark != process.exec_mark):
-            process.io_denied = process.fds_denied = process.sockets_denied = False  # an exec may change what we may read
+        if before is not None and program_seen != process.program_seen:
+            process.denied = 0  # an exec may change what we may read
         if identity != before:
             process.identity = identity
             self._changed = True
-        process.comm, process.exec_mark = comm, mark
+        process.program_seen = program_seen
 
     def _allowed(self, pid: int) -> tuple[int, ...]:
         """CPUs that the first thread of a process may use; () if these are all, or another machine's tree is read. 2 us."""
@@ -583,7 +590,7 @@ class ProcSource:
 
     def _release(self, process: _Process) -> None:
         """Close the descriptors of a process. It can still be read."""
-        for thread in process.threads.values():
+        for thread in (process, *(process.others or {}).values()):
             self._drop(thread.fd)
             thread.fd = -1
         self._drop(process.stat_fd)
@@ -619,6 +626,17 @@ class ProcSource:
             return False
 
 
+def _hash(seen: object) -> int:
+    """A hash that takes as little memory as a number can that is not small."""
+    return hash(seen) >> 4
+
+
+def _io_of(row: bytes) -> tuple[tuple[int, ...] | None, int | None]:
+    """(counters of io, number of descriptors) in the row of a process; None: not known."""
+    *io, fds = _COUNTERS.unpack_from(row, _COUNTERS_AT)
+    return tuple(io) if row[_KNOWN_AT] & _IO else None, fds if row[_KNOWN_AT] & _FDS else None
+
+
 def _with_io(row: bytes, io: tuple[int, ...] | None, fds: int | None) -> bytes:
     """The row of a process with these counters, and this number of descriptors."""
     changed = bytearray(row)
@@ -630,10 +648,6 @@ def _with_io(row: bytes, io: tuple[int, ...] | None, fds: int | None) -> bytes:
 def _within(limit: int) -> int:
     """The number of descriptors that may be kept open under a soft limit."""
     return _MOST_DESCRIPTORS if limit == resource.RLIM_INFINITY else max(0, min(limit, _MOST_DESCRIPTORS) - _RESERVE)
-
-
-def _added(a: tuple[int, int, int], b: tuple[int, int, int]) -> tuple[int, int, int]:
-    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
 
 
 def _sockets(path: str, count: int, known: ProcId | None) -> tuple[int, ...]:

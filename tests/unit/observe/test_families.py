@@ -260,6 +260,14 @@ def test_a_parent_that_comes_later_in_the_table_names_its_children() -> None:
     assert found[60] == "program python3 -c pid 60"
 
 
+def test_a_parent_that_is_not_in_the_table_names_nobody_and_no_other_takes_its_place() -> None:
+    machine = Machine()
+    machine.start(24, "python3 app.py")
+    machine.start(26, "python3 other.py")
+    machine.start(30, "python3 -c", parent=25)
+    assert machine.groups()[30] == "program python3 -c pid 30"
+
+
 def test_a_pid_that_seems_its_own_ancestor_ends_the_search() -> None:
     machine = Machine()
     machine.table[ProcId(70, 5)] = (71, Identity("c", "python3 -c", "/", "", 0))
