@@ -41,6 +41,7 @@ class Sentry:
     def __init__(self, daemon: int, orders: int, state_dir: str, watched: str = "daemon") -> None:
         self._daemon = daemon
         self._watched = watched
+        be_called(NAME)
         self._orders = orders
         self._state_dir = state_dir
         self._other = 0  # pid of the other sentry
@@ -51,7 +52,6 @@ class Sentry:
 
     def run(self) -> None:
         """Watch until the daemon has ended, then put back what it left. Both sentries return."""
-        be_called(NAME)
         self._start_other()
         while True:
             ready = dict(self._poll.poll())

@@ -71,9 +71,16 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         running.close()
 
 
+def leads_to(fd: Path) -> str:
+    try:
+        return str(fd.readlink())
+    except FileNotFoundError:  # closed meanwhile
+        return ""
+
+
 def test_a_daemon_has_no_socket_of_a_network(daemon: Running) -> None:
     here = Path(f"/proc/{daemon.process.pid}")
-    own = {target[8:-1] for fd in (here / "fd").iterdir() if (target := str(fd.readlink())).startswith("socket:[")}
+    own = {target[8:-1] for fd in (here / "fd").iterdir() if (target := leads_to(fd)).startswith("socket:[")}
     assert own, "its control socket is one: found nothing to check"
     tables = [here / "net" / name for name in ("tcp", "tcp6", "udp", "udp6", "raw", "raw6", "packet")]
     networks = {word for table in tables if table.exists() for line in table.read_text().splitlines()[1:] for word in line.split()}
