@@ -200,7 +200,13 @@ def test_where_its_ticks_wait_it_takes_the_share_that_it_needs_and_its_workers_d
     def workers() -> list[int]:
         hands = min(hands_of(tmp_path / "state"))  # a child has their name until it has its program
         children = map(int, Path(f"/proc/{hands}/task/{hands}/children").read_text().split())
-        return [pid for pid in children if Path(f"/proc/{pid}/comm").read_text() == "sleep\n"]
+        return [pid for pid in children if called(pid) == "sleep\n"]
+
+    def called(pid: int) -> str:
+        try:
+            return Path(f"/proc/{pid}/comm").read_text()
+        except FileNotFoundError:  # it has ended
+            return ""
 
     hogs = [subprocess.Popen(hog, start_new_session=True) for _ in range(16)]
     try:
