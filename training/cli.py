@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -144,8 +144,9 @@ def train(
         least = size(memory - room + LEAST_MEMORY)
         raise typer.BadParameter(f"{size(memory)} is too little: the program and a little data take {least}", param_hint="--memory")
     if idle:
-        os.nice(19)
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        with suppress(PermissionError):  # in the daemon's unit, where its hands have done it
+            os.nice(19)
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     parts: Parts | None = None
     try:
         with _interruptible():

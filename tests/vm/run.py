@@ -1,4 +1,5 @@
-"""Runs `guest/*_vm.py` in emulated machines: 8 CPUs, 2 memory nodes, cgroup v2, Debian's kernel. Must not know what is tested.
+"""Runs `guest/*_vm.py` in emulated machines: 8 CPUs, 2 memory nodes, cgroup v2, Debian's kernel, and this machine's systemd where
+the units are tried. Must not know what is tested.
 
 The kernel is fetched from Debian as a package and unpacked, never installed. The guest sees this machine's root read-only (qemu
 refuses its writes), with the checkout and its Python where they are. Needs no root. `docs/testing-in-a-vm.md` says more.
@@ -16,6 +17,7 @@ import signal
 import stat
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
 import threading
@@ -29,10 +31,11 @@ GUEST = Path(__file__).resolve().parent / "guest"
 LAYOUTS = {
     "cores": "8,sockets=2,cores=4,threads=1",
     "smt": "8,sockets=2,cores=2,threads=2",
+    "units": "8,sockets=2,cores=4,threads=1",
 }
-"""What `-smp` is given. CPUs 0-3 are the first socket and node in both."""
+"""What `-smp` is given. CPUs 0-3 are the first socket and node in all. In `units` the first process is systemd."""
 
-TESTS = {"cores": "*_vm.py", "smt": "[dt]*_vm.py"}
+TESTS = {"cores": "[!u]*_vm.py", "smt": "[dt]*_vm.py", "units": "u*_vm.py"}
 """What is run where no file is named: in the second layout the daemon and the topology, for a weight does not depend on it."""
 
 APPEND = "console=ttyS0 quiet loglevel=3 panic=-1 nowatchdog clocksource=tsc tsc=reliable mitigations=off"
@@ -50,6 +53,7 @@ TOOLS = {
     "busybox": "busybox-static",
     "apt-get": "apt",
     "dpkg-deb": "dpkg",
+    "systemd-sysusers": "systemd",
 }
 """Programs and the Debian packages that they are from."""
 
@@ -77,11 +81,58 @@ busybox mount -t tmpfs -o mode=755 tmpfs /root/run
 busybox mkdir -m 1777 /root/run/tmp
 busybox cp /tests /root/run/tests
 busybox ifconfig lo 127.0.0.1 up
-busybox echo "+cpu +cpuset" > /root/sys/fs/cgroup/cgroup.subtree_control
-busybox chroot /root /bin/sh /run/tests
-busybox echo "guest ended with $?"
+busybox cp /begin /root/run/begin
+exec busybox switch_root /root /bin/sh /run/begin
+"""
+
+ALONE = """
+echo "+cpu +cpuset" > /sys/fs/cgroup/cgroup.subtree_control
+/bin/sh /run/tests
+echo "guest ended with $?"
 busybox poweroff -f
 """
+"""What begins after that: the tests."""
+
+UNITS = """
+mount -t tmpfs -o mode=755 tmpfs /opt
+mkdir /opt/python /opt/packages /opt/nicety
+mount --bind {base} /opt/python
+mount --bind {packages} /opt/packages
+mount --bind {checkout} /opt/nicety
+mkdir /run/etc /run/bin
+for name in passwd group shadow gshadow nsswitch.conf ld.so.cache localtime; do cp -a /etc/$name /run/etc/; done
+mount --bind /run/etc /etc
+mount --bind /run/bin /usr/local/bin
+mount -t tmpfs -o mode=755 tmpfs /var/lib
+for name in /tmp /var/tmp; do mount -t tmpfs -o mode=1777 tmpfs $name; done
+mkdir -p {checkout}
+mount --bind /opt/nicety {checkout}
+cat > /usr/local/bin/nicety <<'END'
+#!/bin/sh
+PYTHONPATH=/opt/nicety/src:/opt/packages PYTHONDONTWRITEBYTECODE=1 exec /opt/python/bin/python3 -m nicety.scheduler "$@"
+END
+chmod 755 /usr/local/bin/nicety
+systemd-sysusers /opt/nicety/configs/nicety.sysusers
+mkdir -p /run/units/nicety.service.d /run/units/nicety-hands.service.d
+cd /run/units
+for name in nicety nicety-hands; do
+  printf '[Service]\nTimeoutStartSec=400\nStandardError=append:/run/tmp/%s.log\n' $name > $name.service.d/here.conf
+done
+cp /opt/nicety/configs/nicety*.service /opt/nicety/configs/nicety*.socket .
+for name in sysinit basic shutdown sockets tests; do printf '[Unit]\nDefaultDependencies=no\n' > $name.target; done
+printf 'Wants=tests.service weighed.slice\n' >> tests.target
+printf '[Slice]\nCPUWeight=50\n' > weighed.slice
+cat > tests.service <<'END'
+[Unit]
+DefaultDependencies=no
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c '/bin/sh /run/tests > /dev/ttyS0 2>&1; echo "guest ended with $?" > /dev/ttyS0; busybox poweroff -f'
+END
+SYSTEMD_UNIT_PATH=/run/units exec /lib/systemd/systemd --unit=tests.target --log-target=console --show-status=no
+"""
+"""What begins where the units are tried: systemd, which knows only them and the tests. They see this Python and the checkout in
+/opt, as in the documented installation: into /root and /tmp they may not look. A slice with a weight has the cpu controller on."""
 
 
 class MissingError(Exception):
@@ -108,7 +159,9 @@ def main() -> int:
             files = [file.resolve() for file in asked.files] or sorted(GUEST.glob(TESTS[layout]))
             with tempfile.TemporaryDirectory(prefix="nicety-vm-") as scratch:
                 initramfs = Path(scratch) / "initramfs"
-                initramfs.write_bytes(b"".join(archive(contents(modules, script(files, layout, asked.pytest)))))
+                begin = UNITS.format(base=sys.base_prefix, packages=sysconfig.get_path("purelib"), checkout=CHECKOUT)
+                made = contents(modules, script(files, layout, asked.pytest), begin if layout == "units" else ALONE)
+                initramfs.write_bytes(b"".join(archive(made)))
                 statuses[layout] = boot(kernel, initramfs, layout, asked.limit)
     except MissingError as missing:
         print(f"test-vm: {missing}", file=sys.stderr)
@@ -217,13 +270,14 @@ def script(files: Iterable[Path], layout: str, options: str) -> str:
     )
 
 
-def contents(modules: Mapping[str, bytes], tests: str) -> dict[str, bytes]:
+def contents(modules: Mapping[str, bytes], tests: str, begin: str) -> dict[str, bytes]:
     """The files of the initramfs by path."""
     busybox = shutil.which("busybox")
     assert busybox is not None
     return {
         "init": INIT.encode(),
         "tests": tests.encode(),
+        "begin": begin.encode(),
         "bin/busybox": Path(busybox).read_bytes(),
         "modules/order": "".join(f"{name}\n" for name in modules).encode(),
         **{f"modules/{name}": content for name, content in modules.items()},

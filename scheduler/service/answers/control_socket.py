@@ -289,7 +289,8 @@ def _listen(path: Path, group: int | None) -> socket.socket:
             os.umask(before)
         try:
             if group is not None:
-                os.chown(temporary, -1, group)
+                if temporary.lstat().st_gid != group:  # in its unit the daemon may not call chown
+                    os.chown(temporary, -1, group)
                 temporary.chmod(0o660)
             listener.setblocking(False)
             listener.listen(128)
