@@ -22,13 +22,14 @@ import msgspec
 from .. import __version__
 from .act.hands_apart import HandsApart, reach_hands, start_hands
 from .act.scoped import Scoped
-from .act.sentries import Sentries, Watchers
+from .act.sentries import sentries_of_this_process
 from .act.undo import SENTRY_SECONDS, recover
 from .config.paths import Loaded, Paths
 from .config.sections import Config
 from .decide.engine import first_memory
 from .explain.logstream import ERROR, NOTICE, WARNING
 from .hands.clock import SystemClock
+from .hands.guarding import Watchers
 from .hands.kernel import Clock
 from .hands.knobs.control import LinuxKernel
 from .hands.ledger import StateLock
@@ -93,7 +94,10 @@ def run(
     if not where and os.geteuid() != 0:  # an ordinary user has no rights that another process could hold
         with StateLock(paths.hands, SENTRY_SECONDS):
             hands = own_hands(loaded.config, paths)
-            return _run(Daemon(loaded, paths, hands, Sentries(paths.hands), SystemClock(), act, things, act_seconds), duration)
+            return _run(
+                Daemon(loaded, paths, hands, sentries_of_this_process(paths.hands), SystemClock(), act, things, act_seconds),
+                duration,
+            )
     with StateLock(paths.stores) if where else nullcontext():  # hands that we start have the lock
         apart = reach_hands(where) if where else start_hands(paths.hands, loaded.path)
         try:

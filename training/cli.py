@@ -144,7 +144,7 @@ def train(
         least = size(memory - room + LEAST_MEMORY)
         raise typer.BadParameter(f"{size(memory)} is too little: the program and a little data take {least}", param_hint="--memory")
     if idle:
-        with suppress(PermissionError):  # in the daemon's unit, where its hands have done it
+        with suppress(PermissionError):  # in the unit, where the daemon has lowered its session instead
             os.nice(19)
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     parts: Parts | None = None

@@ -41,7 +41,7 @@ class NoGuards:
     pid: int | None = None
     trouble = ""
 
-    def keep(self) -> None:
+    def keep(self, now: int) -> None:
         """There are none."""
 
     def dismiss(self) -> None:

@@ -56,13 +56,14 @@ TOGETHER = """
 import sys
 from pathlib import Path
 from nicety.models.identity import ProcId
-from nicety.scheduler.act.sentries import AGAIN_NS, Sentries
+from nicety.scheduler.act.sentries import sentries_of_this_process
+from nicety.scheduler.hands.guarding import AGAIN_NS
 from nicety.scheduler.decision import Restore, Set
 from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.testing.bench import Bench
 state, *victims = sys.argv[1:]
-sentries, turn = Sentries(Path(state)), 0
+sentries, turn = sentries_of_this_process(Path(state)), 0
 places = [ProcessPlace(ProcId(*map(int, victim.split(":")))) for victim in victims]
 with Bench(Path(state)) as bench:
     while True:

@@ -31,7 +31,7 @@ _COMMAND = isolated("nicety.scheduler.hands.serve")
 
 
 class TheirSentries:
-    """The sentries of the hands, which the hands keep: `sentries.Watchers`."""
+    """The sentries of the hands, which the hands keep: `hands.guarding.Watchers`."""
 
     def __init__(self) -> None:
         self.pid: int | None = None

@@ -137,6 +137,7 @@ def main(arguments: list[str]) -> int:
     if os.getppid() != daemon:
         return 1  # it has ended already, and a new process may have its number
     os.setsid()
+    os.chdir("/")
     sentry = Sentry(pidfd, 0, state_dir)
     os.write(1, b"ready\n")
     sentry.run()

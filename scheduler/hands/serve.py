@@ -15,10 +15,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from ...models.lean import Protocol
 from .clock import SystemClock
 from .eyes import open_eyes
-from .guarding import Guarding
+from .guarding import Guarding, Watchers, by_fork
 from .knobs.control import LinuxKernel
 from .ledger import LedgerError, StateBusyError, StateLock
 from .lines import text_of, whole_of
@@ -54,19 +53,6 @@ IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.
 _FAIR = ("applied", "unchanged", "vanished", "foreign")
 
 
-class Guards(Protocol):
-    """What the server needs of `guarding.Guarding`."""
-
-    pid: int | None
-    trouble: str
-
-    def keep(self) -> None:
-        """Have sentries."""
-
-    def dismiss(self) -> None:
-        """End them."""
-
-
 class Server:
     """Serves one brain, of which nothing is touched but its own nice. The caller must hold the lock of the state directory.
 
@@ -78,7 +64,7 @@ class Server:
         self,
         channel: Channel,
         hands: OwnHands,
-        guarding: Guards,
+        guarding: Watchers,
         settings: HandsSettings,
         brain: int = 0,
         pools: Pools | None = None,
@@ -164,7 +150,7 @@ class Server:
         except LedgerError as error:
             return self._said({"trouble": str(error)})
         if self._undo_on_exit:
-            self._guarding.keep()
+            self._guarding.keep(SystemClock().monotonic())
         return self._said({"notes": notes})
 
     def _forbidden(self, arguments: Sequence[object]) -> Result:
@@ -188,7 +174,7 @@ class Server:
         _none(arguments)
         self._opened()
         if self._undo_on_exit:
-            self._guarding.keep()
+            self._guarding.keep(SystemClock().monotonic())
         return self._said({"done": self._hands.sweep()})
 
     def _undo(self, arguments: Sequence[object]) -> Result:
@@ -303,6 +289,11 @@ def _in_words(done: Sequence[Done]) -> str:
     return f"{text}, and left {len(left)}: " + "; ".join(each.detail for each in left[:3]) if left else text
 
 
+def sentries_of_hands(state_dir: str) -> Guarding:
+    """The sentries of this process; none until `keep`."""
+    return Guarding(by_fork(state_dir), "if the hands are killed, changes stay until `nicety undo`")
+
+
 def pools_of(config: str, state_dir: str, environ: Mapping[str, str]) -> Pools:
     """What is done to the pools of a configuration, which is read again on request. Raises SettingsError."""
     here = os.path.dirname(os.path.abspath(__file__))
@@ -339,7 +330,7 @@ def main(arguments: Sequence[str]) -> int:
         with StateLock(state_dir, PATIENCE, daemon=brain):
             hands = OwnHands(state_dir, LinuxKernel(), SystemClock(), settings.bounds)
             pools = pools_of(config, state_dir, json.loads(os.environ.get(ENVIRONMENT, "{}")))
-            Server(Channel(sock, LONGEST_REQUEST, 0), hands, Guarding(state_dir), settings, brain, pools).run()
+            Server(Channel(sock, LONGEST_REQUEST, 0), hands, sentries_of_hands(state_dir), settings, brain, pools).run()
     except StateBusyError as error:
         refuse(sock, "busy", str(error))
         return 1

@@ -14,14 +14,13 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from .clock import SystemClock
-from .guarding import Guarding
 from .knobs.control import LinuxKernel
 from .ledger import LedgerError, StateLock
 from .own import OwnHands
 from .owner import HANDS, part_of
 from .pools import Pools
 from .saying import say
-from .serve import NAME, PATIENCE, Server, pools_of
+from .serve import NAME, PATIENCE, Server, pools_of, sentries_of_hands
 from .settings import HandsSettings, SettingsError, read
 from .urgent import be_called
 from .wire import LONGEST_REQUEST, Channel
@@ -77,7 +76,7 @@ def _listen(diagnosis: int, state_dir: str, config: str, settings: HandsSettings
         if descriptor >= 0:
             os.set_inheritable(descriptor, False)
     hands = OwnHands(state_dir, LinuxKernel(), SystemClock(), settings.bounds)
-    guarding = Guarding(state_dir)
+    guarding = sentries_of_hands(state_dir)
     notes, done = hands.recover()
     if done or notes:
         say(4, f"an earlier nicety ended without undoing its changes; they are undone now: {len(done)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..act.sentries import Sentries
+from ..act.sentries import sentries_of_this_process
 from ..config.paths import Loaded, Paths
 from ..daemon import Daemon, own_hands
 from ..hands.kernel import Clock, Kernel
@@ -21,4 +21,4 @@ def hands_with(ledger: Ledger, kernel: Kernel, clock: Clock) -> OwnHands:
 
 def daemon_in_process(loaded: Loaded, paths: Paths, clock: Clock, **options: Any) -> Daemon:
     """A daemon that has its hands in this process. The caller must lock the state directory."""
-    return Daemon(loaded, paths, own_hands(loaded.config, paths), Sentries(paths.root), clock, **options)
+    return Daemon(loaded, paths, own_hands(loaded.config, paths), sentries_of_this_process(paths.root), clock, **options)

@@ -36,7 +36,7 @@ class NoSentries:
     def __init__(self) -> None:
         self.kept = self.dismissed = 0
 
-    def keep(self) -> None:
+    def keep(self, now: int) -> None:
         self.kept += 1
 
     def dismiss(self) -> None:

@@ -21,7 +21,7 @@ from nicety.scheduler.act.hands_apart import HandsApart, reach_hands
 from nicety.scheduler.hands.ledger import LedgerError, StateBusyError, StateLock, open_changes
 from nicety.scheduler.hands.looks import Order
 from nicety.scheduler.hands.places import Control
-from nicety.scheduler.hands.wire import GoneError, RefusedError
+from nicety.scheduler.hands.wire import GoneError
 from nicety.scheduler.testing.puppet import Puppet
 from nicety.scheduler.testing.sentries import sentries_of
 
@@ -174,19 +174,6 @@ def test_sockets_are_looked_up_where_the_service_manager_is(service: Service) ->
     here = Path("/proc/self/ns/net").stat()
     with socket.socket(fileno=descriptor) as given:
         assert (found, given.getsockname()) == ([here.st_dev, here.st_ino], service.diagnosis.getsockname())
-    hands.close()
-
-
-def test_a_child_of_the_brain_may_be_made_idle_and_nobody_else(service: Service, puppet: Puppet) -> None:
-    hands = service.connect()
-    child, grandchild = puppet.id, puppet.fork()
-    hands.own_idle(child.pid)
-    assert (os.sched_getscheduler(child.pid), nice(child)) == (os.SCHED_IDLE, 19)
-    for stranger in (grandchild.pid, os.getpid(), service.process.pid, 1):
-        before = (os.sched_getscheduler(stranger), os.getpriority(os.PRIO_PROCESS, stranger))
-        with pytest.raises(RefusedError):
-            hands.own_idle(stranger)
-        assert (os.sched_getscheduler(stranger), os.getpriority(os.PRIO_PROCESS, stranger)) == before
     hands.close()
 
 

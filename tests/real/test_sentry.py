@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from nicety.models.identity import ProcId
-from nicety.scheduler.act.sentries import Sentries
+from nicety.scheduler.act.sentries import sentries_of_this_process
 from nicety.scheduler.hands.ledger import NAME, StateLock, open_changes
 from nicety.scheduler.testing.puppet import Puppet
 from nicety.scheduler.testing.sentries import kill_with_sentries, sentries_of
@@ -29,13 +29,13 @@ ACTOR = """
 import sys, time
 from pathlib import Path
 from nicety.models.identity import ProcId
-from nicety.scheduler.act.sentries import Sentries
+from nicety.scheduler.act.sentries import sentries_of_this_process
 from nicety.scheduler.decision import Set
 from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import ProcessPlace, SessionPlace
 from nicety.scheduler.testing.bench import Bench
 state, *victims = sys.argv[1:]
-sentries = Sentries(Path(state))
+sentries = sentries_of_this_process(Path(state))
 with Bench(Path(state)) as bench:
     sentries.keep(time.monotonic_ns())
     assert not sentries.trouble, sentries.trouble
@@ -220,7 +220,7 @@ def test_what_goes_wrong_in_a_hurry_is_printed() -> None:
 
 
 def test_a_sentry_that_cannot_be_started_is_told_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sentries = Sentries(tmp_path)
+    sentries = sentries_of_this_process(tmp_path)
     with monkeypatch.context() as failing:
         failing.setattr("nicety.scheduler.act.sentries._COMMAND", ("/nowhere/python",))
         sentries.keep(0)

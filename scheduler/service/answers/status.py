@@ -9,9 +9,9 @@ import msgspec
 
 from .... import __version__
 from ...act.scoped import Scoped
-from ...act.sentries import Watchers
 from ...decision import Group, Pool
 from ...explain.in_force import each, sum_up
+from ...hands.guarding import Watchers
 from ...hands.kernel import Clock
 from ..latest import Latest
 from ..own.budget import Budget
