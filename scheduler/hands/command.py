@@ -14,6 +14,7 @@ from .faults import Status
 from .ledger import NAME, LedgerError, StateBusyError, StateLock, left_behind, open_changes
 from .owner import ALL, HANDS, become, owner_of, part_of
 from .places import Control, PoolPlace
+from .tally import Done
 from .undoing import Undone, undo_directory
 
 OK, FAILURE, FINDINGS = 0, 1, 3
@@ -116,15 +117,11 @@ def _needs_adapters(state_dir: str) -> bool:
 
 def _outcomes(undone: Undone) -> list[dict[str, object]]:
     """What was done, as the records that the whole command line prints."""
-    found = [_outcome("", Status.FAILED if note.lost else Status.UNCHANGED, "ledger", note.text, 0) for note in undone.notes]
-    for one in undone.restored:
-        entry, tally = one.entry, one.tally
-        found.append(_outcome(entry.decision, tally.status(), entry.target, tally.detail(one.what), tally.changed))
-    return found
-
-
-def _outcome(decision: str, status: Status, target: str, detail: str, changed: int) -> dict[str, object]:
-    return {"decision": decision, "status": status, "target": target, "detail": detail, "changed": changed}
+    notes = [Done("", "ledger", Status.FAILED if note.lost else Status.UNCHANGED, note.text, 0) for note in undone.notes]
+    return [
+        {"decision": it.decision, "status": it.status, "target": it.target, "detail": it.detail, "changed": it.changed}
+        for it in (*notes, *undone.done)
+    ]
 
 
 def _print(outcomes: Sequence[Mapping[str, object]], as_json: bool) -> int:

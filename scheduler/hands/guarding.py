@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable
 
 from ...models.lean import Protocol
-from .sentry import Sentry
+from .sentry import Sentry, stay
 
 START_SECONDS = 5.0
 """Seconds to wait until a sentry watches (chosen: it takes 0.1 at most). Nothing is changed before."""
@@ -159,6 +159,7 @@ def _watch(hands: int, orders: int, alive: int, state_dir: str) -> None:
     code = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        stay()
         keep_only(hands, orders, alive)
         os.setsid()
         os.chdir("/")

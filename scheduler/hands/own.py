@@ -139,8 +139,7 @@ class OwnHands:
         within = self._within()
         if not kept:
             within.sweep.forget()
-        restored = undo_values(within.ledger, within.restorer, kept)
-        return tuple(each.tally.done(each.entry.decision, each.entry.target, each.what) for each in restored)
+        return undo_values(within.ledger, within.restorer, kept)
 
     def resize(self, decision: str, target: str, pool: PoolPlace, first: int, old: int, new: int) -> int:
         """See `ports.Hands`."""

@@ -18,20 +18,14 @@ import time
 
 from .ledger import LedgerError, StateBusyError, StateLock
 from .saying import say
-from .undoing import Undone, undo_directory
+from .undoing import AGAIN, TRIES, in_words, needs_no_more, undo_directory
 from .urgent import be_called, hurry
 
 PATIENCE = 10.0
 """Seconds to wait while the other sentry is at work (chosen)."""
 
-TRIES, AGAIN = 3, 0.5
-"""How often to undo if not all could be put back, and the seconds between (chosen)."""
-
 NAME = "nicety-sentry"
 """What ps(1) and top(1) show."""
-
-_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
-"""What is meant for the daemon. A service manager sends SIGTERM to all of a unit; the sentry ends when the daemon has."""
 
 
 class Sentry:
@@ -79,11 +73,12 @@ class Sentry:
             except (LedgerError, OSError) as error:
                 say(3, f"the {self._watched} died, and a sentry could not put its changes back: {error}")
                 return
-            if undone.restored or any(note.lost for note in undone.notes):
-                say(4, f"the {self._watched} died; {_in_words(undone)}")
+            lost = [note.text for note in undone.notes if note.lost]
+            if undone.done or lost:
+                say(4, "; ".join((f"the {self._watched} died", in_words("a sentry", undone.done), *lost)))
             if undone.pools:
                 say(4, f"the {self._watched} died; pools keep their size ({', '.join(undone.pools)}): `nicety undo` puts it back")
-            if all(one.tally.status() in ("applied", "unchanged", "vanished", "foreign") for one in undone.restored):
+            if needs_no_more(undone.done):
                 return
             if number < TRIES - 1:
                 time.sleep(AGAIN)
@@ -117,22 +112,17 @@ class Sentry:
             pass  # it was the parent
 
 
-def _in_words(undone: Undone) -> str:
-    """What was put back, in a sentence."""
-    changed = sum(one.tally.changed for one in undone.restored)
-    left = [one for one in undone.restored if one.tally.status() not in ("applied", "unchanged", "vanished")]
-    text = f"a sentry put {changed} values back"
-    if left:
-        text += f", and left {len(left)}: " + "; ".join(one.tally.detail(one.what) for one in left[:3])
-    lost = [note.text for note in undone.notes if note.lost]
-    return "; ".join((text, *lost))
+def stay() -> None:
+    """Ignore what is meant for the daemon. A service manager sends SIGTERM to all of a unit; who restores ends when the daemon
+    has."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def main(arguments: list[str]) -> int:
     """`sentry DAEMON STATE_DIR`, started by the daemon itself, with the two pipes. Says `ready` when it watches."""
     daemon, state_dir = int(arguments[0]), arguments[1]
-    for number in _IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+    stay()
     pidfd = os.pidfd_open(daemon)
     if os.getppid() != daemon:
         return 1  # it has ended already, and a new process may have its number

@@ -27,8 +27,9 @@ from .places import Control, PoolPlace
 from .pool_blocks import blocks_of
 from .pools import Pools
 from .saying import say
+from .sentry import stay
 from .settings import HandsSettings, SettingsError, read
-from .tally import Done
+from .undoing import AGAIN, TRIES, in_words, needs_no_more, pools_of
 from .urgent import be_called, calm_down, hurry
 from .wire import LONGEST_REQUEST, VERSION, Channel, GoneError, Operation, RefusedError, Result, answer
 
@@ -38,19 +39,11 @@ ORDERS = 4096
 PATIENCE = 5.0
 """Seconds to wait while a sentry has the state directory (chosen: it takes less than one)."""
 
-TRIES, AGAIN = 3, 0.5
-"""How often to put everything back when the brain has died, and the seconds between (chosen)."""
-
 NAME = "nicety-hands"
 """What ps(1) and top(1) show."""
 
 ENVIRONMENT = "NICETY_ENVIRONMENT"
 """Variable with the environment that workers of pools inherit, as JSON."""
-
-IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
-"""What is meant for the brain. A service manager sends SIGTERM to all of a unit; the hands end when the brain has."""
-
-_FAIR = ("applied", "unchanged", "vanished", "foreign")
 
 
 class Server:
@@ -266,11 +259,11 @@ class Server:
         for number in range(TRIES):
             done = self._hands.undo(())
             if done:
-                say(4, f"the daemon {how}; {_in_words(done)}")
-            pools = {entry.knob.on.name for entry in self._hands.book.outstanding() if isinstance(entry.knob.on, PoolPlace)}
+                say(4, f"the daemon {how}; {in_words('its hands', done)}")
+            pools = pools_of(self._hands.book)
             if pools and not self._parted:
-                say(4, f"the daemon died; pools keep their size ({', '.join(sorted(pools))}): `nicety undo` puts it back")
-            if all(each.status in _FAIR for each in done):
+                say(4, f"the daemon died; pools keep their size ({', '.join(pools)}): `nicety undo` puts it back")
+            if needs_no_more(done):
                 return
             if number < TRIES - 1:
                 time.sleep(AGAIN)
@@ -281,20 +274,12 @@ def _none(arguments: Sequence[object]) -> None:
         raise RefusedError("no arguments are expected")
 
 
-def _in_words(done: Sequence[Done]) -> str:
-    """What was put back, in a sentence."""
-    changed = sum(each.changed for each in done)
-    left = [each for each in done if each.status not in ("applied", "unchanged", "vanished")]
-    text = f"its hands put {changed} values back"
-    return f"{text}, and left {len(left)}: " + "; ".join(each.detail for each in left[:3]) if left else text
-
-
 def sentries_of_hands(state_dir: str) -> Guarding:
     """The sentries of this process; none until `keep`."""
     return Guarding(by_fork(state_dir), "if the hands are killed, changes stay until `nicety undo`")
 
 
-def pools_of(config: str, state_dir: str, environ: Mapping[str, str]) -> Pools:
+def configured_pools(config: str, state_dir: str, environ: Mapping[str, str]) -> Pools:
     """What is done to the pools of a configuration, which is read again on request. Raises SettingsError."""
     here = os.path.dirname(os.path.abspath(__file__))
     with open(os.path.join(here, os.pardir, "pools", "celery", "agent.py"), encoding="utf-8") as file:
@@ -316,8 +301,7 @@ def refuse(sock: socket.socket, kind: str, text: str) -> None:
 def main(arguments: Sequence[str]) -> int:
     """`serve STATE_DIR CONFIG`, started by a daemon that runs as root, with a socket as its stdin. CONFIG "": the defaults."""
     state_dir, config = arguments
-    for number in IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+    stay()
     sock = socket.socket(fileno=os.dup(0))
     devnull = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     os.dup2(devnull, 0)
@@ -329,7 +313,7 @@ def main(arguments: Sequence[str]) -> int:
         settings = read(config)
         with StateLock(state_dir, PATIENCE, daemon=brain):
             hands = OwnHands(state_dir, LinuxKernel(), SystemClock(), settings.bounds)
-            pools = pools_of(config, state_dir, json.loads(os.environ.get(ENVIRONMENT, "{}")))
+            pools = configured_pools(config, state_dir, json.loads(os.environ.get(ENVIRONMENT, "{}")))
             Server(Channel(sock, LONGEST_REQUEST, 0), hands, sentries_of_hands(state_dir), settings, brain, pools).run()
     except StateBusyError as error:
         refuse(sock, "busy", str(error))

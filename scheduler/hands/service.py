@@ -20,7 +20,7 @@ from .own import OwnHands
 from .owner import HANDS, part_of
 from .pools import Pools
 from .saying import say
-from .serve import NAME, PATIENCE, Server, pools_of, sentries_of_hands
+from .serve import NAME, PATIENCE, Server, configured_pools, sentries_of_hands
 from .settings import HandsSettings, SettingsError, read
 from .urgent import be_called
 from .wire import LONGEST_REQUEST, Channel
@@ -91,7 +91,7 @@ def _listen(diagnosis: int, state_dir: str, config: str, settings: HandsSettings
             sock, _ = listener.accept()
             pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
             say(6, f"a brain is served: pid {pid} of user {uid}")
-            pools = pools_of(config, state_dir, environment)
+            pools = configured_pools(config, state_dir, environment)
             Server(Channel(sock, LONGEST_REQUEST, 0), hands, guarding, settings, pid, pools, diagnosis=diagnosis).run()
     except _StoppedError:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
