@@ -15,7 +15,6 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -35,6 +34,7 @@ from nicety.scheduler.hands.wire import LONGEST_REQUEST, VERSION, GoneError, pai
 from nicety.scheduler.interpreter import isolated
 from nicety.scheduler.testing.puppet import Puppet, proc_id
 from nicety.scheduler.testing.sentries import hands_of, sentries_of
+from nicety.scheduler.testing.waiting import within
 
 pytestmark = [
     pytest.mark.root,
@@ -192,9 +192,9 @@ class Brain:
 
     def must_end(self, stage: Stage, before: dict[str, object]) -> None:
         """All is as before within two seconds, and hands and sentries have ended."""
-        assert _within(LIMIT, lambda: stage.values() == before), _differences(before, stage.values())
-        assert _within(LIMIT, lambda: self.process.poll() is not None), "the hands have not ended"
-        assert _within(LIMIT, lambda: not sentries_of(self.state)), "a sentry has not ended"
+        assert within(LIMIT, lambda: stage.values() == before), _differences(before, stage.values())
+        assert within(LIMIT, lambda: self.process.poll() is not None), "the hands have not ended"
+        assert within(LIMIT, lambda: not sentries_of(self.state)), "a sentry has not ended"
         assert open_changes(str(self.state)) == []
         for line in (self.state / NAME).read_bytes().splitlines():
             assert record_of(line) is not None, "every line of the ledger is the hands'"
@@ -249,15 +249,6 @@ def _remove(cgroup: Path) -> None:
     cgroup.rmdir()
 
 
-def _within(seconds: float, condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
-
-
 def _differences(before: dict[str, object], after: dict[str, object]) -> dict[str, object]:
     return {key: (value, after.get(key)) for key, value in before.items() if after.get(key) != value}
 
@@ -296,7 +287,7 @@ def alone(stage: Stage, before: dict[str, object]) -> None:
     if stage.shared is not None:
         stage.shared.close()
         stage.shared = None
-    assert _within(LIMIT, lambda: stage.values() == before)
+    assert within(LIMIT, lambda: stage.values() == before)
 
 
 @pytest.fixture
@@ -634,7 +625,7 @@ ENDS: dict[str, Callable[[Brain], None]] = {
 def test_however_a_brain_ends_its_changes_end_with_it(name: str, fresh: Brain, stage: Stage, before: dict[str, object]) -> None:
     assert stage.values() != before
     ENDS[name](fresh)
-    assert _within(LIMIT, lambda: stage.values() == before), _differences(before, stage.values())
+    assert within(LIMIT, lambda: stage.values() == before), _differences(before, stage.values())
     for each in fresh.beside:
         each.close()
     fresh.must_end(stage, before)
@@ -654,7 +645,7 @@ def test_before_a_hello_nothing_is_done(stage: Stage, before: dict[str, object])
         assert stage.values() == before
         assert not (brain.state / NAME).exists()
         brain.socket.close()
-        assert _within(LIMIT, lambda: brain.process.poll() is not None)
+        assert within(LIMIT, lambda: brain.process.poll() is not None)
     finally:
         brain.close()
 
@@ -688,8 +679,8 @@ def test_a_child_of_a_dead_brain_that_has_its_socket_too_keeps_nothing_in_force(
         assert stage.values() != before
         brain.kill()
         brain.wait()
-        assert _within(LIMIT, lambda: stage.values() == before)
-        assert _within(LIMIT, lambda: not hands_of(state) and not sentries_of(state))
+        assert within(LIMIT, lambda: stage.values() == before)
+        assert within(LIMIT, lambda: not hands_of(state) and not sentries_of(state))
         assert open_changes(str(state)) == []
     finally:
         os.killpg(brain.pid, signal.SIGKILL)

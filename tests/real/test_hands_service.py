@@ -10,8 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ from nicety.scheduler.hands.places import Control
 from nicety.scheduler.hands.wire import GoneError
 from nicety.scheduler.testing.puppet import Puppet
 from nicety.scheduler.testing.sentries import sentries_of
+from nicety.scheduler.testing.waiting import within
 
 pytestmark = [
     pytest.mark.root,
@@ -112,15 +112,6 @@ def nice(process: ProcId) -> int:
 def lower(hands: HandsApart, process: ProcId) -> None:
     (done,) = hands.change([Order("s-0.1", "t", Control.NICE, process, 12)])
     assert (done.status, nice(process)) == ("applied", 12)
-
-
-def within(seconds: float, condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def test_one_brain_after_the_other_is_served_and_nothing_of_a_dead_one_stays(service: Service, puppet: Puppet) -> None:

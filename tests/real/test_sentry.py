@@ -7,9 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from nicety.scheduler.act.sentries import sentries_of_this_process
 from nicety.scheduler.hands.ledger import NAME, StateLock, open_changes
 from nicety.scheduler.testing.puppet import Puppet
 from nicety.scheduler.testing.sentries import kill_with_sentries, sentries_of
+from nicety.scheduler.testing.waiting import within
 
 pytestmark = [
     pytest.mark.root,
@@ -109,15 +109,6 @@ def actor(tmp_path: Path, victims: list[ProcId]) -> Iterator[Actor]:
 
 def values(victims: list[ProcId]) -> list[tuple[int, set[int]]]:
     return [(os.getpriority(os.PRIO_PROCESS, pid), os.sched_getaffinity(pid)) for pid, _ in victims]
-
-
-def within(seconds: float, condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 ALL = os.sched_getaffinity(0)
