@@ -127,6 +127,7 @@ def test_the_units_work_as_two_users_and_whoever_dies_leaves_nothing(scene: Grou
     print("the hands die")
     systemctl("kill", "--kill-who=main", "--signal=KILL", "nicety-hands")
     until(lambda: scene.read("cpu.weight") == "100", 20)
+    until(lambda: demoted(scene))  # both are there again
 
     print("both are stopped")
     assert systemctl("stop", "nicety") == ""
