@@ -61,26 +61,23 @@ def undo_from_ledger(
     *,
     proc_root: Path = Path("/proc"),
     pools: Adapters | None = None,
-    lock: StateLock | None = None,
     patience: float = PATIENCE,
 ) -> tuple[Outcome, ...]:
     """Restore what a dead daemon left changed: for `nicety undo`.
 
-    `lock`: the caller's lock, if it holds the state directory already. Otherwise as `recover`. Raises StateBusyError while a daemon
+    As `recover`. Raises StateBusyError while a daemon
     runs there, and LedgerError for a ledger of another version or one that somebody else could have written. Nothing is changed
     then.
     """
     if not left_behind(state_dir):
         return ()
-    held = StateLock(state_dir, SENTRY_SECONDS) if lock is None else lock
-    kernel = LinuxKernel(proc_root)
-    hands = OwnHands(state_dir, kernel, clock)
-    try:
-        return recover(hands, kernel, clock, pools, patience)
-    finally:
-        hands.close()
-        if lock is None:
-            held.release()
+    with StateLock(state_dir, SENTRY_SECONDS):
+        kernel = LinuxKernel(proc_root)
+        hands = OwnHands(state_dir, kernel, clock)
+        try:
+            return recover(hands, kernel, clock, pools, patience)
+        finally:
+            hands.close()
 
 
 def _noted(note: Note) -> Outcome:
