@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -111,6 +112,9 @@ class Brain(NamedTuple):
         """Change a value, and put it back. "" or what went wrong."""
         order = Order("s-0.1", "t", control, on, value)  # type: ignore[arg-type]
         (done,) = self.hands.change([order])
+        if done.status == "later":  # an autogroup takes one change in 0.1 s
+            time.sleep(0.2)
+            (done,) = self.hands.change([order])
         if done.status != "applied":
             return f"{done.status}: {done.detail}"
         undone = self.hands.undo(())
@@ -123,6 +127,7 @@ def _cgroup(owner: str) -> Callable[[Brain], str]:
 
 
 def _own_nice(brain: Brain) -> str:
+    os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))  # as its unit does for a daemon
     brain.hands.own_nice(-1, session=False)
     return "" if os.getpriority(os.PRIO_PROCESS, 0) == -1 else "the nice did not change"
 
@@ -161,6 +166,12 @@ def _on_process(control: Control, value: object) -> Callable[[Brain], str]:
     return lambda brain: brain.set(control, brain.stage.process, value)
 
 
+def _slice(brain: Brain) -> str:
+    """Before Linux 6.12 there are none."""
+    why = brain.set(Control.SLICE, brain.stage.process, 20_000_000)
+    return "" if "this kernel has no slices" in why else why
+
+
 def _fence(brain: Brain) -> str:
     """On version 1 of cgroups the kernel lets only root, and the user of a process, move the process
     (cgroup1_procs_write_permission, kernel/cgroup/cgroup-v1.c)."""
@@ -173,7 +184,7 @@ FEATURES: dict[str, Callable[[Brain], str]] = {
     "nice": _on_process(Control.NICE, 12),
     "affinity": _on_process(Control.AFFINITY, (0,)),
     "policy": _on_process(Control.POLICY, 3),
-    "slice": _on_process(Control.SLICE, 20_000_000),
+    "slice": _slice,
     "own nice": _own_nice,
     "autogroup": _on_process(Control.AUTOGROUP, 12),
     "weight of a cgroup of root": _cgroup("root"),
@@ -324,6 +335,8 @@ def stage() -> Iterator[tuple[Path, Stage]]:
             for path in (made, *made.iterdir()):
                 os.chown(path, uid, uid)
             paths[owner] = f"/{made.name}"
+        if weight is Control.CPU_WEIGHT:  # where the cpu controller is on: a fence needs it
+            (groups[-1] / "cgroup.procs").write_text(str(process.pid))
         yield folder, Stage(proc_id(process.pid), waiting, paths, weight)
     finally:
         process.kill()
