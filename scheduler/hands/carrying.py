@@ -1,6 +1,6 @@
 """Carries plans out: the intents go to the ledger, then the values to the kernel, then each is read back.
 
-Knows the ledger, the kernel and the clock. Must not know decisions beyond what a order says of them.
+Knows the ledger, the kernel and the clock. Must not know decisions beyond what an order says of them.
 `docs/decisions/0003-ledger-and-undo.md` has the rules: what is durable when.
 """
 

@@ -1,4 +1,4 @@
-"""Looks at the target of a order before anything is changed: which knobs it has, what they hold now, and what people call it.
+"""Looks at the target of an order before anything is changed: which knobs it has, what they hold now, and what people call it.
 
 Knows the kernel as a port. Must not know the ledger.
 """
@@ -57,7 +57,7 @@ def wanted(order: Order) -> Value:
 
 
 class Comparison(NamedTuple):
-    """A knob, compared with what a order says of it."""
+    """A knob, compared with what an order says of it."""
 
     now: Value
     chosen: bool  # somebody chose the value: it is not the one that the order expects

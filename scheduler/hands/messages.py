@@ -21,7 +21,7 @@ path of a cgroup (PATH_MAX)."""
 
 
 def order_record(order: Order) -> list[object]:
-    """A order."""
+    """An order."""
     pid, start_ticks, path = (None, None, order.on.path) if isinstance(order.on, Cgroup) else (*order.on, "")
     place = [pid, start_ticks, path]
     return [order.decision, order.target, order.control, *place, order.value, order.expected, order.program]

@@ -1,4 +1,4 @@
-"""The hands in this process: everything that changes values in the kernel and puts them back, behind seven calls.
+"""The hands in this process: everything that changes values in the kernel and puts them back.
 
 `nicety run` of an ordinary user has these; `serve.py` offers them to a brain in another process. Knows the ledger and the kernel.
 Must not know decisions, pools beyond their entries, or who asks.

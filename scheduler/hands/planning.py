@@ -1,4 +1,4 @@
-"""Plans what a order changes: compares its target with what is wanted and with what the ledger believes.
+"""Plans what an order changes: compares its target with what is wanted and with what the ledger believes.
 
 Reads the ledger and the kernel, and changes neither. Must not know how changes are made.
 """
@@ -30,7 +30,7 @@ class Edit:
 
 
 class Plan:
-    """What a order changes, after a look at its target. `what`: the target, for people."""
+    """What an order changes, after a look at its target. `what`: the target, for people."""
 
     __slots__ = ("beyond", "edits", "foreign", "order", "seen", "subject", "tally", "what")
 
