@@ -1,7 +1,7 @@
 """The limits of the hands: what they never change, whatever a policy decided.
 
-An order is only ever for less: lower priority, less weight, fewer CPUs, another slice. Nothing gets more than it had before our first
-change. Knows the kernel and the clock as ports. Must not know the ledger or decisions.
+An order is only ever for less: lower priority, less weight, fewer CPUs, another slice. Nothing gets more than it had before our
+first change. Knows the kernel and the clock as ports. Must not know the ledger or decisions.
 """
 
 from __future__ import annotations
