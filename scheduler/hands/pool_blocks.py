@@ -26,6 +26,8 @@ class Block(NamedTuple):
     directory: str = ""
     user: str = ""
     drain_timeout: float = 30.0
+    unit: str = ""
+    first: int | None = None
     counter: Sequence[str] = ()  # `queue.command`
 
 
