@@ -249,12 +249,12 @@ class SupervisedPool:
         except AnswerError as error:
             self._fall_silent(str(error), now)
             return
-        if self._silence and self._places:
-            log.info("pool %s: its supervisor answers again", self.name)
-        self._silence, self._heard_at = "", question.since
         if all(place.state is State.MISSING for place in answer.values()):
             self._fall_silent(f"there is no {self._called(0)}: correct unit, or first", now)
             return
+        if self._silence and self._places:
+            log.info("pool %s: its supervisor answers again", self.name)
+        self._silence, self._heard_at = "", question.since
         self._hear(answer, question.since, now)
         busy = any(place.order is not None or now < place.settled_at or place.strange for place in self._places.values())
         self._ask_at = now + (SOON_NS if busy or self._starting() else CALM_NS[self._config.kind])
