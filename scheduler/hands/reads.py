@@ -49,9 +49,9 @@ KEPT = 4096
 FDINFO = (b"ino:", b"lock:", b"mnt_id:", b"tfd:")
 """Lines of /proc/PID/fdinfo that are passed on: inode, locks held, mount, and what an epoll descriptor watches."""
 
-EXE, SOCKETS, COUNTERS, COUNTED = 1, 2, 4, 8
-"""Bits of what is wanted in `read.about`: the program file; sockets, standard input and network namespace; the counters `IO`; and
-with these the number of descriptors."""
+EXE, SOCKETS, COUNTERS, COUNTED, NAMESPACE = 1, 2, 4, 8, 16
+"""Bits of what is wanted in `read.about`: the program file; sockets, standard input and network namespace; the counters `IO`; with
+these the number of descriptors; the network namespace alone."""
 
 IO = ("rchar", "wchar", "read_bytes", "write_bytes")
 """Counters of /proc/PID/io that are passed on: proc_pid_io(5)."""
@@ -131,14 +131,14 @@ class Reads:
         return [_or_errno(read, each) for each in _list(_expected(arguments, 1)[0], MOST_PROCESSES)], ()
 
     def _about(self, pid: object, start: object, wanted: object) -> list[object]:
-        bits = _integer(wanted, 1, 2 * COUNTED)
+        bits = _integer(wanted, 1, 2 * NAMESPACE)
         held = self._held(pid, start)
         exe = _or_errno(_link, "exe", held) if bits & EXE else None
         sockets = stdin = namespace = None
         if bits & SOCKETS:
             sockets, stdin = _or_errno(_sockets, held), _or_errno(_link, "fd/0", held)
-            if isinstance(sockets, list) and len(sockets) > 1:
-                namespace = _or_errno(_namespace, f"/proc/self/fd/{held}")
+        if bits & NAMESPACE or (isinstance(sockets, list) and len(sockets) > 1):
+            namespace = _or_errno(_namespace, f"/proc/self/fd/{held}")
         counters = _or_errno(_counters, held, bits & COUNTED) if bits & COUNTERS else None
         return [exe, sockets, stdin, namespace, counters]
 

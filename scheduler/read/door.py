@@ -143,8 +143,8 @@ def _tried(kind: str, direct: Callable[[], T], asked: Callable[[], T]) -> T:
 
 def foresee(processes: Mapping[ProcId, int]) -> None:
     """Have the hands read what is needed next of these processes, and of no others any more, as bits of `reads`: for EXE `link` of
-    exe; for SOCKETS `sockets`, `link` of descriptor 0 and `namespace`; for COUNTERS `io`. One request for up to
-    `reads.MOST_PROCESSES`. Without hands these functions read it themselves."""
+    exe; for SOCKETS `sockets`, `link` of descriptor 0 and `namespace`; for NAMESPACE that alone; for COUNTERS `io`. One request
+    for up to `reads.MOST_PROCESSES`. Without hands these functions read it themselves."""
     _foreseen.clear()
     rest = [process for process, bits in processes.items() if bits] if _hands is not None else []
     while rest:

@@ -232,7 +232,7 @@ class ProcSource:
                 if 0 < now == process.run_clock and not due and name not in watched:
                     yield process
                     continue
-            if due or name in watched:
+            if due or name in watched or self._is_young(process):
                 whole.append(name)
                 continue
             found = self._attempt(process, now)
@@ -267,14 +267,18 @@ class ProcSource:
         """Whether what others may change while a process sleeps is read in this tick."""
         return not (self._tick + process.pid) % self.slow_every
 
+    def _is_young(self, process: _Process) -> bool:
+        """Whether it may begin to listen, or give up rights: most do that soon after their start."""
+        return process.id is not None and self._uptime_ticks - process.id.start_ticks < _YOUNG_TICKS
+
     def _has_turn(self, process: _Process) -> bool:
         """Whether what shows nowhere else is read of a process that is due."""
         return not (self._tick + process.pid) % (self.slow_every * _IDENTITY_TURNS)
 
     def _read_whole(self, names: list[str], watched: set[str]) -> Iterator[_Process]:
-        """Take up to `_PIECE` processes from the end of `names`: they are new, due or `watched`. The hands are asked in one request
-        for what they must read of them, and after their stat: if a program is exchanged in between, the next tick sees its new
-        name. A name is put back if its pid may be reused."""
+        """Take up to `_PIECE` processes from the end of `names`: they are new, young, due or `watched`. The hands are asked in one
+        request for what they must read of them, and after their stat: if a program is exchanged in between, the next tick sees its
+        new name. A name is put back if its pid may be reused."""
         begun: list[tuple[str, _Process, int, bytes]] = []
         asked: dict[ProcId, int] = {}
         while names and len(begun) < _PIECE:
@@ -303,12 +307,19 @@ class ProcSource:
         new, due = process.id is None, self._is_due(process)
         ran = now < 0 or now != process.run_clock
         whole, slow = new or (due and self._has_turn(process)), new or watched or (due and (process.ran or ran))
-        looked = whole and (process.unlooked or ran) and not process.denied & _SOCKETS and process.pid != self._pid
+        looked = (process.unlooked or ran) and not process.denied & _SOCKETS and process.pid != self._pid
+        looked = looked and (whole or (ran and self._is_young(process)))
+        more = looked and (
+            whole or due or not self._counts_fds or os.stat(f"{self._root}/{process.pid}/fd").st_size != process.links
+        )
         counted = slow and not process.denied & _IO
-        bits = reads.EXE * whole | reads.SOCKETS * looked | reads.COUNTERS * counted
-        bits |= reads.COUNTED * (counted and not self._counts_fds)
+        bits = reads.EXE * whole | reads.SOCKETS * more | reads.COUNTERS * counted
+        bits |= reads.COUNTED * (counted and not self._counts_fds) | reads.NAMESPACE * (
+            looked and not more and bool(process.sockets)
+        )
         try:
             fields = raw[raw.rindex(b")") + 1 :].split()
+            bits |= reads.COUNTED * (counted and fields[0] == b"Z")  # the kernel counts none of a zombie for others
             return {} if int(fields[6]) & _KERNEL_THREAD else {ProcId(process.pid, int(fields[19])): bits}
         except (ValueError, IndexError):  # an unknown format of stat
             return {}

@@ -389,7 +389,7 @@ HOSTILE: list[tuple[str, list[object]]] = [
     ("read.about", [[[1, 1, reads.EXE]] * 5000]),
     ("read.about", ["all"]),
     ("read.about", [[[1, 1, 0]]]),
-    ("read.about", [[[1, 1, 16]]]),
+    ("read.about", [[[1, 1, 32]]]),
     ("read.about", [[[1, 1, True]]]),
     ("read.about", [[[1, 1, "exe"]]]),
     ("read.calls", [[[1, 1, 1]] * 5000]),
