@@ -322,8 +322,11 @@ def test_it_has_one_thread_and_its_pools_inherit_nothing_of_that(tmp_path: Path)
     until(lambda: status(tmp_path / "state"))
     until(lambda: told.exists() and told.read_text())
     threads = Path(f"/proc/{daemon.pid}/status").read_text().split("Threads:")[1].split()[0]
+    loaded = Path(f"/proc/{daemon.pid}/maps").read_text()
     end(daemon)
     assert threads == "1"
+    assert "libcrypto" not in loaded  # which hashlib would load
+    assert "multiarray" in loaded
     assert told.read_text() == os.environ.get("OPENBLAS_NUM_THREADS", "none")
 
 
