@@ -1,4 +1,4 @@
-"""What a person is told when a command fails: cause and next step. Any other error is a fault of nicety: its traceback goes to a
+"""What a command says when it fails: cause and next step. Any other error is a fault of nicety: its traceback goes to a
 file."""
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Io(NamedTuple):
 
 
 class About(NamedTuple):
-    """What the hands said of a process before it was needed. An OSError is raised by whoever needs that; None: not asked."""
+    """What the hands said of a process before it was needed. An OSError is raised when it is needed; None: not asked."""
 
     exe: str | OSError | None
     sockets: Sockets | OSError | None
