@@ -317,6 +317,8 @@ class ProcSource:
         bits |= reads.COUNTED * (counted and not self._counts_fds) | reads.NAMESPACE * (
             looked and not more and bool(process.sockets)
         )
+        if not bits:
+            return {}
         try:
             fields = raw[raw.rindex(b")") + 1 :].split()
             bits |= reads.COUNTED * (counted and fields[0] == b"Z")  # the kernel counts none of a zombie for others
