@@ -56,7 +56,7 @@ from .service.last_known import KnownDeadlocks, KnownFeedback
 from .service.latest import Latest
 from .service.notify import Notifier
 from .service.own.budget import Budget
-from .service.own.cost import keep_to_budget
+from .service.own.cost import Helpers, keep_to_budget
 from .service.own.place import OwnPlace, ask_for_the_shortest, services_at_work
 from .service.own.rights import give_up
 from .service.readings import Readings
@@ -150,6 +150,7 @@ class Daemon:
         self._notifier = Notifier(os.environ, os.getpid())
         self._own_place = OwnPlace(settings, apart)
         self._budget = Budget(settings.config.daemon.budget)
+        self._helpers = Helpers(() if apart is None else apart.processes)
         self._latest = Latest()
         self._pause = Pause(clock, reports)
         facts, kernel = probe(), LinuxKernel()
@@ -191,6 +192,7 @@ class Daemon:
             latest,
             self._pause,
             budget,
+            self._helpers,
             self._own_place,
             retraining,
             steps,
@@ -241,7 +243,7 @@ class Daemon:
             steps.run("sentries", partial(self._keep_sentries, at))
             if steps.stages(self._tick(at), self._between.attend):
                 steps.run("troubles", self._report_troubles)
-            steps.run("budget", lambda: keep_to_budget(self._budget, self._clock, self._reports))
+            steps.run("budget", lambda: keep_to_budget(self._budget, self._helpers, self._clock, self._reports))
             steps.run("retraining", partial(self._retrain, at))
             steps.run("notifier", self._notifier.watchdog)
             steps.run("own slice", ask_for_the_shortest)

@@ -63,3 +63,19 @@ def environment(own: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in own.items() if name in _KEPT or name.startswith(_KEPT_BEGINNINGS)}
     named = (os.path.realpath(each) for each in own.get("PYTHONPATH", "").split(os.pathsep) if each)
     return {**kept, "PATH": SEARCH_PATH, **({"PYTHONPATH": place()} if place() in named else {})}
+
+
+def load_numpy() -> None:
+    """Load numpy with one thread. With more, the threads of its matrix library spin for 0.1 s after each tick, and sum in a
+    different order each time. The library reads the number when it is loaded. Then the variables are reset, because pools that the
+    daemon starts must not inherit them."""
+    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    import numpy  # noqa: F401
+
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value

@@ -210,6 +210,22 @@ def test_the_hands_load_the_standard_library_only() -> None:
     assert others <= {"models", "models.identity", "models.lean"}
 
 
+@pytest.mark.parametrize(
+    ("module", "flags", "absent"),
+    [
+        ("running, nicety.scheduler.daemon", (), {"typer", "click", "pydantic", "rich"}),
+        ("hands.serve", ("-I", "-S"), {"typing", "tomllib", "datetime", "ctypes", "subprocess"}),
+    ],
+)
+def test_what_runs_for_long_loads_only_what_it_needs(module: str, flags: tuple[str, ...], absent: set[str]) -> None:
+    """A library that reads command lines takes 12 MiB, a parser for the hands 1.3 MiB twice."""
+    code = f"import sys; sys.path.insert(0, sys.argv[1]); import nicety.scheduler.{module}; print(*sys.modules)"
+    run = [sys.executable, *flags, "-c", code, str(ROOT / "src")]
+    loaded = set(subprocess.run(run, capture_output=True, text=True, check=True).stdout.split())
+    assert "nicety" in loaded
+    assert not loaded & absent
+
+
 def test_the_daemon_loads_nothing_of_the_training_stack() -> None:
     code = "import sys, nicety.scheduler.daemon, nicety.scheduler.cli; print(*sorted(m.split('.')[0] for m in sys.modules))"
     loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())

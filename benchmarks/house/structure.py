@@ -30,7 +30,7 @@ FLOORS = (
 )
 """Rooms below and in `scheduler/`, in the order in which data flows; each may import those before it."""
 
-DRIVERS = frozenset({"daemon", "replay"})
+DRIVERS = frozenset({"daemon", "replay", "running"})
 EDGES = frozenset({"cli", "__main__", "simulation", "demo", "testing"})
 
 CORE = ("hands", "observe", "decide", "act")

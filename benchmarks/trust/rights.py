@@ -133,8 +133,9 @@ def _own_nice(brain: Brain) -> str:
 
 
 def _io(brain: Brain, *, counted: bool) -> str:
-    (found,) = door.io([brain.stage.process], counted=counted)
-    return str(found) if isinstance(found, OSError) else ""
+    process = brain.stage.process
+    found = door.io(f"/proc/{process.pid}", process, counted=counted)
+    return "" if counted is (found.descriptors is not None) else "not what was asked for"
 
 
 def _call(brain: Brain) -> str:

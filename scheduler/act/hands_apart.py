@@ -69,6 +69,8 @@ class HandsApart:
                 raise LedgerError(text)
             case [int() as pid]:
                 self.pid = pid
+                self.processes = [pid]
+                """The hands, and their eyes if these were asked for: pids."""
             case _:
                 raise self._none()
 
@@ -121,7 +123,10 @@ class HandsApart:
 
     def eyes(self) -> Asking:
         """A process that reads of others what this one may not (`hands/eyes.py`)."""
-        _, (descriptor,) = self.ask("eyes")
+        pid, (descriptor,) = self.ask("eyes")
+        if not isinstance(pid, int):
+            raise self._none()
+        self.processes.append(pid)
         return Asking(Channel(socket.socket(fileno=descriptor)))
 
     def own_nice(self, nice: int, *, session: bool) -> None:

@@ -22,7 +22,6 @@ from .shared import (
     duration,
     escaped,
     guarded_command,
-    load_numpy,
     load_stores,
     print_json,
     say,
@@ -333,6 +332,8 @@ def replay(
         ids = [each.id for each in reader.sessions()]
     if session is not None and session not in ids:
         raise ExplainError(f'the log has no session "{session}"; it has {", ".join(ids) or "none"}')
+
+    from ..interpreter import load_numpy
 
     load_numpy()
     from ..replay import replay as again

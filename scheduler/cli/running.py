@@ -21,7 +21,6 @@ from .shared import (
     ended_by_signals,
     escaped,
     load_files,
-    load_numpy,
     own_stores,
     print_json,
     say,
@@ -153,13 +152,15 @@ def run(
     """
     if not act and (things or act_seconds is not None):
         raise typer.BadParameter("THINGs and --for need --act as well")
-    load_numpy()
-    from .. import daemon
+    from ..interpreter import PYTHON
+    from ..running import Wanted, words
 
-    loaded, paths = load_files(context, config, state_dir)
-    if sys.stderr.isatty():  # otherwise stderr is the daemon's log, one record a line, and the first record says the mode
-        say(_intention(loaded.config.daemon.act if act is None else act, loaded.config.daemon.undo_on_exit))
-    raise typer.Exit(daemon.run(loaded, paths, act=act, duration=duration, things=things or (), act_seconds=act_seconds))
+    named: Named = context.obj
+    wanted = Wanted(config or named.config, state_dir or named.state_dir, act, duration, things or [], act_seconds)
+    # The same process, as a program without what reads a command line: that takes 12 MiB, and a daemon runs for long.
+    sys.stdout.flush()
+    command = [*PYTHON, "-m", "nicety.scheduler.running", *words(wanted)]
+    os.execv(command[0], command)  # noqa: S606 - no shell is the point
 
 
 @command("hands", "nicety hands --state-dir /var/lib/nicety")
@@ -174,14 +175,6 @@ def hands(context: typer.Context, config: ConfigOption = None, state_dir: StateO
     named: Named = context.obj
     options = {"--config": config or named.config, "--state-dir": state_dir or named.state_dir}
     raise typer.Exit(main([word for name, value in options.items() if value for word in (name, str(value))], os.environ))
-
-
-def _intention(acting: bool, undo: bool) -> str:
-    if not acting:
-        return "observing: nothing is changed; --act carries decisions out"
-    return (
-        "acting: all changes are put back at the end" if undo else "acting: changes stay at the end; `nicety undo` puts them back"
-    )
 
 
 @command("status", "nicety status --json")

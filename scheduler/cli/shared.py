@@ -32,24 +32,6 @@ STALE_SECONDS = 120.0
 """Seconds without a tick after which the daemon is taken to be gone. Chosen: twice the longest `daemon.interval`."""
 
 
-USER_ERRORS = frozenset(
-    {
-        "models.artifact.ArtifactError",
-        "scheduler.config.sections.ConfigError",
-        "scheduler.service.answers.control_socket.ControlError",
-        "scheduler.demo.workload.DemoError",
-        "scheduler.explain.decision_page.ExplainError",
-        "scheduler.read.host.MachineError",
-        "scheduler.config.paths.PathError",
-        "scheduler.scope.ScopeError",
-        "scheduler.simulation.arrivals.LoadError",
-        "scheduler.hands.safe_files.StoreError",
-        "scheduler.hands.ledger.LedgerError",
-    }
-)
-"""Exceptions whose text is for the user: cause and next step. By name, so that none has to be imported before it is raised."""
-
-
 P = ParamSpec("P")
 
 
@@ -137,29 +119,9 @@ def guarded_command(function: Callable[P, None]) -> Callable[P, None]:
 
 def leave_with(error: Exception) -> NoReturn:
     """Print what went wrong and exit with FAILURE."""
-    if os.environ.get("NICETY_DEBUG"):
-        raise error
-    ours = __name__.removesuffix("scheduler.cli.shared")
-    names = {f"{kind.__module__.removeprefix(ours)}.{kind.__qualname__}" for kind in type(error).__mro__}
-    if names & USER_ERRORS:
-        for line in str(error).splitlines():
-            say(f"nicety: {escaped(line)}")
-        raise typer.Exit(FAILURE)
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        say(f"nicety: {escaped(where)}{error.strerror or error}; check the path, its permissions and the disk")
-        raise typer.Exit(FAILURE)
-    if isinstance(error, ImportError | MemoryError):  # the machine's fault: a disk, memory or descriptors that ran out
-        cause = escaped(str(error) or "out of memory")
-        say(f"nicety: cannot load what it needs: {cause}; check free memory, open files (ulimit -n) and the installation")
-        raise typer.Exit(FAILURE)
-    import tempfile
-    import traceback
+    from ..explain.failures import tell
 
-    with tempfile.NamedTemporaryFile("w", prefix="nicety-error-", suffix=".txt", delete=False, encoding="utf-8") as file:
-        traceback.print_exception(error, file=file)
-    say(f"nicety: a fault in nicety itself: {type(error).__name__}: {escaped(str(error))}")
-    say(f"nicety: the traceback is in {file.name} (NICETY_DEBUG=1 shows it here); please report it")
+    tell(error)
     raise typer.Exit(FAILURE)
 
 
@@ -249,19 +211,3 @@ def ended_by_signals() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def load_numpy() -> None:
-    """Load numpy with one thread. With more, the threads of its matrix library spin for 0.1 s after each tick, and sum in a
-    different order each time. The library reads the number when it is loaded. Then the variables are reset, because pools that the
-    daemon starts must not inherit them."""
-    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    import numpy  # noqa: F401
-
-    for name, value in before.items():
-        if value is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = value

@@ -20,7 +20,6 @@ from .shared import (
     duration_or_none,
     escaped,
     load_files,
-    load_numpy,
     own_stores,
     print_json,
     say,
@@ -117,6 +116,8 @@ def simulate(
     )
     _check_names(trace, pool, load, rules or ())
     _check_folders(("--json", json_path), ("--plot", plot))
+    from ..interpreter import load_numpy
+
     load_numpy()
     from ..simulation import run as simulation
 

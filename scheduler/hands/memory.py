@@ -136,9 +136,9 @@ def call_of(process: str, tid: int) -> Call | None:
     return Call(int(fields[0]), tuple(int(field, 16) for field in fields[1:7]), int(fields[7], 16))
 
 
-def text(path: str, most: int) -> bytes:
-    """At most `most` bytes of a file of /proc, which comes page by page. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def text(path: str, most: int, below: int | None = None) -> bytes:
+    """At most `most` bytes of a file of /proc, which comes page by page. `below`: an open directory. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=below)
     try:
         parts, left = [], most
         while left > 0:

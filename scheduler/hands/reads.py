@@ -27,6 +27,10 @@ MOST_PROCESSES = 1024
 MOST_DESCRIPTORS = 4096
 """Most descriptors of a process whose links are read (`blocked/belongings.py`)."""
 
+MOST_SOCKETS = 256
+"""Most descriptors of a process among which `read.about` looks for sockets (chosen): services open what they listen on before they
+have clients."""
+
 MOST_BYTES = 1 << 20
 """Most bytes of text in one reply (chosen): six times as many are the longest frame, if each must be escaped."""
 
@@ -45,6 +49,10 @@ KEPT = 4096
 FDINFO = (b"ino:", b"lock:", b"mnt_id:", b"tfd:")
 """Lines of /proc/PID/fdinfo that are passed on: inode, locks held, mount, and what an epoll descriptor watches."""
 
+EXE, SOCKETS, COUNTERS, COUNTED, NAMESPACE = 1, 2, 4, 8, 16
+"""Bits of what is wanted in `read.about`: the program file; sockets, standard input and network namespace; the counters `IO`; with
+these the number of descriptors; the network namespace alone."""
+
 IO = ("rchar", "wchar", "read_bytes", "write_bytes")
 """Counters of /proc/PID/io that are passed on: proc_pid_io(5)."""
 
@@ -58,7 +66,8 @@ def operations(proc_root: str, diagnosis: int = -1) -> dict[str, Operation]:
     """By name, what may be asked about the processes below `proc_root`. `diagnosis`: a socket of sock_diag in the network namespace
     of pid 1, if ours is another. Each with the feature that fails without it:
 
-    `read.io`: io counters in traces and features. `read.calls`: busy and idle workers, deadlocks, locks of demoted processes,
+    `read.about`: names of programs, which processes serve, have a window or are fed, io counters in traces and features, of many
+    processes in one request. `read.calls`: busy and idle workers, deadlocks, locks of demoted processes,
     programs that answer through a pipe. `read.text`: where a thread waits (evidence), and what a Celery process has read.
     `read.link`: names of programs; the file or pipe that a thread waits for. `read.links`: which processes serve or have a
     window, accept queues, who holds the other end of a pipe. `read.fdinfo`: who holds a file lock, what epoll watches.
@@ -83,7 +92,7 @@ class Reads:
     def operations(self) -> dict[str, Operation]:
         """See the function of this name."""
         return {
-            "read.io": self.io,
+            "read.about": self.about,
             "read.calls": self.calls,
             "read.text": self.text,
             "read.link": self.link,
@@ -106,23 +115,32 @@ class Reads:
         while self._open:
             os.close(self._open.popitem()[1])
 
-    def io(self, arguments: Sequence[object]) -> Result:
-        """[[pid, start], ...], and whether descriptors are to be counted -> for each an errno or a text: the counters `IO`, and the
-        number of descriptors if wanted"""
-        wanted, counted = _expected(arguments, 2)
-        return [_or_errno(self._io, each, counted) for each in _list(wanted, MOST_PROCESSES)], ()
+    def about(self, arguments: Sequence[object]) -> Result:
+        """[[pid, start, bits], ...] -> for each null if it no longer fits, an errno, or [what `exe` leads to; the number of
+        descriptors, and inodes of the sockets among the first `MOST_SOCKETS`; what descriptor 0 leads to; device and inode of the
+        network namespace, if there is a socket; the counters `IO`, and the number of descriptors if wanted]: of these each an errno
+        if it could not be read, and null if it is not wanted."""
+        left = MOST_BYTES
 
-    def _io(self, wanted: object, counted: object) -> str:
-        held = self._held(*_expected(wanted, 2))
-        file = os.open("io", os.O_RDONLY | os.O_CLOEXEC, dir_fd=held)
-        try:
-            words = os.read(file, CALL).split()
-        finally:
-            os.close(file)
-        if words[::2] != _LINES:
-            raise ValueError("an unknown format")
-        found = b" ".join(words[1:4:2] + words[9:12:2]).decode("ascii")
-        return f"{found} {len(os.listdir(f'/proc/self/fd/{held}/fd'))}" if counted else found
+        def read(each: object) -> object:
+            nonlocal left
+            found = self._about(*_expected(each, 3)) if left > 0 else None
+            left -= len(str(found))
+            return found if left > 0 else None
+
+        return [_or_errno(read, each) for each in _list(_expected(arguments, 1)[0], MOST_PROCESSES)], ()
+
+    def _about(self, pid: object, start: object, wanted: object) -> list[object]:
+        bits = _integer(wanted, 1, 2 * NAMESPACE)
+        held = self._held(pid, start)
+        exe = _or_errno(_link, "exe", held) if bits & EXE else None
+        sockets = stdin = namespace = None
+        if bits & SOCKETS:
+            sockets, stdin = _or_errno(_sockets, held), _or_errno(_link, "fd/0", held)
+        if bits & NAMESPACE or (isinstance(sockets, list) and len(sockets) > 1):
+            namespace = _or_errno(_namespace, f"/proc/self/fd/{held}")
+        counters = _or_errno(_counters, held, bits & COUNTED) if bits & COUNTERS else None
+        return [exe, sockets, stdin, namespace, counters]
 
     def calls(self, arguments: Sequence[object]) -> Result:
         """[[pid, start, thread], ...] -> for each its line of syscall or an errno."""
@@ -191,9 +209,7 @@ class Reads:
 
     def namespace(self, arguments: Sequence[object]) -> Result:
         """... -> device and inode of its network namespace"""
-        pid, start = _expected(arguments, 2)
-        found = os.stat(f"{self._path(pid, start)}/ns/net")
-        return [found.st_dev, found.st_ino], ()
+        return _namespace(self._path(*_expected(arguments, 2))), ()
 
     def maps(self, arguments: Sequence[object]) -> Result:
         """..., "shared" -> lines of what it shares and writes to; "sizes" -> the largest mappings: [bytes, name]"""
@@ -282,7 +298,7 @@ class Reads:
             return held
         held = os.open(f"{self._proc}/{process.pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fields = memory.text(f"/proc/self/fd/{held}/stat", SMALL).rpartition(b")")[2].split()
+            fields = memory.text("stat", SMALL, held).rpartition(b")")[2].split()
             if len(fields) < 20 or int(fields[19]) != process.start_ticks:
                 raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         except BaseException:
@@ -312,6 +328,55 @@ def succeeds(process: str, master: int) -> bool:
     """Whether a gunicorn master executed this process as its successor (USR2): gunicorn marks it in the child's environment. Raises
     OSError."""
     return f"GUNICORN_PID={master}".encode() in memory.text(f"{process}/environ", ENVIRONMENT).split(b"\0")
+
+
+def socket_inode(link: str) -> int | None:
+    """The inode of a socket from a link in /proc/PID/fd, None for anything else."""
+    number = link.removeprefix("socket:[").removesuffix("]")
+    return int(number) if number.isdecimal() and link == f"socket:[{number}]" else None
+
+
+def _link(name: str, held: int) -> str:
+    """What a link in this open directory leads to."""
+    return os.readlink(name, dir_fd=held)
+
+
+def _sockets(held: int) -> list[int]:
+    """How many descriptors the process with this open directory has, and the inodes of the sockets among the first
+    `MOST_SOCKETS`."""
+    folder = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=held)
+    try:
+        names = os.listdir(folder)
+        found = [len(names)]
+        for name in names[:MOST_SOCKETS]:
+            try:
+                inode = socket_inode(_link(name, folder))
+            except FileNotFoundError:  # closed meanwhile
+                continue
+            if inode is not None:
+                found.append(inode)
+        return found
+    finally:
+        os.close(folder)
+
+
+def _counters(held: int, counted: int) -> list[int]:
+    """The counters `IO` of the process with this open directory, and the number of its descriptors if wanted."""
+    file = os.open("io", os.O_RDONLY | os.O_CLOEXEC, dir_fd=held)
+    try:
+        words = os.read(file, CALL).split()
+    finally:
+        os.close(file)
+    if words[::2] != _LINES:
+        raise ValueError("an unknown format")
+    found = list(map(int, words[1:4:2] + words[9:12:2]))
+    return [*found, len(os.listdir(f"/proc/self/fd/{held}/fd"))] if counted else found
+
+
+def _namespace(path: str) -> list[int]:
+    """Device and inode of the network namespace of the process with this directory."""
+    found = os.stat(f"{path}/ns/net")
+    return [found.st_dev, found.st_ino]
 
 
 def _room() -> int:

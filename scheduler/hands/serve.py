@@ -226,7 +226,7 @@ class Server:
             raise RefusedError("a brain has one pair of eyes")
         pid, descriptor = open_eyes(self._proc_root, self._diagnosis)
         self._eyes.append(pid)
-        return None, (descriptor,)
+        return pid, (descriptor,)
 
     def _farewell(self, arguments: Sequence[object]) -> Result:
         _none(arguments)

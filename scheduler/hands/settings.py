@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tomllib
 
 from ...models.lean import NamedTuple
 from .limits import NO_BOUNDS, Bounds
@@ -33,6 +32,8 @@ def read(path: str) -> HandsSettings:
     """Settings of a configuration; "": the defaults. Raises SettingsError."""
     if not path:
         return HandsSettings()
+    import tomllib  # with typing and datetime it takes 1.3 MiB, of the hands and of the eyes: only who has a file needs it
+
     try:
         with open(path, "rb") as file:
             found = os.fstat(file.fileno())

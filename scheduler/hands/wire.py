@@ -15,7 +15,7 @@ import socket
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 
-VERSION = 1
+VERSION = 2
 """Version of the protocol, in the first request of a brain. The hands serve no other."""
 
 LONGEST, LONGEST_REQUEST = 1 << 24, 1 << 20

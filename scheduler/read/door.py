@@ -14,7 +14,7 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,9 +25,12 @@ from ..hands.wire import Asking, RefusedError, close
 T = TypeVar("T")
 _INODE = re.compile(rb"^ino:\t(\d+)$", re.MULTILINE)  # proc_pid_fdinfo(5)
 _NETLINK_SOCK_DIAG = 4  # linux/netlink.h
+_FORESEEN = {"exe": "exe", "fd/0": "stdin"}  # links -> fields of `About`
+_SHORT = 8  # so few descriptors usually have no gap in their numbers (chosen): not listing them saves a third of the time
 
 _hands: Asking | None = None
 _closed: set[str] = set()  # what was denied to us
+_foreseen: dict[ProcId, About] = {}
 
 
 class Links(NamedTuple):
@@ -47,11 +50,28 @@ class File(NamedTuple):
     changed: int  # ns
 
 
+class Sockets(NamedTuple):
+    """Sockets among the descriptors of a process."""
+
+    descriptors: int  # how many it has
+    inodes: tuple[int, ...]  # of the sockets among the first
+
+
 class Io(NamedTuple):
     """Counters of /proc/PID/io."""
 
     counters: tuple[int, ...]  # characters read and written, bytes read and written
     descriptors: int | None  # if they were to be counted
+
+
+class About(NamedTuple):
+    """What the hands said of a process before it was needed. An OSError is raised when it is needed; None: not asked."""
+
+    exe: str | OSError | None
+    sockets: Sockets | OSError | None
+    stdin: str | OSError | None  # what descriptor 0 leads to
+    namespace: tuple[int, int] | OSError | None
+    counters: Io | OSError | None
 
 
 # --- the hands ----------------------------------------------------------------------------------------------------------------
@@ -62,6 +82,7 @@ def through(asking: Asking | None) -> None:
     global _hands
     _hands = asking
     _closed.clear()
+    _foreseen.clear()
 
 
 def closed(kind: str) -> bool:
@@ -120,18 +141,40 @@ def _tried(kind: str, direct: Callable[[], T], asked: Callable[[], T]) -> T:
 # --- many processes at once, only by the hands --------------------------------------------------------------------------------
 
 
-def io(processes: Sequence[ProcId], *, counted: bool) -> list[Io | OSError]:
-    """The io counters of processes, and if wanted the numbers of their descriptors."""
-    found: list[Io | OSError] = []
-    for at in range(0, len(processes), reads.MOST_PROCESSES):
-        answers = _asked("read.io", processes[at : at + reads.MOST_PROCESSES], counted)
-        found += [_error(each) if isinstance(each, int) else _io(each) for each in answers]
+def foresee(processes: Mapping[ProcId, int]) -> None:
+    """Have the hands read what is needed next of these processes, and of no others any more, as bits of `reads`: for EXE `link` of
+    exe; for SOCKETS `sockets`, `link` of descriptor 0 and `namespace`; for NAMESPACE that alone; for COUNTERS `io`. One request
+    for up to `reads.MOST_PROCESSES`. Without hands these functions read it themselves."""
+    _foreseen.clear()
+    rest = [process for process, bits in processes.items() if bits] if _hands is not None else []
+    while rest:
+        piece, rest = rest[: reads.MOST_PROCESSES], rest[reads.MOST_PROCESSES :]
+        answers = _asked("read.about", [(*process, processes[process]) for process in piece])
+        both = zip(piece, answers, strict=True)
+        _foreseen.update({process: _about(*found) for process, found in both if isinstance(found, list)})
+
+
+def _about(exe: Any, sockets: Any, stdin: Any, namespace: Any, counters: Any) -> About:
+    return About(
+        _error(exe) if isinstance(exe, int) else exe,
+        Sockets(sockets[0], tuple(sockets[1:])) if isinstance(sockets, list) else _error(sockets) if sockets else None,
+        _error(stdin) if isinstance(stdin, int) else stdin,
+        _pair(namespace) if isinstance(namespace, list) else _error(namespace) if namespace else None,
+        _io(counters) if isinstance(counters, list) else _error(counters) if counters else None,
+    )
+
+
+def _io(numbers: Sequence[int]) -> Io:
+    return Io(tuple(numbers[:4]), numbers[4] if len(numbers) > 4 else None)
+
+
+def _foresaid(known: ProcId | None, what: str) -> Any:
+    """What the hands said of this process; None if they were not asked. Raises the OSError that they met."""
+    about = None if known is None else _foreseen.get(known)
+    found = None if about is None else getattr(about, what)
+    if isinstance(found, OSError):
+        raise found
     return found
-
-
-def _io(text: str) -> Io:
-    numbers = tuple(map(int, text.split()))
-    return Io(numbers[:4], numbers[4] if len(numbers) > 4 else None)
 
 
 def calls(threads: Sequence[tuple[ProcId, int]]) -> list[bytes | OSError]:
@@ -163,6 +206,31 @@ def _call(process: str, tid: int) -> bytes:
     return found
 
 
+def io(process: str, known: ProcId, *, counted: bool) -> Io:
+    """The io counters of a process, and the number of its descriptors if that is `counted` by the hands. Raises ValueError if they
+    have another form."""
+    foreseen = _foresaid(known, "counters")
+    if isinstance(foreseen, Io):
+        return foreseen
+    return _tried("io", lambda: _own_io(process), lambda: _their_io(known, counted))
+
+
+def _own_io(process: str) -> Io:
+    values = dict(line.split(b": ") for line in memory.text(f"{process}/io", reads.CALL).splitlines())
+    try:
+        return Io(tuple(int(values[name.encode()]) for name in reads.IO), None)
+    except KeyError:
+        raise ValueError("an unknown format") from None
+
+
+def _their_io(known: ProcId, counted: bool) -> Io:
+    (found,) = _asked("read.about", [(*known, reads.COUNTERS | reads.COUNTED * counted)])
+    counters = found[4] if isinstance(found, list) else found
+    if isinstance(counters, list):
+        return _io(counters)
+    raise _error(counters)
+
+
 def wchan(process: str, tid: int) -> bytes:
     """The kernel function that a thread waits in; b"0" if it runs, or if the name is not ours to know."""
     found = memory.text(f"{process}/task/{tid}/wchan", reads.SMALL)
@@ -180,6 +248,8 @@ def thread_io(process: str, tid: int) -> bytes:
 
 def link(process: str, name: str, known: ProcId | None = None) -> str:
     """What `exe`, `cwd` or `fd/N` leads to."""
+    if known in _foreseen and name in _FORESEEN and (found := _foresaid(known, _FORESEEN[name])) is not None:
+        return str(found)
     return _tried("link", lambda: os.readlink(f"{process}/{name}"), lambda: str(_link(process, name, known)[0]))
 
 
@@ -214,6 +284,27 @@ def _own_links(process: str, most: int, modes: bool, whole: bool) -> Links:
 def _links(process: str, most: int, modes: bool, whole: bool, known: ProcId | None) -> Links:
     count, cut, found = _of(process, "read.links", min(most, reads.MOST_DESCRIPTORS), modes, whole, known=known)
     return Links(count, cut, [(descriptor, leads, mode) for descriptor, leads, mode in found])
+
+
+def sockets(process: str, count: int, known: ProcId | None) -> Sockets:
+    """The sockets of a process with `count` descriptors, among the first `reads.MOST_SOCKETS`."""
+    foreseen = _foresaid(known, "sockets")
+    if isinstance(foreseen, Sockets):
+        return foreseen
+    if count <= _SHORT and "links" not in _closed:
+        try:
+            return Sockets(count, _inodes([os.readlink(f"{process}/fd/{fd}") for fd in range(count)]))
+        except FileNotFoundError:  # a gap, or closed meanwhile
+            pass
+        except PermissionError:
+            if not denied("links"):
+                raise
+    found = links(process, reads.MOST_SOCKETS, known=known).links  # the kernel lists them by number
+    return Sockets(count, _inodes(link for _, link, _ in found))
+
+
+def _inodes(links: Iterable[str]) -> tuple[int, ...]:
+    return tuple(inode for inode in map(reads.socket_inode, links) if inode is not None)
 
 
 def fdinfo(process: str, descriptor: int) -> bytes:
@@ -345,8 +436,10 @@ def _keystrokes(found: object) -> bool | None:
 # --- sockets ------------------------------------------------------------------------------------------------------------------
 
 
-def namespace(process: str) -> tuple[int, int]:
+def namespace(process: str, known: ProcId | None = None) -> tuple[int, int]:
     """Device and inode of the network namespace of a process."""
+    if (found := _foresaid(known, "namespace")) is not None:
+        return _pair(found)
     return _tried("namespace", lambda: _own_namespace(process), lambda: _pair(_of(process, "read.namespace")))
 
 

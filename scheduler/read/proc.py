@@ -22,7 +22,7 @@ import os
 import resource
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from enum import Enum, auto
@@ -37,12 +37,13 @@ import numpy as np
 
 from ...models.identity import ProcId
 from ...models.records import SAMPLE, Identity, Known, PoolSample, SampleTable, Snapshot, Trait
+from ..hands import reads
 from ..hands.faults import Fault, fault_of
 from . import door
 from .host import USER_HZ, HostReader
 from .identity import base_name, cgroup_and_unit, program, real_uid, says_more
 from .quotas import Quotas
-from .sockets import Listeners, socket_inode
+from .sockets import Listeners
 from .stdin import Feeders, awaits_input
 from .text import printable
 
@@ -62,11 +63,8 @@ _KERNEL_THREAD = 0x00200000  # PF_KTHREAD in field 9 of stat, include/linux/sche
 _CPUCLOCK_SCHED = 2  # clock id of a whole process: ~pid << 3 | 2, include/linux/posix-timers.h
 _IDENTITY_TURNS = 6  # slow turns between checks for what shows nowhere else: another cgroup, a replaced descriptor (chosen)
 _YOUNG_TICKS = 30 * USER_HZ  # clock ticks (chosen): a Python or Java service has read its code and listens by then
-_SHORT = 8  # so few descriptors usually have no gap in their numbers (chosen): not listing them saves a third of the time
-_MOST_LINKS = 256  # descriptors of a process that are read (chosen): services open what they listen on before they have clients
 _MOST_DESCRIPTORS = 1 << 15  # two a process, one per further thread (chosen): more costs more kernel memory than it saves time
-_ASKED_AT_ONCE = 256  # processes whose counters the hands read in one request (chosen): 3 ms
-_PIECE = 64  # processes that are read in a row (chosen): a few milliseconds at most
+_PIECE = 64  # processes that are read in a row, and asked of the hands in one request (chosen): a few milliseconds at most
 _RESERVE = 256  # descriptors left to the rest of the daemon (chosen)
 _STAT_BYTES = 2048  # 52 numbers of at most 20 digits, and a name
 _NEVER = b""  # the text of a file that was not read yet
@@ -155,7 +153,6 @@ class ProcSource:
         self._kernel_ns = 0  # used by them while they were watched
         self._identities: Mapping[ProcId, Identity] = MappingProxyType({})
         self._changed = False
-        self._asked: list[_Process] = []  # in this tick, of the hands
         self._open = 0
         self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._budget = _within(self._limits[0])
@@ -185,7 +182,6 @@ class ProcSource:
             found += piece
             if between is not None:
                 between()
-        self._ask(between)
         alive = sorted(found, key=attrgetter("pid"))
         if len(alive) < len(self._processes):
             kept = {process.pid for process in alive}
@@ -219,14 +215,12 @@ class ProcSource:
         """Every living process, its row up to date. This loop decides what a tick costs."""
         names = self._with_room(lambda: os.listdir(self._root))
         tick, slow_every, processes, skipped, native = self._tick, self.slow_every, self._processes, self._skipped, self._native
-        clock, now = time.clock_gettime_ns, -1
+        clock, now, whole = time.clock_gettime_ns, -1, list[str]()
         for name in names:
             process = processes.get(name)
             if process is None:
                 if name.isdecimal() and not (name in skipped and (tick + int(name)) % slow_every):
-                    process = self._admitted(name)
-                    if process is not None:
-                        yield process
+                    whole.append(name)
                 continue
             due = not (tick + process.pid) % slow_every
             if native:
@@ -238,15 +232,19 @@ class ProcSource:
                 if 0 < now == process.run_clock and not due and name not in watched:
                     yield process
                     continue
-            found = self._attempt(process, now, due, name in watched)
+            if due or name in watched or self._is_young(process):
+                whole.append(name)
+                continue
+            found = self._attempt(process, now)
             if found is _Found.UNKNOWN:
                 process.stat_seen, process.run_clock = None, -1  # keeps its last row; what changed is read in the next tick
             elif found is not _Found.READ:
                 self._forget(name)
-                process = self._admitted(name)  # its pid may be reused already
-                if process is None:
-                    continue
+                whole.append(name)  # its pid may be reused already
+                continue
             yield process
+        while whole:
+            yield from self._read_whole(whole, watched)
         self._watch_kernel()
         if not tick % slow_every:
             skipped.intersection_update(names)
@@ -265,19 +263,90 @@ class ProcSource:
         for name in ended:
             del kernel[name]
 
-    def _admitted(self, name: str) -> _Process | None:
-        """A process read for the first time; None if it is gone or closed."""
-        process = _Process(int(name))
+    def _is_due(self, process: _Process) -> bool:
+        """Whether what others may change while a process sleeps is read in this tick."""
+        return not (self._tick + process.pid) % self.slow_every
+
+    def _is_young(self, process: _Process) -> bool:
+        """Whether it may begin to listen, or give up rights: most do that soon after their start."""
+        return process.id is not None and self._uptime_ticks - process.id.start_ticks < _YOUNG_TICKS
+
+    def _has_turn(self, process: _Process) -> bool:
+        """Whether what shows nowhere else is read of a process that is due."""
+        return not (self._tick + process.pid) % (self.slow_every * _IDENTITY_TURNS)
+
+    def _read_whole(self, names: list[str], watched: set[str]) -> Iterator[_Process]:
+        """Take up to `_PIECE` processes from the end of `names`: they are new, young, due or `watched`. The hands are asked in one
+        request for what they must read of them, and after their stat: if a program is exchanged in between, the next tick sees its
+        new name. A name is put back if its pid may be reused."""
+        begun: list[tuple[str, _Process, int, bytes]] = []
+        asked: dict[ProcId, int] = {}
+        while names and len(begun) < _PIECE:
+            name = names.pop()
+            process = self._processes.get(name) or _Process(int(name))
+            try:
+                now = time.clock_gettime_ns(process.clock) if self._native else -1
+            except OSError:
+                continue  # gone since it was listed
+            try:
+                raw, process.stat_fd = self._pread(process.stat_fd, f"{self._root}/{name}/stat", _STAT_BYTES)
+                asked.update(self._asked_about(process, now, raw, name in watched))
+            except OSError as error:
+                yield from self._settle(name, process, _FOUND.get(fault_of(error), _Found.UNKNOWN), names)
+            else:
+                begun.append((name, process, now, raw))
+        door.foresee(asked)
+        for name, process, now, raw in begun:
+            due = process.id is None or self._is_due(process)
+            slow = process.id is None or name in watched
+            yield from self._settle(name, process, self._attempt(process, now, due, slow, raw), names)
+        door.foresee({})
+
+    def _asked_about(self, process: _Process, now: int, raw: bytes, watched: bool) -> dict[ProcId, int]:
+        """What the hands are asked about a process with this stat, see `door.foresee`: nothing of a kernel thread."""
+        new, due = process.id is None, self._is_due(process)
+        ran = now < 0 or now != process.run_clock
+        whole, slow = new or (due and self._has_turn(process)), new or watched or (due and (process.ran or ran))
+        looked = (process.unlooked or ran) and not process.denied & _SOCKETS and process.pid != self._pid
+        looked = looked and (whole or (ran and self._is_young(process)))
+        more = looked and (
+            whole or due or not self._counts_fds or os.stat(f"{self._root}/{process.pid}/fd").st_size != process.links
+        )
+        counted = slow and not process.denied & _IO
+        bits = reads.EXE * whole | reads.SOCKETS * more | reads.COUNTERS * counted
+        bits |= reads.COUNTED * (counted and not self._counts_fds) | reads.NAMESPACE * (
+            looked and not more and bool(process.sockets)
+        )
+        if not bits:
+            return {}
         try:
-            found = self._attempt(process, time.clock_gettime_ns(process.clock) if self._native else -1, due=True, watched=True)
-        except OSError:  # of the clock
-            found = _Found.GONE
-        if found is _Found.READ:
+            fields = raw[raw.rindex(b")") + 1 :].split()
+            bits |= reads.COUNTED * (counted and fields[0] == b"Z")  # the kernel counts none of a zombie for others
+            return {} if int(fields[6]) & _KERNEL_THREAD else {ProcId(process.pid, int(fields[19])): bits}
+        except (ValueError, IndexError):  # an unknown format of stat
+            return {}
+
+    def _settle(self, name: str, process: _Process, found: _Found, names: list[str]) -> Iterator[_Process]:
+        """Keep or forget a process after an attempt to read everything of it. Yields it if it lives."""
+        if name in self._processes:
+            if found is _Found.UNKNOWN:
+                process.stat_seen, process.run_clock = None, -1
+            elif found is not _Found.READ:
+                self._forget(name)
+                names.append(name)
+                return
+            yield process
+        elif found is _Found.READ:
             self._skipped.discard(name)
             self._kernel.pop(name, None)
             self._processes[name] = process
             self._changed = True
-            return process
+            yield process
+        else:
+            self._leave_out(name, process, found)
+
+    def _leave_out(self, name: str, process: _Process, found: _Found) -> None:
+        """A process that is gone, closed or a kernel thread has no row."""
         self._release(process)
         if found in (_Found.CLOSED, _Found.KERNEL):
             self._skipped.add(name)
@@ -286,12 +355,12 @@ class ProcSource:
         elif self._native and name not in self._kernel:
             with suppress(OSError):
                 self._kernel[name] = time.clock_gettime_ns(process.clock)
-        return None
 
-    def _attempt(self, process: _Process, now: int, due: bool, watched: bool) -> _Found:
-        """Read everything of a process that may have changed. Failures to read it become values here, and nowhere else."""
+    def _attempt(self, process: _Process, now: int, due: bool = False, watched: bool = False, raw: bytes | None = None) -> _Found:
+        """Read everything of a process that may have changed. `raw`: its stat, if it is read already. Failures to read become
+        values here, and nowhere else."""
         try:
-            return self._refresh(process, now, due, watched)
+            return self._refresh(process, now, due, watched, raw)
         except OSError as error:
             return _FOUND.get(fault_of(error), _Found.UNKNOWN)
         except (ValueError, IndexError, struct.error):  # an unknown format of stat
@@ -303,11 +372,12 @@ class ProcSource:
 
     # --- one process ----------------------------------------------------------------------------------------------------------
 
-    def _refresh(self, process: _Process, now: int, due: bool, watched: bool) -> _Found:
+    def _refresh(self, process: _Process, now: int, due: bool, watched: bool, raw: bytes | None) -> _Found:
         """Read one process. `now`: its CPU clock read before this call, ns; -1 where `root` is not our own procfs."""
         path = f"{self._root}/{process.pid}"  # made anew in 0.2 us: kept, it would take 72 bytes a process
-        raw, process.stat_fd = self._pread(process.stat_fd, f"{path}/stat", _STAT_BYTES)
-        turn = due and not (self._tick + process.pid) % (self.slow_every * _IDENTITY_TURNS)
+        if raw is None:
+            raw, process.stat_fd = self._pread(process.stat_fd, f"{path}/stat", _STAT_BYTES)
+        turn = due and self._has_turn(process)
         seen = _hash(raw)
         if seen == process.stat_seen and now == process.run_clock != -1 and not (watched or turn or process.ran):
             return _Found.READ
@@ -349,7 +419,7 @@ class ProcSource:
                 self._look(process, path, fds if slow else None, thorough, young)
                 self._name_port(process)
         if executed or (due and ran and process.stdin):
-            pipe_fed = self._feeders.feeds(f"{self._root}/{int(fields[1])}", path)
+            pipe_fed = self._feeders.feeds(f"{self._root}/{int(fields[1])}", path, id_)
             process.stdin = 0 if not pipe_fed else _FED if executed else process.stdin
         may_ask = due or self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS
         if process.stdin == _FED and may_ask and awaits_input(path):
@@ -444,22 +514,17 @@ class ProcSource:
         self, process: _Process, path: str, io: tuple[int, ...] | None, fds: int | None
     ) -> tuple[tuple[int, ...] | None, int | None]:
         """The io counters and the number of descriptors, which were `io` and `fds`: expensive, and often not permitted."""
-        if not process.denied & _IO and door.closed("io"):
-            self._asked.append(process)
-        elif not process.denied & _IO:
+        counted = None
+        if not process.denied & _IO and process.id is not None:
             try:
-                values = dict(line.split(b": ") for line in _whole(f"{path}/io").splitlines())
-                io = tuple(int(values[name]) for name in (b"rchar", b"wchar", b"read_bytes", b"write_bytes"))
-            except PermissionError:
-                if door.denied("io"):
-                    self._asked.append(process)
-                else:
-                    io, process.denied = None, process.denied | _IO
-            except (KeyError, ValueError):
+                io, counted = door.io(path, process.id, counted=not self._counts_fds)
+            except (PermissionError, ValueError):
                 io, process.denied = None, process.denied | _IO
             except FileNotFoundError:  # a kernel without CONFIG_TASK_IO_ACCOUNTING; a process that is gone shows at its next read
                 io = None
-        if not process.denied & _FDS and (self._counts_fds or not door.closed("io")):
+        if counted is not None:
+            fds = counted
+        elif not process.denied & _FDS:
             try:
                 fds = self._descriptors(process, path)
             except PermissionError:
@@ -467,22 +532,6 @@ class ProcSource:
             except FileNotFoundError:
                 fds = None
         return io, fds
-
-    def _ask(self, between: Callable[[], None] | None) -> None:
-        """Have the hands read the io counters that are not ours to read, and put them into the rows."""
-        asked, self._asked = [process for process in self._asked if process.row], []
-        for at in range(0, len(asked), _ASKED_AT_ONCE):
-            piece = asked[at : at + _ASKED_AT_ONCE]
-            ids = [process.id for process in piece if process.id is not None]
-            for process, found in zip(piece, door.io(ids, counted=not self._counts_fds), strict=True):
-                _, fds = _io_of(process.row)
-                if isinstance(found, OSError):
-                    process.denied |= _IO * isinstance(found, PermissionError)
-                    process.row = _with_io(process.row, None, fds)
-                else:
-                    process.row = _with_io(process.row, found.counters, fds if found.descriptors is None else found.descriptors)
-            if between is not None:
-                between()
 
     def _look(self, process: _Process, path: str, count: int | None, thorough: bool, young: bool) -> None:
         """Find out from the sockets of a process whether and where it listens, and whether it has a window.
@@ -492,8 +541,8 @@ class ProcSource:
         try:
             count = self._descriptors(process, path) if count is None else count
             if thorough or count != process.links:
-                process.sockets = _sockets(path, count, process.id)
-                process.links, process.unlooked = count, False
+                process.links, process.sockets = door.sockets(path, count, process.id)
+                process.unlooked = False
             elif not young:
                 return
         except PermissionError:
@@ -504,7 +553,7 @@ class ProcSource:
         if not process.sockets:
             process.serves = process.port = 0
             return
-        listening = self._listeners.around(path)
+        listening = self._listeners.around(path, process.id)
         if listening is None:
             process.serves, process.port = None, 0
             return
@@ -637,35 +686,9 @@ def _io_of(row: bytes) -> tuple[tuple[int, ...] | None, int | None]:
     return tuple(io) if row[_KNOWN_AT] & _IO else None, fds if row[_KNOWN_AT] & _FDS else None
 
 
-def _with_io(row: bytes, io: tuple[int, ...] | None, fds: int | None) -> bytes:
-    """The row of a process with these counters, and this number of descriptors."""
-    changed = bytearray(row)
-    _COUNTERS.pack_into(changed, _COUNTERS_AT, *(io or (0, 0, 0, 0)), fds or 0)
-    changed[_KNOWN_AT] = changed[_KNOWN_AT] & ~(_IO | _FDS) | _IO * (io is not None) | _FDS * (fds is not None)
-    return bytes(changed)
-
-
 def _within(limit: int) -> int:
     """The number of descriptors that may be kept open under a soft limit."""
     return _MOST_DESCRIPTORS if limit == resource.RLIM_INFINITY else max(0, min(limit, _MOST_DESCRIPTORS) - _RESERVE)
-
-
-def _sockets(path: str, count: int, known: ProcId | None) -> tuple[int, ...]:
-    """Inodes of the sockets of the process with this directory, which has `count` descriptors."""
-    if count <= _SHORT and not door.closed("links"):
-        try:
-            return _inodes([os.readlink(f"{path}/fd/{fd}") for fd in range(count)])
-        except FileNotFoundError:  # a gap, or closed meanwhile
-            pass
-        except PermissionError:
-            if not door.denied("links"):
-                raise
-    return _inodes(link for _, link, _ in door.links(path, _MOST_LINKS, known=known).links)  # the kernel lists them by number
-
-
-def _inodes(links: Iterable[str]) -> tuple[int, ...]:
-    found = (socket_inode(link) for link in links if link.startswith("socket:"))
-    return tuple(inode for inode in found if inode is not None)
 
 
 def _whole(path: str) -> bytes:

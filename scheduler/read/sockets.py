@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 
+from ...models.identity import ProcId
 from . import door
 
 _SOCK_DIAG_BY_FAMILY = 20  # linux/sock_diag.h
@@ -28,15 +29,8 @@ _ESTABLISHED = 1  # TCP_ESTABLISHED, for unix sockets too: net/tcp_states.h
 _UNCONNECTED, _LISTEN = 7, 10  # TCP_CLOSE, which a bound UDP socket without a peer is in; TCP_LISTEN, for unix sockets too
 _SHOW_NAME, _ATTR_NAME, _SHOW_PEER, _ATTR_PEER, _SHOW_RQLEN, _ATTR_RQLEN = 0x1, 0, 0x4, 2, 0x10, 4  # linux/unix_diag.h
 _ACCEPTS = 1 << 16  # __SO_ACCEPTCON, in the flags of /proc/net/unix
-_SOCKET = re.compile(r"socket:\[(\d+)\]")
 _SHOWS = re.compile(rb"\0?/tmp/\.X11-unix/X\d+|/.+/(wayland-\d+|pulse/native|pipewire-\d+)", re.DOTALL).fullmatch
 """Names of the unix sockets of display and sound servers: X(7), wl_display_connect(3), pulse-daemon.conf(5), pipewire(1)."""
-
-
-def socket_inode(link: str) -> int | None:
-    """The inode of a socket from a link in /proc/PID/fd, None for anything else."""
-    match = _SOCKET.fullmatch(link)
-    return int(match[1]) if match else None
 
 
 # --- sock_diag ----------------------------------------------------------------------------------------------------------------
@@ -269,10 +263,10 @@ class Listeners:
         """Sockets may have come and gone: query them again."""
         self._known.clear()
 
-    def around(self, process: str) -> Listening | None:
+    def around(self, process: str, known: ProcId | None = None) -> Listening | None:
         """What listens in the network namespace of the process with this procfs directory; None: it cannot be seen."""
         try:
-            namespace = _namespace(process)
+            namespace = _namespace(process, known)
         except OSError:  # gone, or not ours to look at
             return None
         key = process if namespace is None else namespace
@@ -311,10 +305,10 @@ class Listeners:
         return Listening(frozenset(inet), ports, unix, has_window)
 
 
-def _namespace(process: str) -> tuple[int, int] | None:
+def _namespace(process: str, known: ProcId | None = None) -> tuple[int, int] | None:
     """The identity of the network namespace of a process; None on a kernel that has only one."""
     try:
-        return door.namespace(process)
+        return door.namespace(process, known)
     except FileNotFoundError:
         os.stat(process)  # raises if it is the process that is gone
         return None

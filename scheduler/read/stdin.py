@@ -11,9 +11,10 @@ import platform
 import stat
 from collections.abc import Callable, Iterator
 
+from ...models.identity import ProcId
+from ..hands.reads import socket_inode
 from . import door
 from .calls import NUMBERS, parse_call
-from .sockets import socket_inode
 
 _READS = ("read", "readv", "recvfrom", "recvmsg")  # system calls whose first argument is the descriptor that is read
 _NAMES = NUMBERS.get(platform.machine(), {})
@@ -34,10 +35,10 @@ class Feeders:
         """Descriptors may have come and gone."""
         self._ends.clear()
 
-    def feeds(self, parent: str, path: str) -> bool:
-        """Whether a process feeds another; both are directories like /proc/PID. False if that cannot be seen."""
+    def feeds(self, parent: str, path: str, known: ProcId | None = None) -> bool:
+        """Whether a process feeds another, `known`; both are directories like /proc/PID. False if that cannot be seen."""
         try:
-            link = door.link(path, "fd/0")
+            link = door.link(path, "fd/0", known)
         except OSError:  # closed, gone, or not ours
             return False
         inode = socket_inode(link)

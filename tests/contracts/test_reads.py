@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import pytest
 from nicety.models.identity import ProcId
 from nicety.scheduler.hands import memory, reads
 from nicety.scheduler.hands.open_files import status
-from nicety.scheduler.hands.wire import Operation, RefusedError
+from nicety.scheduler.hands.wire import Operation, RefusedError, Result
 from nicety.scheduler.interpreter import PYTHON
 from nicety.scheduler.pools.celery.main import bytes_read
 from nicety.scheduler.pools.gunicorn.master import has_beaten, is_worker
@@ -146,6 +146,56 @@ def test_the_collector_has_the_same_rows(servers: dict[str, ProcId], uid: int, c
 
     told = same(rows, uid)
     assert told.count("'python3 -c'") == len(KINDS)
+
+
+@pytest.mark.parametrize("room", [reads.MOST_BYTES, 100], ids=["all fits", "nothing fits"])
+def test_all_that_is_new_is_asked_in_one_request(
+    servers: dict[str, ProcId], room: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What does not fit into the reply is asked alone, and is the same."""
+    monkeypatch.setattr(reads, "MOST_BYTES", room)
+    asked = tmp_path / "asked"
+    operations = {name: partial(_noted, asked, name, operation) for name, operation in reads.operations("/proc").items()}
+
+    def seen() -> object:
+        processes = dict.fromkeys(servers.values(), reads.EXE | reads.SOCKETS | reads.COUNTERS)
+        door.foresee(processes)
+        return [
+            (
+                door.link(place, "exe", process),
+                door.sockets(place, 4, process).inodes,
+                door.link(place, "fd/0", process),
+                door.namespace(place, process),
+                door.io(place, process, counted=False).counters,
+            )
+            for process in processes
+            for place in (f"/proc/{process.pid}",)
+        ]
+
+    assert without_rights(seen, uid=65534, operations=operations) == repr(seen())
+    names = asked.read_text().split()
+    assert names.count("read.about") == 1 + (room == 100) * len(servers)
+    assert (len(names) == 1) is (room > 100)
+
+
+def _noted(file: Path, name: str, operation: Operation, arguments: Sequence[object]) -> Result:
+    with file.open("a") as out:
+        print(name, file=out)
+    return operation(arguments)
+
+
+def test_what_was_foreseen_is_of_that_process_and_forgotten_with_the_next_request(servers: dict[str, ProcId]) -> None:
+    process, other = servers["read"], servers["poll"]
+
+    def seen() -> object:
+        door.foresee({process: reads.EXE})
+        place = f"/proc/{other.pid}"
+        found = [process in door._foreseen, other in door._foreseen, door.link(place, "exe", other)]
+        door.foresee({ProcId(process.pid, process.start_ticks + 1): reads.EXE})
+        return [*found, list(door._foreseen)]
+
+    told = without_rights(seen, uid=65534, operations=reads.operations("/proc"))
+    assert told == repr([True, False, str(Path(f"/proc/{other.pid}/exe").readlink()), []])
 
 
 def test_the_first_process_that_is_denied_is_asked_about_too(servers: dict[str, ProcId]) -> None:
@@ -336,8 +386,12 @@ HOSTILE: list[tuple[str, list[object]]] = [
     ("read.successor", [SELF, "PATH"]),
     ("read.sockets", [1]),
     ("read.rights", ["all"]),
-    ("read.io", [[[1, 1]] * 5000, False]),
-    ("read.io", ["all", False]),
+    ("read.about", [[[1, 1, reads.EXE]] * 5000]),
+    ("read.about", ["all"]),
+    ("read.about", [[[1, 1, 0]]]),
+    ("read.about", [[[1, 1, 32]]]),
+    ("read.about", [[[1, 1, True]]]),
+    ("read.about", [[[1, 1, "exe"]]]),
     ("read.calls", [[[1, 1, 1]] * 5000]),
 ]
 
@@ -366,7 +420,7 @@ def test_secrets_of_pid_1_and_of_the_hands_are_not_looked_at(
             operations[name]([*proc_id(pid), *rest])
 
 
-@pytest.mark.parametrize("name", [name for name in reads.operations("/proc") if name not in ("read.io", "read.calls")])
+@pytest.mark.parametrize("name", [name for name in reads.operations("/proc") if name not in ("read.about", "read.calls")])
 def test_another_start_time_is_another_process(operations: dict[str, Operation], servers: dict[str, ProcId], name: str) -> None:
     pid, start = servers["read"]
     rest: dict[str, list[object]] = {
@@ -391,11 +445,11 @@ def test_another_start_time_is_another_process(operations: dict[str, Operation],
 
 def test_of_many_processes_each_that_is_another_is_left_out(operations: dict[str, Operation], servers: dict[str, ProcId]) -> None:
     pid, start = servers["read"]
-    found, _ = operations["read.io"]([[[pid, start], [pid, start + 1]], False])
+    found, _ = operations["read.about"]([[[pid, start, reads.COUNTERS], [pid, start + 1, reads.COUNTERS]]])
     lines, _ = operations["read.calls"]([[[pid, start + 1, pid], [pid, start, pid], [pid, start, 1]]])
     assert isinstance(found, list)
     assert isinstance(lines, list)
-    assert [type(each) for each in (*found, *lines)] == [str, int, int, str, int]
+    assert [type(each) for each in (*found, *lines)] == [list, int, int, str, int]
 
 
 def test_memory_is_read_only_where_a_thread_has_pointed_the_kernel_to(

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nicety.scheduler.read.sockets import Listeners, SockDiag, socket_inode
+from nicety.scheduler.hands.reads import socket_inode
+from nicety.scheduler.read.sockets import Listeners, SockDiag
 
 SELF = f"/proc/{os.getpid()}"
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from ...hands.reads import MOST_DESCRIPTORS
+from ...hands.reads import MOST_DESCRIPTORS, socket_inode
 from ...read import door
-from ...read.sockets import SockDiag, accept_queues_of, socket_inode
+from ...read.sockets import SockDiag, accept_queues_of
 
 
 class AcceptQueue:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import stat
 
 from ....models.identity import ProcId
+from ...hands.reads import socket_inode
 from .. import door
 from ..calls import Call, is_timed
 from ..holders import stat_fields
-from ..sockets import SockDiag, socket_inode
+from ..sockets import SockDiag
 from ..text import printable
 from .belongings import Belongings
 from .budget import FRESH, PAIRS

@@ -15,7 +15,7 @@ from ...hands.guarding import Watchers
 from ...hands.kernel import Clock
 from ..latest import Latest
 from ..own.budget import Budget
-from ..own.cost import own_cpu_ns, resident_bytes
+from ..own.cost import Helpers, own_cpu_ns, resident_bytes
 from ..own.place import OwnPlace
 from ..retraining import Retraining
 from ..sessions import Sessions
@@ -36,6 +36,7 @@ class StatusAnswer:
         latest: Latest,
         pause: Pause,
         budget: Budget,
+        helpers: Helpers,
         own_place: OwnPlace,
         retraining: Retraining,
         steps: Steps,
@@ -50,7 +51,7 @@ class StatusAnswer:
             sentries,
             latest,
         )
-        self._pause, self._budget, self._own_place = pause, budget, own_place
+        self._pause, self._budget, self._helpers, self._own_place = pause, budget, helpers, own_place
         self._retraining, self._steps, self._clock = retraining, steps, clock
         self._started = started
 
@@ -89,8 +90,8 @@ class StatusAnswer:
             "behaviour_model": artefacts["behaviour"][:12] or "none",
             "anomaly_model": artefacts["anomaly"][:12] or "baseline",
             "retraining": self._retraining.state(now),
-            "own_cpu_seconds": own_cpu_ns() / 1e9,
-            "own_memory_bytes": resident_bytes(),
+            "own_cpu_seconds": (own_cpu_ns() + self._helpers.cpu_ns()) / 1e9,
+            "own_memory_bytes": resident_bytes() + self._helpers.resident_bytes(),
         }
 
     def _changes(self, *, full: bool) -> dict[str, Any]:

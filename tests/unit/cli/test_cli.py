@@ -21,6 +21,7 @@ from nicety.scheduler.config import paths
 from nicety.scheduler.config.paths import PathError
 from nicety.scheduler.config.sections import Config, ConfigError, to_builtins
 from nicety.scheduler.decision import Abilities, Decision, Outcome, Refusal, ResizePool, Session, Verdict, Why
+from nicety.scheduler.explain import failures
 from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.store.decisions import DecisionLog
 from nicety.scheduler.testing.ticks import a_pool, a_tick
@@ -179,7 +180,7 @@ def test_a_fault_of_ours_leaves_its_traceback_in_a_file(
         cli.app(args=["why", "s-3.0"], prog_name="nicety")
 
 
-@pytest.mark.parametrize("name", sorted(shared.USER_ERRORS))
+@pytest.mark.parametrize("name", sorted(failures.USER_ERRORS))
 def test_every_error_that_is_named_as_the_users_exists(name: str) -> None:
     module, _, kind = name.rpartition(".")
     assert issubclass(getattr(importlib.import_module(f"nicety.{module}"), kind), Exception)
