@@ -35,9 +35,9 @@ ENOUGH = 10
 KEPT = 0.999
 """Share of the past that each tick keeps: at 1 Hz half of it fades in 12 minutes (chosen)."""
 
-MOST_TICKS = 20.0
-"""Ticks for each number in flight that count: a tick moves what is known of its number by a twentieth at least (chosen), so that a
-new release or a new backend is learned within a minute."""
+MOST_TICKS = 10.0
+"""Ticks for each number in flight that count: a tick moves what is known of its number by a tenth at least (chosen), so that a new
+release or a new backend is learned within a few minutes."""
 
 LAG = 64
 """Most ticks over which the number in flight is averaged while requests that last long are served (chosen)."""
@@ -89,7 +89,7 @@ class Capacity:
         seen long enough, the most in flight at all."""
         numbers, times, ticks = self._seen()
         if not len(numbers):
-            return max(1.0, *self._held) if self._held else 1.0
+            return float(max(1.0, *self._held)) if self._held else 1.0
         return math.exp(float(numbers[times - _level(times, ticks) < math.log(SLOWER)][-1]))
 
     def _seen(self) -> tuple[Floats, Floats, Floats]:

@@ -22,7 +22,7 @@ RATIO = 1.05
 EDGES: Floats = 0.002 * RATIO ** np.arange(270, dtype=np.float64)
 """Edges of the bins in seconds: from half a jiffy of Linux's usual 250 Hz to 17 minutes (chosen)."""
 
-WINDOW = 512
+WINDOW = 1024
 """Newest observations that it rests on (chosen)."""
 
 ROUNDS = 4
@@ -42,7 +42,7 @@ class Durations:
     """A distribution of durations. The same steps give the same answers."""
 
     def __init__(self) -> None:
-        self._covered = np.zeros((0, len(_CENTRE)))  # for each observation, the share of each bin between its bounds
+        self._covered = np.zeros((0, len(_CENTRE)), dtype=np.float32)  # of each, the share of each bin within its bounds
         self._likely = np.full(len(_CENTRE), 1.0 / len(_CENTRE))
 
     def step(self, least: Floats, most: Floats, *, gap: float = 0.0, followed: float = 1.0) -> Floats:
@@ -56,9 +56,10 @@ class Durations:
             return np.zeros(len(_CENTRE))
         least = np.clip(least, EDGES[0], EDGES[-2])
         most = np.clip(most, least * RATIO**0.2, EDGES[-1])
-        covered = np.clip(np.minimum(most[:, None], _HIGH) - np.maximum(least[:, None], _LOW), 0.0, None) / (_HIGH - _LOW)
+        overlap = np.clip(np.minimum(most[:, None], _HIGH) - np.maximum(least[:, None], _LOW), 0.0, None)
+        covered = (overlap / (_HIGH - _LOW)).astype(np.float32)
         self._covered = np.concatenate((self._covered, covered))[-WINDOW:]
-        inside = np.minimum(_CENTRE / gap, 1.0) if gap > 0.0 else np.ones_like(_CENTRE)
+        inside = np.minimum(_CENTRE / max(gap, EDGES[0]), 1.0)
         seen = np.maximum(inside + followed - inside * followed, LEAST_SEEN)
         for _ in range(ROUNDS):
             found = self._complete(self._covered, seen) + DOUBT / len(_CENTRE)
@@ -69,11 +70,11 @@ class Durations:
         """The duration that a share `level` does not exceed; None if nothing is known."""
         return float(quantiles(self._likely, np.array([level]))[0]) if len(self._covered) else None
 
-    def _complete(self, covered: Floats, seen: Floats) -> Floats:
+    def _complete(self, covered: NDArray[np.float32], seen: Floats) -> Floats:
         """The observations spread over the bins by what is likely, with those that were not seen. `seen`: the chance of a duration
         to be seen."""
         likely = self._likely
-        spread: Floats = likely * ((1.0 / (covered @ likely)) @ covered)
+        spread: Floats = likely * ((1.0 / (covered @ likely.astype(np.float32))) @ covered)
         return spread + len(covered) / float(likely @ seen) * likely * (1.0 - seen)
 
 

@@ -11,7 +11,8 @@ new data, is the same answer.
     waiting     data came                                   yes, for LONGEST seconds
     answered    the program wrote                           yes while it goes on writing, or cannot because the client does not read
     stream      wrote on its own, or for too long           no, until the next request
-    upgraded    the program speaks first, the client second no, ever: a WebSocket that is kept alive by pings
+    upgraded    the program spoke first, the client second; no, ever: a WebSocket, kept alive by pings
+                or the client spoke for too long
 
 Times of requests feed `Durations`, which completes what falls between looks. A request that ends and is followed by another within
 one gap has bounds only. Must not know how the table is read, pools or clocks.
@@ -36,8 +37,7 @@ STREAMS = 10.0
 """Seconds from a request after which an answer that goes on is a stream: a download, events, a WebSocket (chosen)."""
 
 UPLOADS = 30.0
-"""Seconds for which a request may go on arriving. After that it is a stream (chosen): nginx's and gunicorn's usual timeouts for
-a client."""
+"""Seconds for which a request may go on arriving (chosen). After that the client of a WebSocket speaks."""
 
 LONGEST = 120.0
 """Seconds for which an unanswered request counts (chosen: four times gunicorn's default timeout). What waits longer is no request,
@@ -155,9 +155,8 @@ class FlightRecorder:
         # What came and went in the same jiffy is an answer that is that fast, or an answer and the next request. It is the first if
         # the peer had to acknowledge it, and if there was one request and it did not wait before. Else it is what is usual.
         same_jiffy = got & wrote & (seen["received_ago"] == seen["sent_ago"]) & ~seen["sent_last"]
-        usual = self._durations.quantile(0.5)
         guessed = same_jiffy & (waiting | (news > 1))
-        asks |= guessed & (usual is None or usual > 2 * JIFFY)
+        asks |= guessed & self._slow()
 
         done = waiting & wrote & ~got
         self._follow(done, idle=True)
@@ -165,7 +164,7 @@ class FlightRecorder:
 
         more = waiting & got & ~wrote  # the rest of the same request
         table["start"][more], table["slack"][more] = came[more], 0.0
-        table["state"][more & (now - table["since"] > UPLOADS)] = _STREAM
+        table["state"][more & (now - table["since"] > UPLOADS)] = _UPGRADED
 
         again = waiting & got & wrote  # it was answered, and the next one came
         single = again & asks & (news == 1)
@@ -200,14 +199,20 @@ class FlightRecorder:
         """Start with connections that are new, or that the program has accepted since the last look."""
         since_queue = first & (table["state"] == _QUEUED) & (table["since"] > 0.0)
         start = np.where(since_queue, np.maximum(came, self._last or now), came)
-        unanswered = (seen["segments_out"] == 0) | (seen["received_ago"] < seen["sent_ago"])
-        state = np.where(unanswered, _WAITING, _ANSWERED if self._last is not None else _UNSURE)
+        guessed = (seen["received_ago"] == seen["sent_ago"]) & ~seen["sent_last"] & (seen["segments_in"] > 1)
+        asks = (seen["segments_out"] == 0) | (seen["received_ago"] < seen["sent_ago"]) | guessed & self._slow()
+        state = np.where(asks, _WAITING, np.where(guessed | (self._last is None), _UNSURE, _ANSWERED))
         state = np.where(seen["received"] == 0, _IDLE, state)
         if self._last is not None:  # it may have been accepted before the last look, and left out then
             state = np.where((state == _ANSWERED) & (went < self._last - JIFFY), _IDLE, state)
         table["state"][first] = np.where(seen["accepted"], state, _QUEUED)[first]
         table["since"][first], table["start"][first], table["end"][first] = start[first], start[first], went[first]
         table["slack"][first] = np.where(since_queue & (start > came), now - start, 0.0)[first]
+
+    def _slow(self) -> bool:
+        """Whether answers usually take longer than a jiffy, so that one within it is unlikely."""
+        usual = self._durations.quantile(0.5)
+        return usual is None or usual > 2 * JIFFY
 
     def _vanished(self, now: float, last: float, cookies: NDArray[np.uint64]) -> None:
         """Take connections that are gone: an answer was complete, a request was answered in between."""

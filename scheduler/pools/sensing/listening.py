@@ -27,7 +27,7 @@ class AcceptQueue:
         self.descriptors: frozenset[int] = frozenset()
         """Numbers of the listening descriptors in the process; forked workers have the same."""
         self.at: frozenset[Listener] = frozenset()
-        """Where the TCP sockets listen; empty if one of the sockets is a unix socket, or in another network namespace."""
+        """Where the TCP sockets listen; empty if they are in another network namespace."""
         self.refresh()
 
     def refresh(self) -> None:
@@ -44,7 +44,7 @@ class AcceptQueue:
                 places = {} if self._elsewhere else self._diag.listening_at(family) or {}
                 at += [(family, *places[inode]) for inode in sorted(inodes & places.keys())]
         self._unix = frozenset((None if self._elsewhere else self._diag.unix_listening()) or ()) & held.keys()
-        self.at = frozenset(() if self._unix else at)
+        self.at = frozenset(at)
         inodes = frozenset().union(self._unix, *self._inet.values())
         self.descriptors = frozenset(fd for inode in sorted(inodes) for fd in held[inode])
 
