@@ -36,6 +36,7 @@ LEAST_SEEN = 0.02
 
 _LOW, _HIGH = EDGES[:-1], EDGES[1:]
 _CENTRE = np.sqrt(_LOW * _HIGH)
+_EVEN = (_HIGH - _LOW) / (EDGES[-1] - EDGES[0])  # every second as likely as any other
 
 
 class Durations:
@@ -43,7 +44,7 @@ class Durations:
 
     def __init__(self) -> None:
         self._covered = np.zeros((0, len(_CENTRE)), dtype=np.float32)  # of each, the share of each bin within its bounds
-        self._likely = np.full(len(_CENTRE), 1.0 / len(_CENTRE))
+        self._likely = _EVEN
 
     def step(self, least: Floats, most: Floats, *, gap: float = 0.0, followed: float = 1.0) -> Floats:
         """Take the durations that ended, each between `least` and `most` seconds. Returns what they and those that were not seen
@@ -62,7 +63,7 @@ class Durations:
         inside = np.minimum(_CENTRE / max(gap, EDGES[0]), 1.0)
         seen = np.maximum(inside + followed - inside * followed, LEAST_SEEN)
         for _ in range(ROUNDS):
-            found = self._complete(self._covered, seen) + DOUBT / len(_CENTRE)
+            found = self._complete(self._covered, seen) + DOUBT * _EVEN
             self._likely = found / found.sum()
         return self._complete(covered, seen)
 
@@ -75,7 +76,8 @@ class Durations:
         to be seen."""
         likely = self._likely
         spread: Floats = likely * ((1.0 / (covered @ likely.astype(np.float32))) @ covered)
-        return spread + len(covered) / float(likely @ seen) * likely * (1.0 - seen)
+        unseen: Floats = len(covered) / float(likely @ seen) * likely * (1.0 - seen)
+        return spread + unseen
 
 
 class Histogram:
