@@ -27,7 +27,7 @@ SLOWER = 1.4
 minute to minute, and threads that are all taken twice over make it 2)."""
 
 TICKS = 3.0
-"""Ticks that a number in flight must have been seen for to count (chosen)."""
+"""A number in flight counts once it was seen for so many ticks (chosen)."""
 
 ENOUGH = 10
 """A tick with fewer answers counts for less than one, in proportion (chosen)."""
