@@ -131,7 +131,7 @@ def test_a_second_request_that_nobody_has_read_yet_counts() -> None:
             [
                 (1.0, RECEIVES),
                 (1.05, WRITES),
-                *(event for n in range(9) for event in ((5.03 + 20 * n, WRITES), (5.031 + 20 * n, RECEIVES))),
+                *(event for n in range(9) for event in ((5.03 + 20 * n, WRITES), (5.05 + 20 * n, RECEIVES))),
             ],
         ),
         ("a client that speaks alone", [(1.0 + 0.5 * step, RECEIVES) for step in range(400)]),
