@@ -38,11 +38,12 @@ PURE_ROOMS = ("observe", "decide")
 """What is imported by a module of these, however far away, is pure too."""
 
 PURE = [
-    *(f"models/{name}.py" for name in ("records", "features", "behaviour", "checks", "scaling")),
+    *(f"models/{name}.py" for name in ("records", "features", "behaviour", "checks", "scaling", "capacity", "durations")),
     *(str(path.relative_to(ROOT)) for room in ("models/forecast", "models/anomaly") for path in sorted((ROOT / room).glob("*.py"))),
     *(str(path.relative_to(ROOT)) for room in PURE_ROOMS for path in sorted((ROOT / "scheduler" / room).rglob("*.py"))),
     *(f"scheduler/{name}.py" for name in ("decision", "places", "ports", "scope", "cgroup_paths")),
     *(f"scheduler/hands/{name}.py" for name in ("places", "changes", "faults", "fences", "kernel", "lines", "tally")),
+    "scheduler/pools/sensing/flights.py",
     *("scheduler/config/sections.py", "scheduler/act/starvation.py", "scheduler/explain/gathered.py", "scheduler/store/codec.py"),
     *(f"scheduler/service/{name}.py" for name in ("steps", "own/ladder", "own/budget")),
     *(f"scheduler/simulation/{name}.py" for name in ("arrivals", "queueing", "peers", "ours", "oracle")),

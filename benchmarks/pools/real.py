@@ -260,8 +260,8 @@ class Knative:
 
 def as_seen(sample: PoolSample, at: float) -> PoolSeen:
     """An adapter's sample in the form that the simulator gives to a rule; the load is counted as the daemon counts it."""
-    queued = sample.queued or 0.0
-    busy = (offered_load(sample) or queued) - queued
+    offered = offered_load(sample)
+    queued, busy = sample.queued or 0.0, 0.0 if offered is None else offered.busy
     ready = min(sum(worker.ready for worker in sample.workers), sample.requested)
     return PoolSeen(
         at=at,

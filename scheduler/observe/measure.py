@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..config.sections import Config
 from .families import Families
 from .grouping import Grouping
 from .loads import offered_load
+from .requests import PoolRequests, Requests
 
 MAX_GROUPS = 1000
 """Most groups remembered at a time (chosen): thousands of short programs a minute must not cost memory. Those gone longest are
@@ -48,6 +49,7 @@ class Measured:
     worker_pools: list[str]
     workers: Floats  # [len(worker_keys), len(CHANNELS)]
     noticed: tuple[Noticed, ...]  # of whole pools
+    requests: dict[str, Requests]  # of each pool
     rates: Rates  # aligned with the snapshot's table
     rows: dict[ProcId, int]  # row of each process in the table
     members: tuple[str, ...]  # group of each row of the table
@@ -80,6 +82,7 @@ class Measurer:
         self._present: set[str] = set()
         self._absent: dict[str, int] = {}  # group -> ticks since it last had a process
         self._lifecycle = Lifecycle()
+        self.requests = PoolRequests(self._interval)
 
     def measure(self, snapshot: Snapshot) -> Measured | None:
         """Values since the previous snapshot; None for the first one and after a gap."""
@@ -87,6 +90,7 @@ class Measurer:
         table, ids = snapshot.table, _ids(snapshot)
         rows = {id_: row for row, id_ in enumerate(ids)}
         noticed, started = self._lifecycle.step(snapshot, rows)
+        requests = self.requests.step(snapshot.pools)
         if self._own in rows:
             self._grouping.home = snapshot.identities[self._own].owner
         self._families.step(ids, table["ppid"].tolist(), table["session"].tolist(), snapshot.identities, _pool_members(snapshot))
@@ -114,9 +118,9 @@ class Measurer:
             series[name, "cpu"] = d
             series[name, "rss"] = r
         for pool in snapshot.pools:
-            load = offered_load(pool)
-            if load is not None:
-                series[pool.pool, "load"] = load
+            offered = offered_load(pool, requests[pool.pool].capacity)
+            if offered is not None:
+                series[pool.pool, "load"] = offered.load
         forks = {id_: count / seconds for id_, count in started.items()}
         most = max(snapshot.host.forks - before.host.forks, 0) / seconds
         keys, pools, workers = self._workers(snapshot, rate, rows, forks, most)
@@ -145,16 +149,18 @@ class Measurer:
             worker_pools=pools,
             workers=workers,
             noticed=tuple(noticed),
+            requests=requests,
             rates=rate,
             rows=rows,
             members=tuple(members),
         )
 
-    def follow(self, before: Measurer, *, regroup: bool) -> None:
-        """Continue from the last snapshot of another measurer. `regroup`: groups or pools have changed, so find all groups
-        again."""
+    def follow(self, before: Measurer, redefined: Collection[str], *, regroup: bool) -> None:
+        """Continue from the last snapshot of another measurer. `redefined`: pools whose requests are another's from now on.
+        `regroup`: groups or pools have changed, so find all groups again."""
         own = {"_config", "_interval", "_grouping", *(("_families",) if regroup else ())}
         vars(self).update((name, known) for name, known in vars(before).items() if name not in own)
+        self.requests.forget(redefined)
 
     def pinned(self, group: str) -> Class | None:
         """The class that the configuration gives to a group; None if it gives none."""

@@ -119,7 +119,7 @@ class Observer:
 
     def start_warm(self, past: Sequence[tuple[int, tuple[PoolSample, ...]]]) -> None:
         """Replay the past loads of pools, (monotonic ns, pools), oldest first, before the first tick."""
-        self._pools.start_warm(past)
+        self._pools.start_warm(past, self._measurer.requests)
 
     def follow(self, before: Observer) -> None:
         """Take over what an observer of the same machine and interval has learned. Call it before the first tick, and do not use
@@ -132,7 +132,7 @@ class Observer:
             raise ValueError("what was learned with another interval cannot be taken over")
         pools = redefined_pools(before._config, self._config)
         names = pools | regrouped(before._config, self._config)
-        self._measurer.follow(before._measurer, regroup=bool(names) or before._config.tenants != self._config.tenants)
+        self._measurer.follow(before._measurer, pools, regroup=bool(names) or before._config.tenants != self._config.tenants)
         self._behaviours.follow(before._behaviours, sorted(names))
         self._series, self._workers = before._series, before._workers
         self._series.forget(keys_of(names))

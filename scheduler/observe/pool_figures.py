@@ -10,9 +10,10 @@ from ...models.forecast.seasonality import AHEAD, Seasonality
 from ...models.records import PoolSample, Snapshot
 from ..config.sections import Config
 from ..decision import START_MARGIN, START_UNKNOWN, Pool, Predicted, Worker
-from .loads import offered_load
+from .loads import Offered, offered_load
 from .measure import Measured, cpus_of
 from .pool_history import PoolHistory
+from .requests import PoolRequests, Requests
 
 
 class PoolFigures:
@@ -32,12 +33,13 @@ class PoolFigures:
         for history in self._histories.values():
             history.step_gap()
 
-    def start_warm(self, past: Sequence[tuple[int, tuple[PoolSample, ...]]]) -> None:
-        """Replay past loads, (monotonic ns, pools), oldest first, before the first tick."""
+    def start_warm(self, past: Sequence[tuple[int, tuple[PoolSample, ...]]], requests: PoolRequests) -> None:
+        """Replay past loads, (monotonic ns, pools), oldest first, before the first tick. `requests` learns from them too."""
         for at, pools in past:
+            known = requests.step(pools)
             for pool in pools:
                 if pool.pool in self._config.pools:
-                    self._step_seasonality(pool, offered_load(pool), at)
+                    self._step_seasonality(pool, offered_load(pool, known[pool.pool].capacity), at)
 
     def follow(self, before: PoolFigures, redefined: Collection[str]) -> None:
         """Take over the state of another one with the same interval, except for the pools that are redefined."""
@@ -46,8 +48,12 @@ class PoolFigures:
             self._histories.pop(name, None)
 
     def _step_pool(self, pool: PoolSample, snapshot: Snapshot, measured: Measured) -> Pool:
-        limits, load, history = self._config.pools[pool.pool], offered_load(pool), self._history(pool.pool)
+        limits, history = self._config.pools[pool.pool], self._history(pool.pool)
+        requests = measured.requests[pool.pool]
+        offered = offered_load(pool, requests.capacity)
+        load = None if offered is None else offered.load
         workers, sums = _workers(pool, snapshot, measured)
+        busy = sums.busy if pool.flights is None or offered is None else offered.busy
         stable, panic = history.step_load(snapshot.at, load)
         return Pool(
             name=pool.pool,
@@ -55,18 +61,20 @@ class PoolFigures:
             requested=pool.requested,
             minimum=limits.minimum,
             maximum=limits.maximum,
-            busy=sums.busy if load is not None else None,
-            queued=pool.queued,
+            busy=busy if load is not None else None,
+            queued=_queued(pool, requests),
             load=load,
             load_stable=stable,
             load_panic=panic,
             start_seconds=pool.start_seconds,
-            cpu_per_worker=history.step_cores(sums.ran, sums.waited, sums.busy, cpus_of(snapshot)),
+            cpu_per_worker=history.step_cores(sums.ran, sums.waited, busy, cpus_of(snapshot)),
             rss_per_worker=max((worker.rss for worker in workers), default=0),
             workers=workers,
             trouble=pool.trouble,
-            predicted=self._predicted(pool, self._step_seasonality(pool, load, snapshot.at)),
-            scaling=history.step_scaling(sums.at_work, None if load is None else sums.done),
+            predicted=self._predicted(pool, self._step_seasonality(pool, offered, snapshot.at)),
+            scaling=history.step_scaling(sums.at_work, None if load is None or pool.flights is not None else sums.done),
+            service=requests.service,
+            capacity=requests.capacity,
         )
 
     def _history(self, name: str) -> PoolHistory:
@@ -75,9 +83,9 @@ class PoolFigures:
             known = self._histories[name] = PoolHistory(self._config.daemon.interval, len(self._histories))
         return known
 
-    def _step_seasonality(self, pool: PoolSample, load: float | None, at: int) -> Seasonality:
+    def _step_seasonality(self, pool: PoolSample, offered: Offered | None, at: int) -> Seasonality:
         """Update the seasonal pattern of a pool's load with its present value."""
-        return self._history(pool.pool).step_seasonality(at, load, pool.queued or 0.0, self._config.pools[pool.pool].maximum)
+        return self._history(pool.pool).step_seasonality(at, offered, self._config.pools[pool.pool].maximum)
 
     def _predicted(self, pool: PoolSample, seasonality: Seasonality) -> Predicted | None:
         """What the seasonal pattern of the load forecasts for the coming start time."""
@@ -101,6 +109,14 @@ class PoolFigures:
             least=soon.least,
             now=ahead.now,
         )
+
+
+def _queued(pool: PoolSample, requests: Requests) -> float | None:
+    """Work that waits: in the accept queue, and in workers that certainly hold more than they serve at once."""
+    if pool.flights is None or not requests.certain:
+        return pool.queued
+    served = requests.capacity * sum(worker.ready for worker in pool.workers)
+    return (pool.queued or 0.0) + max(pool.flights.held - served, 0.0)
 
 
 class _Sums(NamedTuple):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ...models.forecast.seasonality import Seasonality
 from ...models.scaling import Scaling
 from ..decision import Scaled
-from .loads import OfferedLoad
+from .loads import Offered, OfferedLoad
 
 STABLE_SECONDS, PANIC_SECONDS = 60.0, 6.0
 """Windows of the reactive rule in seconds: Knative's defaults (stable-window 60 s, panic window 10 % of it)."""
@@ -45,9 +45,9 @@ class PoolHistory:
             history.popleft()
         return _mean(history, stable), _mean(history, at - PANIC_SECONDS * 1e9)
 
-    def step_seasonality(self, at: int, load: float | None, queued: float, maximum: float) -> Seasonality:
+    def step_seasonality(self, at: int, offered: Offered | None, maximum: float) -> Seasonality:
         """Take the offered load as far as it is known while work waits. Returns the seasonal pattern with it."""
-        self._offered.step(round(at / (self._interval * 1e9)), load, queued, maximum)
+        self._offered.step(round(at / (self._interval * 1e9)), offered, maximum)
         return self._offered.seasonality
 
     def step_scaling(self, busy: float | None, done: float | None) -> Scaled | None:

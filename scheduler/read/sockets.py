@@ -55,6 +55,17 @@ class SockDiag:
         answers = self._inet_raw(family, socket.IPPROTO_TCP, _LISTEN)
         return None if answers is None else {_inode(raw): struct.unpack_from("!H", raw, 4)[0] for raw in answers}
 
+    def listening_at(self, family: int) -> dict[int, tuple[int, bytes]] | None:
+        """(port, address of 16 bytes, zeros for any) by inode of every listening TCP socket of an address family."""
+        answers = self._inet_raw(family, socket.IPPROTO_TCP, _LISTEN)
+        return None if answers is None else {_inode(raw): (struct.unpack_from("!H", raw, 4)[0], raw[8:24]) for raw in answers}
+
+    def tcp_of_port(self, family: int, port: int, states: int, extensions: int) -> list[bytes] | None:
+        """A struct inet_diag_msg and its attributes of every TCP socket with this local port in one of some states. `extensions`:
+        which attributes, as bits."""
+        request = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, extensions, 0, states) + struct.pack("!H46x", port)
+        return self._ask(request, _DUMP)
+
     def unconnected_udp(self, family: int) -> frozenset[int] | None:
         """Inodes of UDP sockets that are bound and have no peer."""
         answers = self._inet_raw(family, socket.IPPROTO_UDP, _UNCONNECTED)

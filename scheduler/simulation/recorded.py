@@ -11,6 +11,7 @@ import numpy as np
 from ...models.identity import ProcId
 from ...models.records import PoolSample
 from ..observe.loads import offered_load
+from ..observe.requests import RequestHistory
 from ..store.traces import PoolsTick, newest_pools
 from .arrivals import LoadError, Recorded
 
@@ -50,14 +51,18 @@ def read(traces: Path, name: str | None, seconds: float) -> Recorded:
 def _laid_out(ticks: Iterable[PoolsTick], name: str, seconds: float) -> Recorded:
     busy, queued, sizes, born = list[float](), list[float](), list[float](), list[float]()
     before: PoolsTick | None = None
+    requests: RequestHistory | None = None
     known, start_seconds = set[ProcId](), None
     step = position = holes = 0.0
     for tick in ticks:
         sample = next((sample for sample in tick.pools if sample.pool == name), None)
-        load = None if sample is None else offered_load(sample)
-        if sample is None or (load is None and not busy):
+        if sample is None:
             continue
         step = step or tick.recording.interval
+        requests = requests or RequestHistory(step)
+        offered = offered_load(sample, requests.step(sample).capacity)
+        if offered is None and not busy:
+            continue
         passed = step if before is None else _passed(before, tick)
         if passed <= 0:
             continue
@@ -66,9 +71,8 @@ def _laid_out(ticks: Iterable[PoolsTick], name: str, seconds: float) -> Recorded
             holes, passed = holes + passed - step, step
         before, position = tick, position + passed
         times = round(position / step) - len(busy)
-        at_work = busy[-1] if load is None else max(load - (sample.queued or 0.0), 0.0)
-        busy += [at_work] * times
-        queued += [sample.queued or 0.0] * times
+        busy += [busy[-1] if offered is None else offered.busy] * times
+        queued += [(sample.queued or 0.0) if offered is None else offered.waiting] * times
         sizes += [float(sample.size)] * times
         present = {worker.id for worker in sample.workers}
         born += [position] * (len(present - known) if watched else 0)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nicety.models.identity import ProcId
-from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, Quota, Snapshot, WorkerSample
+from nicety.models.records import SAMPLE, Flights, HostSample, Identity, PoolSample, Quota, Snapshot, WorkerSample
 from nicety.scheduler.store.codec import decode, encode
 
 U4, U8 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
@@ -30,6 +30,7 @@ POOL = st.builds(
     master=st.none() | PROCESS,
     start_seconds=SHARE,
     trouble=TEXT,
+    flights=st.none() | st.builds(Flights, st.floats(min_value=0), U4, st.lists(st.floats(min_value=0), max_size=3).map(tuple)),
 )
 HOST = st.builds(
     HostSample,

@@ -19,6 +19,7 @@ from ...hands.kernel import Clock
 from ..sensing.acts import Acts
 from ..sensing.busy import CallView, ChildList, Doing, foresee, serving
 from ..sensing.hands_off import QUIET, ForeignSize, HandsOff
+from ..sensing.in_flight import InFlight
 from ..sensing.listening import AcceptQueue
 from ..sensing.main_process import MainProcess
 from ..sensing.signals import ProcessHandle, age_seconds, read_stat
@@ -105,7 +106,8 @@ class GunicornPool:
         self._foreign = ForeignSize(HAND_UP_NS, HAND_DOWN_NS)
         self._hands_off = HandsOff(name)
         self._tally = PoolTally(name)
-        self._loop = False  # workers with event loops or threads: busy cannot be determined
+        self._loop = False  # workers with event loops or threads: busy cannot be determined, requests in flight can
+        self._in_flight = InFlight(name, clock)
         self._closed = False
 
     # --- the port -------------------------------------------------------------------------------------------------------------
@@ -132,6 +134,7 @@ class GunicornPool:
             requested=self._requested(),
             master=self._master.id,
             trouble=self._trouble(),
+            flights=self._in_flight.read() if self._loop else None,
         )
         for worker in self._workers.values():
             worker.probes = worker.busy = worker.known = 0
@@ -162,6 +165,7 @@ class GunicornPool:
     def close(self) -> None:
         """Release the pool; it stays as it is."""
         self._master.let_go("closed")
+        self._in_flight.close()
         self._closed = True
 
     # --- the master -----------------------------------------------------------------------------------------------------------
@@ -182,6 +186,7 @@ class GunicornPool:
         self._believed, self._target, self._step, self._shrunk_at = 0, None, None, None
         self._foreign.reset()
         self._hands_off.end()
+        self._in_flight.forget()
         self._tally.forget()
 
     # --- what is there --------------------------------------------------------------------------------------------------------
@@ -208,7 +213,7 @@ class GunicornPool:
                 worker.busy += doing is Doing.BUSY
             if doing is Doing.LOOP and not self._loop:
                 self._loop = True
-                log.info("pool %s: workers with event loops or threads, how many requests they have is not known", self.name)
+                log.info("pool %s: workers with event loops or threads, their requests are counted by connections", self.name)
             if doing in (Doing.IDLE, Doing.LOOP):
                 worker.idle_at = now
             if not worker.ready:
@@ -224,6 +229,8 @@ class GunicornPool:
         waiting = master.accept.waiting()
         if waiting is not None:
             self._tally.queue(waiting)
+        if self._loop:
+            self._in_flight.look(now, master.accept.at)
 
     def _admit(self, master: _GunicornMaster, pid: int, now: int) -> None:
         stat = read_stat(self._proc_root, pid)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...hands.reads import MOST_DESCRIPTORS, socket_inode
 from ...read import door
+from ...read.connections import Listener
 from ...read.sockets import SockDiag, accept_queues_of
 
 
@@ -25,6 +26,8 @@ class AcceptQueue:
         self._elsewhere = False
         self.descriptors: frozenset[int] = frozenset()
         """Numbers of the listening descriptors in the process; forked workers have the same."""
+        self.at: frozenset[Listener] = frozenset()
+        """Where the TCP sockets listen; empty if they are in another network namespace."""
         self.refresh()
 
     def refresh(self) -> None:
@@ -32,12 +35,16 @@ class AcceptQueue:
         held = self._sockets()
         self._elsewhere = self._other_namespace()
         self._inet = {}
+        at: list[Listener] = []
         for family in (socket.AF_INET, socket.AF_INET6):
             listening = self._inet_lengths(family)
             inodes = frozenset(listening or ()) & held.keys()
             if inodes:
                 self._inet[family] = inodes
+                places = {} if self._elsewhere else self._diag.listening_at(family) or {}
+                at += [(family, *places[inode]) for inode in sorted(inodes & places.keys())]
         self._unix = frozenset((None if self._elsewhere else self._diag.unix_listening()) or ()) & held.keys()
+        self.at = frozenset(at)
         inodes = frozenset().union(self._unix, *self._inet.values())
         self.descriptors = frozenset(fd for inode in sorted(inodes) for fd in held[inode])
 

@@ -165,7 +165,8 @@ def test_a_worker_that_starts_is_no_load_and_its_cpu_time_is_not_that_of_work() 
 def test_the_load_of_a_pool_is_unknown_only_where_no_worker_tells() -> None:
     def load(*workers: tuple[float | None, bool]) -> float | None:
         told = tuple(WorkerSample(ProcId(pid, 1), busy, ready) for pid, (busy, ready) in enumerate(workers, 10))
-        return offered_load(PoolSample("web", len(told), len(told), 2.0, told, None, None, ""))
+        offered = offered_load(PoolSample("web", len(told), len(told), 2.0, told, None, None, ""))
+        return None if offered is None else offered.load
 
     assert load() == 2.0
     assert load((None, True), (None, False)) is None

@@ -15,7 +15,7 @@ from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, Snap
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decision import Abilities, Predicted, Tick, encode
-from nicety.scheduler.observe.loads import OfferedLoad
+from nicety.scheduler.observe.loads import Offered, OfferedLoad
 from nicety.scheduler.observe.observer import Observer
 from nicety.scheduler.service.warm_start import Past, start_warm, start_warm_again
 from nicety.scheduler.store.traces import TraceWriter
@@ -97,13 +97,13 @@ def test_of_a_backlog_that_was_worked_off_the_load_is_what_had_been_busy_on_aver
     """Ten Erlang come to four workers, and after ten seconds there are sixteen: 60 wait, which take ten more."""
     offered = OfferedLoad(Seasonality())
     for tick in range(100, 200):
-        offered.step(tick, 3.0, 0.0, 32)
+        offered.step(tick, Offered(3.0 - 0.0, 3.0), 32)
     for second in range(10):
-        offered.step(200 + second, 4.0 + 6 * (second + 1), 6.0 * (second + 1), 32)
+        offered.step(200 + second, Offered(4.0 + 6 * (second + 1) - 6.0 * (second + 1), 4.0 + 6 * (second + 1)), 32)
     for second in range(10):
-        offered.step(210 + second, 16.0 + 6 * (9 - second), 6.0 * (9 - second), 32)
+        offered.step(210 + second, Offered(16.0 + 6 * (9 - second) - 6.0 * (9 - second), 16.0 + 6 * (9 - second)), 32)
     for tick in range(220, 224):
-        offered.step(tick, 10.0, 0.0, 32)
+        offered.step(tick, Offered(10.0 - 0.0, 10.0), 32)
     came = np.expm1(offered.seasonality.levels(24))
     assert came[:21] == pytest.approx(10.0, abs=0.3)
 
@@ -111,9 +111,9 @@ def test_of_a_backlog_that_was_worked_off_the_load_is_what_had_been_busy_on_aver
 def test_a_backlog_of_many_minutes_is_left_uncertain() -> None:
     offered = OfferedLoad(Seasonality())
     for tick in range(400):
-        offered.step(tick, 4.0 + 10.0, 10.0, 32)
+        offered.step(tick, Offered(4.0 + 10.0 - 10.0, 4.0 + 10.0), 32)
     for tick in range(400, 410):
-        offered.step(tick, 4.0, 0.0, 32)
+        offered.step(tick, Offered(4.0 - 0.0, 4.0), 32)
     assert np.expm1(offered.seasonality.levels(410))[:400] == pytest.approx(14.0, abs=0.1)
 
 

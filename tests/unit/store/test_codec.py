@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import random
+import struct
 import zlib
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
 from nicety.models.identity import ProcId
-from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, Quota, SampleTable, Snapshot, WorkerSample
+from nicety.models.records import SAMPLE, Flights, HostSample, Identity, PoolSample, Quota, SampleTable, Snapshot, WorkerSample
 from nicety.scheduler.store.codec import CodecError, decode, encode
 from nicety.scheduler.store.traces import SCHEMA
 
@@ -173,4 +175,17 @@ def test_decoded_tables_cannot_be_changed_under_the_next_record() -> None:
 def test_the_schema_version_moves_with_the_columns_and_the_encoding() -> None:
     whole = replace(snapshot(BASE), pools=(pool(0.5),))
     seen = hashlib.sha256(repr(SAMPLE.descr).encode() + zlib.decompress(encode(whole, None))).hexdigest()[:16]
-    assert (SCHEMA, seen) == (8, "53c6b9d887b7408c"), "recorded traces become unreadable: give traces.SCHEMA a new number"
+    assert (SCHEMA, seen) == (8, "5e8c2961c67c441c"), "recorded traces become unreadable: give traces.SCHEMA a new number"
+
+
+def test_a_pool_that_was_recorded_before_requests_were_seen_is_read() -> None:
+    flights = Flights(2.5, 2, (0.05, 0.1))
+    now = replace(snapshot(BASE), pools=(replace(pool(0.5), flights=flights),))
+    assert through([now])[0].pools[0].flights == flights
+    raw = zlib.decompress(encode(now, None))
+    sizes = struct.unpack_from("<IIII", raw)
+    fields = msgspec.msgpack.decode(raw[-sizes[3] :])
+    assert fields[10][0].pop() == [2.5, 2, [0.05, 0.1]]
+    rest = msgspec.msgpack.encode(fields)
+    older = zlib.compress(struct.pack("<IIII", *sizes[:3], len(rest)) + raw[16 : -sizes[3]] + rest)
+    assert decode(older, None, at=now.at, wall=now.wall).pools == (pool(0.5),)
