@@ -111,6 +111,14 @@ class Scaled(Record, frozen=True):
     certain: bool  # the curve may limit the size
 
 
+class Service(Record, frozen=True):
+    """What the requests of a pool are like, over the last minutes."""
+
+    arrivals: float  # per second
+    mean: float  # seconds of service, without waiting for a worker
+    p95: float  # seconds of service
+
+
 class Pool(Record, frozen=True):
     """A pool at a tick."""
 
@@ -121,7 +129,7 @@ class Pool(Record, frozen=True):
     maximum: int
     busy: float | None  # busy workers
     queued: float | None  # work waiting
-    load: float | None  # offered load now, Erlangs: busy + queued; None: unknown
+    load: float | None  # offered load now, Erlangs of workers: busy and waiting work, over `capacity`; None: unknown
     load_stable: float | None  # mean load over the last 60 s (the reactive rule's stable window)
     load_panic: float | None  # mean load over the last 6 s (its panic window)
     start_seconds: float | None  # median time of a worker's start; None: not measured
@@ -131,6 +139,8 @@ class Pool(Record, frozen=True):
     trouble: str  # why the pool takes no requests now; "": it does
     predicted: Predicted | None = None  # None: no seasonal pattern of the load is known
     scaling: Scaled | None = None  # None: too few sizes were seen under load
+    service: Service | None = None  # None: not known
+    capacity: float = 1.0  # requests that one worker serves at once before each takes longer
 
 
 class Topology(Record, frozen=True):

@@ -67,6 +67,7 @@ class PoolFigures:
             trouble=pool.trouble,
             predicted=self._predicted(pool, self._step_seasonality(pool, load, snapshot.at)),
             scaling=history.step_scaling(sums.at_work, None if load is None else sums.done),
+            service=history.step_service(snapshot.at, pool.flights),
         )
 
     def _history(self, name: str) -> PoolHistory:

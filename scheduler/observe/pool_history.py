@@ -10,9 +10,11 @@ from collections import deque
 from collections.abc import Sequence
 
 from ...models.forecast.seasonality import Seasonality
+from ...models.records import Flights
 from ...models.scaling import Scaling
-from ..decision import Scaled
+from ..decision import Scaled, Service
 from .loads import OfferedLoad
+from .service_times import ServiceTimes
 
 STABLE_SECONDS, PANIC_SECONDS = 60.0, 6.0
 """Windows of the reactive rule in seconds: Knative's defaults (stable-window 60 s, panic window 10 % of it)."""
@@ -34,6 +36,7 @@ class PoolHistory:
         self._loads = deque[tuple[int, float]]()  # (monotonic ns, load)
         self._offered = OfferedLoad(Seasonality(interval, stagger=stagger))
         self._scaling = Scaling()
+        self._service = ServiceTimes()
         self._cores_per_worker: float | None = None  # None: no work was seen
 
     def step_load(self, at: int, load: float | None) -> tuple[float | None, float | None]:
@@ -49,6 +52,10 @@ class PoolHistory:
         """Take the offered load as far as it is known while work waits. Returns the seasonal pattern with it."""
         self._offered.step(round(at / (self._interval * 1e9)), load, queued, maximum)
         return self._offered.seasonality
+
+    def step_service(self, at: int, flights: Flights | None) -> Service | None:
+        """Take the answers of the tick, None if unknown. Returns what the requests are like; None if that is not known."""
+        return self._service.step(at, flights)
 
     def step_scaling(self, busy: float | None, done: float | None) -> Scaled | None:
         """Take how many workers were busy and how many cores they used, None after a gap. Returns the scaling; None if unknown.

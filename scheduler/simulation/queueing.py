@@ -46,6 +46,7 @@ class PoolSeen:
     service_seconds: float | None  # mean over the finished requests; None: none is finished
     start_seconds: float | None  # from start to ready, as measured; None: no worker has come up yet
     workers: tuple[WorkerSeen, ...]  # by id, leaving ones too; empty unless the rule asks for them
+    ended: tuple[float, ...] = ()  # service times of the requests that ended since the last look, likewise
 
     @property
     def load(self) -> float:
@@ -101,6 +102,7 @@ class SimulatedQueue:
         self._credited = 0
         self._given: dict[int, float] = {}  # service time of all that a worker was given
         self._last: dict[int, float] = {}  # and of its last request
+        self._ending: list[tuple[float, float]] = []  # heap of (when it ends, service time), of the begun ones
 
     def advance(self, until: float) -> None:
         """Let time pass: every request that can begin before `until` begins."""
@@ -186,6 +188,7 @@ class SimulatedQueue:
             service_seconds=worked / (begun - busy) if begun > busy else None,
             start_seconds=self._start_seconds if self._came_up else None,
             workers=self._workers(starting) if workers else (),
+            ended=self._ended() if workers else (),
         )
 
     def _come_up(self) -> None:
@@ -199,6 +202,7 @@ class SimulatedQueue:
             worker, service = self._by[place], self._services[place]
             given[worker] = given.get(worker, 0.0) + service
             last[worker] = service
+            heapq.heappush(self._ending, (self._begun[place] + service, service))
         self._credited = len(self._by)
         seen, now = [], self.now
         for entries, leaving in ((self._free, False), (self._leaving, True)):
@@ -209,6 +213,13 @@ class SimulatedQueue:
                 seen.append(WorkerSeen(worker, self._born[worker], up, busy, leaving, max(now - when, 0.0), done))
         seen.sort()
         return tuple(seen)
+
+    def _ended(self) -> tuple[float, ...]:
+        """Service times of those that ended since the last look; call it after `_workers`."""
+        ended = []
+        while self._ending and self._ending[0][0] <= self.now:
+            ended.append(heapq.heappop(self._ending)[1])
+        return tuple(ended)
 
     # --- afterwards -----------------------------------------------------------------------------------------------------------
 

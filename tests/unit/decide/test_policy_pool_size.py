@@ -14,7 +14,7 @@ from nicety.scheduler.decide.policies.policy import Aim, Metric, Proposal, Resul
 from nicety.scheduler.decide.policies.pool_size.need import fair_share
 from nicety.scheduler.decide.policies.pool_size.pool_size import PoolSize as Policy
 from nicety.scheduler.decide.policies.pool_size.pool_size import PoolSizeMemory
-from nicety.scheduler.decide.policies.pool_size.reaction import reaction
+from nicety.scheduler.decide.policies.pool_size.reaction import reaction, up
 from nicety.scheduler.decision import Decision, Pool, Predicted, ResizePool, Scaled, Tick
 from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.hands.places import Control
@@ -384,7 +384,7 @@ def test_a_change_is_measured_by_the_queue_as_soon_as_its_workers_are_up() -> No
 
 @pytest.mark.parametrize(("fell", "workers"), [({}, 5), ({"fallen": False}, 5), ({"fallen": True}, 1)])
 def test_a_pool_shrinks_by_half_at_most_unless_the_mean_is_that_since_the_load_fell(fell: dict[str, bool], workers: int) -> None:
-    asked = reaction(a_pool(size=10, load=0.7), 0.7, 0.7, 1.0, **fell)
+    asked = reaction(a_pool(size=10, load=0.7), 0.7, lambda load: up(load / 0.7), 1.0, **fell)
     assert asked is not None
     assert asked.workers == workers
 
