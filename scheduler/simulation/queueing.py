@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import bisect
 import heapq
+import math
 from collections import deque
+from copy import copy
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -214,6 +216,14 @@ class SimulatedQueue:
         seen.sort()
         return tuple(seen)
 
+    def twin(self) -> SimulatedQueue:
+        """A pool that is the same now and goes its own way."""
+        twin = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, list | dict | deque):
+                setattr(twin, name, value.copy())
+        return twin
+
     def _ended(self) -> tuple[float, ...]:
         """Service times of those that ended since the last look; call it after `_workers`."""
         ended = []
@@ -229,6 +239,13 @@ class SimulatedQueue:
         arrivals = np.array(self._arrivals[:done])
         latencies = np.array(self._begun) - arrivals + np.array(self._services[:done])
         return np.asarray(latencies[arrivals >= since])
+
+    def waited(self, begin: float, end: float) -> float:
+        """Mean number of waiting requests between two times that are past."""
+        begun = np.full(len(self._arrivals), math.inf)
+        begun[: len(self._begun)] = self._begun
+        waits = np.minimum(begun, end) - np.maximum(np.array(self._arrivals), begin)
+        return float(np.maximum(waits, 0.0).sum()) / (end - begin)
 
     def lives(self, until: float) -> tuple[Floats, Floats]:
         """(when each worker was started, when it left), in no order; workers still there leave at `until`."""

@@ -377,7 +377,7 @@ def test_load_that_wobbles_around_a_threshold_causes_one_change() -> None:
 
 def test_a_change_is_measured_by_the_queue_as_soon_as_its_workers_are_up() -> None:
     (more,) = policy().propose(a_tick(1, machine=a_machine(cpus=16), pools=[a_pool(size=2, load=6.0, queued=4.0)]))
-    assert more.aim == Aim(Metric.QUEUED, "web", 4.0, "web", Control.POOL_SIZE, back=False, delay=2.0)
+    assert more.aim == Aim(Metric.QUEUED, "web", 4.0, "web", Control.POOL_SIZE, back=False, delay=2.0, size=2)
     (unseen,) = policy().propose(a_tick(1, machine=a_machine(cpus=16), pools=[a_pool(size=2, load=6.0, queued=None)]))
     assert unseen.aim is None
 

@@ -228,15 +228,15 @@ class PoolSize:
 
     def _proposal(self, pool: Pool, need: Need, size: int, current: int, outlook: Outlook) -> Proposal[int]:
         why = self._reasons.why(pool, need, size, current, outlook)
-        return Proposal(self.name, f"pool {pool.name}", ResizePool(pool.name, size), why, current, _aim(pool, size))
+        return Proposal(self.name, f"pool {pool.name}", ResizePool(pool.name, size), why, current, _aim(pool, size, current))
 
 
-def _aim(pool: Pool, size: int) -> Aim | None:
+def _aim(pool: Pool, size: int, current: int) -> Aim | None:
     """The queued work, which the change is to shrink once the new workers can be up. None: the queue is unknown."""
     if pool.queued is None:
         return None
     delay = (pool.start_seconds or 0.0) if size > pool.size else 0.0
-    return Aim(Metric.QUEUED, pool.name, pool.queued, pool.name, Control.POOL_SIZE, back=False, delay=delay)
+    return Aim(Metric.QUEUED, pool.name, pool.queued, pool.name, Control.POOL_SIZE, back=False, delay=delay, size=current)
 
 
 def _passed(at: int, since: int | None, seconds: float, interval: float) -> bool:
