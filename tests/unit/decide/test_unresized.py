@@ -77,6 +77,12 @@ def test_what_is_there_bounds_the_queue_of_a_pool_whose_service_times_are_not_kn
     assert stepped(False, 6.0, 7.0).bounds(2) == (0.0, 2.5)
 
 
+@pytest.mark.parametrize(("grown", "queued"), [(True, 3.0), (False, 0.0)])
+def test_a_growth_never_makes_a_queue_longer_nor_a_shrink_shorter(grown: bool, queued: float) -> None:
+    unresized = stepped(grown, 3.9, queued=queued, service=SERVICE)
+    assert unresized.bounds(1) == (queued, queued)
+
+
 def test_without_a_load_or_with_other_service_times_nothing_is_known() -> None:
     assert stepped(True, 6.0, 7.0, queued=None).bounds(2) is None
     gone = stepped(True, 6.0)
