@@ -151,6 +151,12 @@ def limits(recorded: Recorded | None, config: Config) -> tuple[int, int]:
     return min(MINIMUM, max(smallest, 1)), max(2 * largest, MINIMUM)
 
 
+def objective_of(recorded: Recorded | None, config: Config) -> Objective | None:
+    """The objective of a recorded pool; None: it has none now, or the load was not recorded from a pool."""
+    pool = None if recorded is None else config.pools.get(recorded.name)
+    return None if pool is None else pool.objective
+
+
 def first_size(minimum: int, maximum: int) -> int:
     """Workers that a pool begins with: 12 between 2 and 32."""
     return max(round((2 * minimum + maximum) / 3), 1)
@@ -210,6 +216,7 @@ def run(
     warmup: float = WARMUP,
     initial: int | None = None,
     demand: Network | None = None,
+    objective: Objective | None = None,
 ) -> Iterator[Figures]:
     """Run every rule on every load with every start time and seed. A load is made from a seed when it is needed."""
     for load in loads:
@@ -228,6 +235,7 @@ def run(
                         initial=initial,
                         config=config,
                         demand=demand,
+                        objective=objective,
                     )
 
 
