@@ -354,8 +354,11 @@ class Effect(Record, frozen=True):
     before: float
     after: float
     ticks: int
-    verdict: str  # helped, no effect, hurt; more contention: worse, but batch work wants far more than at the decision
+    verdict: str  # helped, no effect, hurt, cannot tell; more contention: worse, but batch work wants far more than at the decision
     others: tuple[str, ...] = ()  # decisions of the same tick about the same group, measured together with `decision`
+    unchanged: tuple[float, float | None] | None = (
+        None  # of a pool: the figure at its old size, at least and at most; None: unknown
+    )
 
     @property
     def decisions(self) -> int:

@@ -38,7 +38,10 @@ PURE_ROOMS = ("observe", "decide")
 """What is imported by a module of these, however far away, is pure too."""
 
 PURE = [
-    *(f"models/{name}.py" for name in ("records", "features", "behaviour", "checks", "scaling", "capacity", "durations")),
+    *(
+        f"models/{name}.py"
+        for name in ("records", "features", "behaviour", "checks", "scaling", "queueing", "capacity", "durations")
+    ),
     *(str(path.relative_to(ROOT)) for room in ("models/forecast", "models/anomaly") for path in sorted((ROOT / room).glob("*.py"))),
     *(str(path.relative_to(ROOT)) for room in PURE_ROOMS for path in sorted((ROOT / "scheduler" / room).rglob("*.py"))),
     *(f"scheduler/{name}.py" for name in ("decision", "places", "ports", "scope", "cgroup_paths")),

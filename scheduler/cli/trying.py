@@ -160,6 +160,7 @@ def simulate(
         warmup=warmup,
         initial=None if recorded is None else min(max(int(recorded.sizes[0]), minimum), maximum),
         config=loaded.config,
+        objective=simulation.objective_of(recorded, loaded.config),
     )
     found = _watched(runs, len(chosen) * seeds)
     itself = None if recorded is None else simulation.as_it_was(recorded, warmup)

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 
 from ...models.records import Class
-from .sections import Config, GroupRule, PoolConfig, Queue
+from .sections import Config, GroupRule, Objective, PoolConfig, Queue
 
 WIDTH = 120
 """Columns of the comments in the default file. Chosen: a file that people read in a terminal."""
@@ -53,6 +53,7 @@ EXAMPLES: dict[type[msgspec.Struct], tuple[str, dict[str, Any]]] = {
         },
     ),
     Queue: ("pools.resize.queue", {"files": "/var/spool/app/new/*"}),
+    Objective: ("pools.resize.objective", {"p95": "300ms"}),
 }
 """Sections that have no defaults, because the user names them. The default file shows them as comments, with these values."""
 
@@ -114,7 +115,12 @@ def markdown() -> str:
         "`control_group` of `[daemon]` cannot change until the next start: a file that changes one of them is refused. A pool",
         "that the new file no longer has gets its original size back.",
     ]
-    named: dict[type[msgspec.Struct], str] = {GroupRule: "groups.NAME", PoolConfig: "pools.NAME", Queue: "pools.NAME.queue"}
+    named: dict[type[msgspec.Struct], str] = {
+        GroupRule: "groups.NAME",
+        PoolConfig: "pools.NAME",
+        Queue: "pools.NAME.queue",
+        Objective: "pools.NAME.objective",
+    }
     for name, section in [*sections(), *((title, section) for section, title in named.items())]:
         lines += ["", f"## [{name}]", "", _doc(section), "", "| key | type | default | meaning |", "|---|---|---|---|"]
         lines += [

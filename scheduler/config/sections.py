@@ -173,6 +173,31 @@ class Queue(Section, frozen=True):
     every: Annotated[Seconds, Meta(description="Seconds between counts.")] = 1.0
 
 
+class Objective(Section, frozen=True):
+    """`[pools.NAME.objective]`: what the pool is to keep with the fewest workers. Set exactly one key."""
+
+    p95: Annotated[str, Meta(description='95 % of the requests are answered within this time, waiting included; e.g. "300ms".')] = (
+        ""
+    )
+    wait: Annotated[str, Meta(description='95 % of the requests wait at most this long for a worker; e.g. "50ms" or "2s".')] = ""
+    utilization: Annotated[
+        Share, Meta(description="Busy share of a worker, predicted or not: instead of both targets of `[pool_size]`. 0: not set.")
+    ] = 0.0
+
+
+def seconds_of(duration: str) -> float:
+    """A duration in seconds. Raises ValueError for a text that is none.
+
+    >>> seconds_of("300ms"), seconds_of("1.5 s")
+    (0.3, 1.5)
+    """
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?(ms|s)", duration)
+    seconds = 0.0 if match is None else float(match[1]) / (1000 if match[2] == "ms" else 1)
+    if seconds <= 0:
+        raise ValueError(f'"{duration}" is no time above 0; write e.g. "300ms" or "2s"')
+    return seconds
+
+
 class PoolConfig(Section, frozen=True):
     """`[pools.NAME]`: a pool that nicety may size."""
 
@@ -229,6 +254,7 @@ class PoolConfig(Section, frozen=True):
         Seconds, Meta(description="command: seconds a worker may take to finish after SIGTERM before SIGKILL.")
     ] = 30.0
     queue: Annotated[Queue | None, Meta(description="command, supervisord, systemd: where waiting work is counted.")] = None
+    objective: Annotated[Objective | None, Meta(description="What to keep with the fewest workers; not set: `[pool_size]`.")] = None
 
 
 KINDS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -723,6 +749,20 @@ def _senseless_pool(path: tuple[str, ...], pool: PoolConfig) -> Iterator[Sensele
         yield (*path, "unit"), cause, ("kind", "unit")
     if pool.queue is not None and sum(map(bool, (pool.queue.files, pool.queue.command, pool.queue.redis_list))) != 1:
         yield (*path, "queue"), "give exactly one of files, command, redis_list", ("files", "command", "redis_list")
+    if pool.objective is not None:
+        yield from _senseless_objective((*path, "objective"), pool.objective)
+
+
+def _senseless_objective(path: tuple[str, ...], objective: Objective) -> Iterator[Senseless]:
+    """Problems in the objective of a pool."""
+    given: dict[str, Any] = {key: value for key in ("p95", "wait", "utilization") if (value := getattr(objective, key))}
+    if len(given) != 1:
+        yield path, "give exactly one of p95, wait, utilization", ("p95", "wait", "utilization")
+    for key in given.keys() - {"utilization"}:
+        try:
+            seconds_of(given[key])
+        except ValueError as error:
+            yield (*path, key), str(error), (key,)
 
 
 EXAMPLE_UNITS: Mapping[str, str] = MappingProxyType({"supervisord": "thumbs:thumbs_%02d", "systemd": "worker@%d"})

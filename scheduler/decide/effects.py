@@ -1,7 +1,8 @@
 """Whether decisions helped: the figure that each was to improve, before it and some time after. Pure: knows no policy.
 
 The mean of the figure over `priority.effect_after` seconds is compared with its value at the decision. It is measured from the next
-tick on, the first that covers the whole change, or from when the change can show.
+tick on, the first that covers the whole change, or from when the change can show. The queue of a pool is compared with the one that
+it would have had meanwhile at its old size (`unresized.py`).
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from enum import StrEnum
 import msgspec
 
 from ...models.records import Class
-from ..decision import Decision, Effect, Outcome, Tick
+from ..decision import Decision, Effect, Outcome, Pool, ResizePool, Tick
 from ..hands.faults import Status
 from ..hands.places import Control
 from .policies.policy import Aim, Impact, Memory, Metric
 from .policies.priority.supply import wait_share
+from .unresized import Unresized
 
 CHANGE = 0.25
 """A figure counts as better or worse if it changed by this share of the value before (chosen): means over a short time scatter by a
@@ -39,6 +41,7 @@ class Judged(StrEnum):
     NO_EFFECT = "no effect"
     HURT = "hurt"
     MORE_CONTENTION = "more contention"  # worse, but batch work wants far more than at the decision
+    CANNOT_TELL = "cannot tell"  # what the figure would have been is not known well enough
 
 
 class Watch(Memory):
@@ -57,6 +60,7 @@ class Watch(Memory):
     count: int = 0
     applied: bool = False  # the outcome says that something was changed
     others: list[str] = msgspec.field(default_factory=list)  # the other decisions of the same tick that are measured with it
+    unresized: Unresized | None = None  # None: the aim is not the queue of a pool
 
 
 class EffectsMemory(Memory):
@@ -86,6 +90,7 @@ class Effects:
     def watch(self, tick: Tick, decisions: Iterable[tuple[Decision, Aim]]) -> None:
         """Starts to measure these. Several decisions of a tick that change one group for one victim are measured as one."""
         batch, made = _batch_demand(tick), dict[tuple[str, str, Control, bool, str], Watch]()
+        pools = {pool.name: pool for pool in tick.pools}
         for decision, aim in decisions:
             key = (decision.policy, aim.group, aim.control, aim.back, aim.of)
             if key in made:
@@ -93,6 +98,8 @@ class Effects:
                 continue
             since = tick.at + 1 + round(aim.delay * 1e9)
             made[key] = Watch(decision.id, decision.policy, aim, batch, since, since - 1 + self._window, aim.again)
+            if isinstance(decision.action, ResizePool) and aim.metric is Metric.QUEUED:
+                made[key].unresized = _unresized(tick.at, pools[aim.of], decision.action.size, aim)
         self.memory.watches += made.values()
 
     def measure(self, tick: Tick) -> list[tuple[str, Impact]]:
@@ -100,11 +107,14 @@ class Effects:
         if not self.memory.watches:
             return []
         now: dict[tuple[Metric, str], float | None] = {(Metric.QUEUED, pool.name): pool.queued for pool in tick.pools}
+        pools = {pool.name: pool for pool in tick.pools}
         now.update({(Metric.WAIT, group.name): wait_share(group) for group in tick.groups})
         batch = _batch_demand(tick)
         found, going = list[tuple[str, Impact]](), list[Watch]()
         for watch in self.memory.watches:
             watch.ticks += 1
+            if watch.unresized is not None:
+                watch.unresized.step(tick.at, pools.get(watch.aim.of), tick.at >= watch.since)
             value = now.get((watch.aim.metric, watch.aim.of))
             if value is not None and tick.at >= watch.since:
                 watch.total += value
@@ -135,14 +145,24 @@ class Effects:
 
 def _measured(watch: Watch) -> Impact:
     """The effect at the end of a measurement."""
-    aim, after = watch.aim, watch.total / watch.count
+    aim, after, unchanged = watch.aim, watch.total / watch.count, None
     judged = judge(aim.metric, aim.before, after)
+    if watch.unresized is not None:
+        unchanged = watch.unresized.bounds(watch.count)
+        judged = Judged.CANNOT_TELL if unchanged is None else judge_beside(aim.metric, unchanged, after)
     wait = aim.metric is Metric.WAIT
     if judged is Judged.HURT and wait and watch.batch_total / watch.count > MORE_BATCH * watch.batch:
         judged = Judged.MORE_CONTENTION
     failed = aim.goal is not None and min(aim.before, after) >= aim.goal and judged is not Judged.HELPED
     effect = Effect(
-        watch.decision, WORDS[aim.metric].format(aim.of), aim.before, after, watch.ticks, judged.value, tuple(watch.others)
+        decision=watch.decision,
+        metric=WORDS[aim.metric].format(aim.of),
+        before=aim.before,
+        after=after,
+        ticks=watch.ticks,
+        verdict=judged.value,
+        others=tuple(watch.others),
+        unchanged=unchanged,
     )
     return Impact(aim, effect, failed, final=not watch.again and judged is not Judged.MORE_CONTENTION)
 
@@ -161,6 +181,34 @@ def judge(metric: Metric, before: float, after: float) -> Judged:
     if metric is Metric.WAIT and before - after >= least and _per_cpu(after) <= (1 - CHANGE) * _per_cpu(before):
         return Judged.HELPED
     return Judged.HELPED if after <= before - change else Judged.HURT if after >= before + change else Judged.NO_EFFECT
+
+
+def judge_beside(metric: Metric, unchanged: tuple[float, float | None], after: float) -> Judged:
+    """Whether a figure is better than it would have been. `unchanged`: the least and the most that it would have been; None: no
+    bound.
+
+    >>> [judge_beside(Metric.QUEUED, bounds, 1.0).value for bounds in [(4.0, None), (1.0, 1.2), (0.0, 9.0), (0.0, 0.0)]]
+    ['helped', 'no effect', 'cannot tell', 'hurt']
+    """
+    least, most = unchanged
+    low = judge(metric, least, after)
+    high = Judged.HELPED if most is None else judge(metric, most, after)
+    return low if low is high else Judged.CANNOT_TELL
+
+
+def _unresized(at: int, pool: Pool, size: int, aim: Aim) -> Unresized:
+    """The pool as it was when it was decided to give it another size."""
+    before, here = pool.requested if aim.size is None else aim.size, (pool.load or 0.0) * pool.capacity
+    return Unresized(
+        size=before,
+        ready=sum(worker.ready for worker in pool.workers),
+        grown=size > before,
+        at=at,
+        real=here,
+        here=here,
+        mean=None if pool.service is None else pool.service.mean,
+        lost=pool.load is None,
+    )
 
 
 def _per_cpu(share: float) -> float:

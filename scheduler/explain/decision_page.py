@@ -50,12 +50,26 @@ def effect_in_words(effect: Effect) -> str:
 
     >>> effect_in_words(Effect("s-1.0", "wait of group web, cores per core of demand", 0.31, 0.02, 3, "helped"))
     'web waited for a CPU 31 % of its demand before, 2 % after 3 ticks'
+    >>> effect_in_words(Effect("s-1.0", "queued work of pool web", 2.0, 3.0, 5, "helped", unchanged=(12.0, 12.0)))
+    'queued work of pool web: 2 before, 3 after 5 ticks, where the old size would have had 12'
     """
     wait = _WAIT.fullmatch(effect.metric)
     if wait is None:
-        return f"{effect.metric}: {figure(effect.before)} before, {figure(effect.after)} after {effect.ticks} ticks"
+        said = f"{effect.metric}: {figure(effect.before)} before, {figure(effect.after)} after {effect.ticks} ticks"
+        return said + _unchanged(effect)
     before, after = share(effect.before), share(effect.after)
     return f"{wait[1]} waited for a CPU {before} of its demand before, {after} after {effect.ticks} ticks"
+
+
+def _unchanged(effect: Effect) -> str:
+    """What the figure would have been at the old size of the pool, after a comma; "" if that is not known."""
+    if effect.unchanged is None:
+        return ""
+    least, most = effect.unchanged
+    if most is None:
+        return f", where the old size would have had at least {figure(least)}"
+    between = figure(least) if most - least < 1e-3 else f"{figure(least)} to {figure(most)}"
+    return f", where the old size would have had {between}"
 
 
 # --- decisions ----------------------------------------------------------------------------------------------------------------

@@ -28,6 +28,11 @@ class Offered(NamedTuple):
         return self.load - self.busy
 
 
+def reports_busy(pool: PoolSample) -> bool:
+    """Whether its workers say that they are busy, each with one request at a time."""
+    return any(worker.busy is not None for worker in pool.workers)
+
+
 def offered_load(pool: PoolSample, capacity: float = 1.0) -> Offered | None:
     """Offered load of a pool now. None if neither a worker reports whether it is busy, nor the requests in flight are seen.
 
@@ -36,7 +41,7 @@ def offered_load(pool: PoolSample, capacity: float = 1.0) -> Offered | None:
     """
     ready = [worker for worker in pool.workers if worker.ready]
     queued = pool.queued or 0.0
-    if pool.flights is not None:
+    if pool.flights is not None and not reports_busy(pool):
         held = pool.flights.held / capacity
         return Offered(min(held, len(ready)), held + queued / capacity)
     reported = [worker.busy for worker in ready or pool.workers if worker.busy is not None]

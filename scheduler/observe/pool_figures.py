@@ -10,7 +10,7 @@ from ...models.forecast.seasonality import AHEAD, Seasonality
 from ...models.records import PoolSample, Snapshot
 from ..config.sections import Config
 from ..decision import START_MARGIN, START_UNKNOWN, Pool, Predicted, Worker
-from .loads import Offered, offered_load
+from .loads import Offered, offered_load, reports_busy
 from .measure import Measured, cpus_of
 from .pool_history import PoolHistory
 from .requests import PoolRequests, Requests
@@ -72,7 +72,7 @@ class PoolFigures:
             workers=workers,
             trouble=pool.trouble,
             predicted=self._predicted(pool, self._step_seasonality(pool, offered, snapshot.at)),
-            scaling=history.step_scaling(sums.at_work, None if load is None or pool.flights is not None else sums.done),
+            scaling=history.step_scaling(sums.at_work, None if load is None or not reports_busy(pool) else sums.done),
             service=requests.service,
             capacity=requests.capacity,
         )

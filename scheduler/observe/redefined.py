@@ -8,12 +8,13 @@ from ..config.sections import Config, GroupRule, PoolConfig
 
 
 def redefined_pools(before: Config, now: Config) -> set[str]:
-    """Pools that came, went or were redefined. Other limits or another class alone do not redefine a pool."""
+    """Pools that came, went or were redefined. Other limits, another class or another objective alone do not redefine a pool."""
 
     def same(a: PoolConfig | None, b: PoolConfig | None) -> bool:
         if a is None or b is None:
             return False
-        return msgspec.structs.replace(b, minimum=a.minimum, maximum=a.maximum, class_=a.class_, initial=a.initial) == a
+        alike = msgspec.structs.replace(b, minimum=a.minimum, maximum=a.maximum, class_=a.class_, initial=a.initial)
+        return msgspec.structs.replace(alike, objective=a.objective) == a
 
     return {name for name in before.pools.keys() | now.pools.keys() if not same(before.pools.get(name), now.pools.get(name))}
 

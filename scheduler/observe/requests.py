@@ -11,6 +11,7 @@ from ...models.capacity import Capacity
 from ...models.durations import Histogram
 from ...models.records import PoolSample
 from ..decision import Service
+from .loads import reports_busy
 
 HALF_SECONDS = 120.0
 """Time after which requests count half: `Service` is of the last minutes (chosen)."""
@@ -61,10 +62,11 @@ class RequestHistory:
         flights, ready = pool.flights, sum(worker.ready for worker in pool.workers)
         if flights is None or not ready:
             return Requests(*self._now(), self._service())
-        held = flights.held / ready
-        median = flights.seconds[len(flights.seconds) // 2] if flights.seconds else None
-        self._capacity.step(held, median, flights.ended)
-        capacity, certain = self._now()
+        held, (capacity, certain) = flights.held / ready, (1.0, True)
+        if not reports_busy(pool):
+            median = flights.seconds[len(flights.seconds) // 2] if flights.seconds else None
+            self._capacity.step(held, median, flights.ended)
+            capacity, certain = self._now()
         for histogram in (self._took, self._served):
             histogram.fade(self._kept)
         self._held, self._ticks = self._held * self._kept + flights.held, self._ticks * self._kept + 1.0

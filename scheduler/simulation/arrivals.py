@@ -139,11 +139,15 @@ def _check(seconds: float, maximum: int, service: float) -> None:
 
 def steady(erlangs: float, seconds: float, service: float, seed: int) -> Load:
     """A constant load, for measuring."""
+    return varying("steady", np.full(int(np.ceil(seconds)), erlangs), seconds, service, seed)
+
+
+def varying(name: str, erlangs: Floats, seconds: float, service: float, seed: int) -> Load:
+    """A load with this intensity in each second, for measuring."""
     chance = np.random.default_rng(seed)
-    level = np.full(int(np.ceil(seconds)), erlangs)
-    arrivals = _within(chance.poisson(level / service), 1.0, chance)
+    arrivals = _within(chance.poisson(erlangs / service), 1.0, chance)
     arrivals = arrivals[arrivals < seconds]
-    return Load("steady", seconds, arrivals, _drawn(len(arrivals), service, chance), level, "")
+    return Load(name, seconds, arrivals, _drawn(len(arrivals), service, chance), erlangs, "")
 
 
 # --- shapes -------------------------------------------------------------------------------------------------------------------

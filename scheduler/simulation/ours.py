@@ -10,8 +10,8 @@ import numpy as np
 
 from ...models.forecast.demand import Network
 from ...models.identity import ProcId
-from ...models.records import SAMPLE, HostSample, Identity, Known, PoolSample, SampleTable, Snapshot, WorkerSample
-from ..config.sections import Config, Placement, PoolConfig, Priority, Quarantine
+from ...models.records import SAMPLE, Flights, HostSample, Identity, Known, PoolSample, SampleTable, Snapshot, WorkerSample
+from ..config.sections import Config, Objective, Placement, PoolConfig, Priority, Quarantine
 from ..decide.engine import Engine
 from ..decision import Abilities, Outcome, ResizePool, Tick, Verdict
 from ..hands.faults import Status
@@ -27,6 +27,9 @@ it."""
 _UPTIME = 1_000_000
 """Clock ticks since boot at the start of a simulation. Chosen: any value above the start times of all processes."""
 
+MOST_SECONDS = 64
+"""Most service times of a tick, as of a real pool: see `Flights`."""
+
 _FIRST_PID = 1000
 _RSS = 50 << 20
 _OWN = ProcId(2, 1)
@@ -34,9 +37,9 @@ _WORKER = Identity("worker", "worker", "/", "", 0)
 _MEMORY = 1 << 50
 
 
-def configured(config: Config, minimum: int, maximum: int) -> Config:
+def configured(config: Config, minimum: int, maximum: int, objective: Objective | None = None) -> Config:
     """`config` with one pool of these limits and only the pool size policy: the others do not set a pool's size."""
-    pool = PoolConfig(kind="command", minimum=minimum, maximum=maximum, command=["worker"])
+    pool = PoolConfig(kind="command", minimum=minimum, maximum=maximum, command=["worker"], objective=objective)
     return msgspec.structs.replace(
         config,
         pools={POOL: pool},
@@ -53,11 +56,20 @@ class Nicety:
 
     wants_workers = True
 
-    def __init__(self, config: Config, minimum: int, maximum: int, demand: Network | None, *, forecasts: bool = True) -> None:
+    def __init__(
+        self,
+        config: Config,
+        minimum: int,
+        maximum: int,
+        demand: Network | None,
+        *,
+        forecasts: bool = True,
+        objective: Objective | None = None,
+    ) -> None:
         """`demand`: the model that the daemon would use; None: the experts forecast. `forecasts`: False hides them and the load's
-        seasonal pattern from the policy, which leaves its reactive rule."""
+        seasonal pattern from the policy, which leaves its reactive rule. `objective`: of the pool."""
         self.name = "nicety" if forecasts else "nicety-reactive"
-        self._config = configured(config, minimum, maximum)
+        self._config = configured(config, minimum, maximum, objective)
         self._probes_a_tick = max(1, round(config.daemon.interval / config.daemon.probe_interval))
         self.period = config.daemon.interval / self._probes_a_tick
         self._forecasts = forecasts
@@ -70,6 +82,7 @@ class Nicety:
         self._probes = 0
         self._busy: dict[int, int] = {}  # by worker: probes of this tick at which it was busy
         self._queued = 0
+        self._ended: list[float] = []  # service times of the requests that ended in this tick
         self._ran: dict[int, int] = {}  # by worker: ns of CPU, according to the probes
         self._total = 0  # ns of CPU of all workers ever
         self._identities: dict[ProcId, Identity] = {}
@@ -82,13 +95,14 @@ class Nicety:
             self._wanted = seen.size
         self._probes += 1
         self._queued += seen.queued
+        self._ended += seen.ended
         for worker in seen.workers:
             if worker.busy:
                 self._busy[worker.id] = self._busy.get(worker.id, 0) + 1
         if self._probes == self._probes_a_tick:
             self._tick(seen)
             self._probes = self._queued = 0
-            self._busy = {}
+            self._busy, self._ended = {}, []
         return self._wanted
 
     def _tick(self, seen: PoolSeen) -> None:
@@ -122,6 +136,7 @@ class Nicety:
             master=None,
             start_seconds=seen.start_seconds,
             trouble="",
+            flights=Flights(sum(self._busy.values()) / self._probes, len(self._ended), _sample(self._ended)),
         )
         if ids != list(self._identities):  # the same mapping while no worker comes or goes: the observer then looks no further
             self._identities = dict.fromkeys(ids, _WORKER)
@@ -152,6 +167,13 @@ class Nicety:
         table["state"] = ord("S")
         table["known"] = int(Known.WAIT)
         return table
+
+
+def _sample(seconds: list[float]) -> tuple[float, ...]:
+    """At most `MOST_SECONDS` of these times, evenly from the shortest to the longest."""
+    times = sorted(seconds)
+    count = min(len(times), MOST_SECONDS)
+    return tuple(times[int((at + 0.5) * len(times) / count)] for at in range(count))
 
 
 def _name(worker: WorkerSeen) -> ProcId:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import bisect
 import heapq
+import math
 from collections import deque
+from copy import copy
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -46,6 +48,7 @@ class PoolSeen:
     service_seconds: float | None  # mean over the finished requests; None: none is finished
     start_seconds: float | None  # from start to ready, as measured; None: no worker has come up yet
     workers: tuple[WorkerSeen, ...]  # by id, leaving ones too; empty unless the rule asks for them
+    ended: tuple[float, ...] = ()  # service times of the requests that ended since the last look, likewise
 
     @property
     def load(self) -> float:
@@ -101,6 +104,7 @@ class SimulatedQueue:
         self._credited = 0
         self._given: dict[int, float] = {}  # service time of all that a worker was given
         self._last: dict[int, float] = {}  # and of its last request
+        self._ending: list[tuple[float, float]] = []  # heap of (when it ends, service time), of the begun ones
 
     def advance(self, until: float) -> None:
         """Let time pass: every request that can begin before `until` begins."""
@@ -186,6 +190,7 @@ class SimulatedQueue:
             service_seconds=worked / (begun - busy) if begun > busy else None,
             start_seconds=self._start_seconds if self._came_up else None,
             workers=self._workers(starting) if workers else (),
+            ended=self._ended() if workers else (),
         )
 
     def _come_up(self) -> None:
@@ -199,6 +204,7 @@ class SimulatedQueue:
             worker, service = self._by[place], self._services[place]
             given[worker] = given.get(worker, 0.0) + service
             last[worker] = service
+            heapq.heappush(self._ending, (self._begun[place] + service, service))
         self._credited = len(self._by)
         seen, now = [], self.now
         for entries, leaving in ((self._free, False), (self._leaving, True)):
@@ -210,6 +216,21 @@ class SimulatedQueue:
         seen.sort()
         return tuple(seen)
 
+    def twin(self) -> SimulatedQueue:
+        """A pool that is the same now and goes its own way."""
+        twin = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, list | dict | deque):
+                setattr(twin, name, value.copy())
+        return twin
+
+    def _ended(self) -> tuple[float, ...]:
+        """Service times of those that ended since the last look; call it after `_workers`."""
+        ended = []
+        while self._ending and self._ending[0][0] <= self.now:
+            ended.append(heapq.heappop(self._ending)[1])
+        return tuple(ended)
+
     # --- afterwards -----------------------------------------------------------------------------------------------------------
 
     def latencies(self, since: float) -> Floats:
@@ -218,6 +239,13 @@ class SimulatedQueue:
         arrivals = np.array(self._arrivals[:done])
         latencies = np.array(self._begun) - arrivals + np.array(self._services[:done])
         return np.asarray(latencies[arrivals >= since])
+
+    def waited(self, begin: float, end: float) -> float:
+        """Mean number of waiting requests between two times that are past."""
+        begun = np.full(len(self._arrivals), math.inf)
+        begun[: len(self._begun)] = self._begun
+        waits = np.minimum(begun, end) - np.maximum(np.array(self._arrivals), begin)
+        return float(np.maximum(waits, 0.0).sum()) / (end - begin)
 
     def lives(self, until: float) -> tuple[Floats, Floats]:
         """(when each worker was started, when it left), in no order; workers still there leave at `until`."""

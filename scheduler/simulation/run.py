@@ -14,7 +14,7 @@ import numpy as np
 
 from ...models import artifact
 from ...models.forecast.demand import Network
-from ..config.sections import Config
+from ..config.sections import Config, Objective
 from .arrivals import Load, LoadError, Recorded, Trace, drawn_from, fitted, made_up
 from .oracle import Oracle
 from .ours import Nicety
@@ -85,17 +85,18 @@ def simulate(
     initial: int | None = None,
     config: Config | None = None,
     demand: Network | None = None,
+    objective: Objective | None = None,
 ) -> Figures:
     """Run one rule on one load.
 
     `rule`: one of `ALL`, "fixed-N" or "oracle-N". `load`: the name of a synthetic one, a trace, or a prepared load. `warmup`:
     seconds at the beginning that do not count; hours of it show what has been learned by then. `initial`: workers at the beginning,
     unless the pool is fixed; None: a third of the way from the minimum to the maximum. `config`, `demand`: for nicety itself; by
-    default the configuration's defaults and the shipped model. Raises LoadError.
+    default the configuration's defaults and the shipped model. `objective`: what nicety is to keep. Raises LoadError.
     """
     if not isinstance(load, Load):
         load = prepare(load, seed, seconds=seconds, maximum=maximum, service=service)
-    made = make(rule, load, start_seconds, minimum, maximum, config, demand)
+    made = make(rule, load, start_seconds, minimum, maximum, config, demand, objective)
     if initial is None:
         initial = first_size(minimum, maximum)
     elif isinstance(made, Fixed):
@@ -150,6 +151,12 @@ def limits(recorded: Recorded | None, config: Config) -> tuple[int, int]:
     return min(MINIMUM, max(smallest, 1)), max(2 * largest, MINIMUM)
 
 
+def objective_of(recorded: Recorded | None, config: Config) -> Objective | None:
+    """The objective of a recorded pool; None: it has none now, or the load was not recorded from a pool."""
+    pool = None if recorded is None else config.pools.get(recorded.name)
+    return None if pool is None else pool.objective
+
+
 def first_size(minimum: int, maximum: int) -> int:
     """Workers that a pool begins with: 12 between 2 and 32."""
     return max(round((2 * minimum + maximum) / 3), 1)
@@ -164,13 +171,20 @@ def check(rules: Iterable[str]) -> None:
 
 
 def make(
-    rule: str, load: Load, start_seconds: float, minimum: int, maximum: int, config: Config | None, demand: Network | None
+    rule: str,
+    load: Load,
+    start_seconds: float,
+    minimum: int,
+    maximum: int,
+    config: Config | None,
+    demand: Network | None,
+    objective: Objective | None = None,
 ) -> SizeRule:
     """A rule by its name. Raises LoadError for an unknown name."""
     if rule in OURS:
         config = config or Config()
         model = demand if demand is not None else shipped_demand() if config.models.demand else None
-        return Nicety(config, minimum, maximum, model, forecasts=rule == "nicety")
+        return Nicety(config, minimum, maximum, model, forecasts=rule == "nicety", objective=objective)
     if rule in PEERS:
         return PEERS[rule](minimum, maximum)
     kind, _, number = rule.partition("-")
@@ -202,6 +216,7 @@ def run(
     warmup: float = WARMUP,
     initial: int | None = None,
     demand: Network | None = None,
+    objective: Objective | None = None,
 ) -> Iterator[Figures]:
     """Run every rule on every load with every start time and seed. A load is made from a seed when it is needed."""
     for load in loads:
@@ -220,6 +235,7 @@ def run(
                         initial=initial,
                         config=config,
                         demand=demand,
+                        objective=objective,
                     )
 
 

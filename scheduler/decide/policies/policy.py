@@ -44,6 +44,7 @@ class Aim(Memory):
     delay: float = 0.0  # seconds until the change can show
     goal: float | None = None  # the change failed if the figure stays above this and gets no better; None: no such verdict
     again: int = 0  # times that it is measured again if it failed
+    size: int | None = None  # workers asked for before; None: it is no pool
 
 
 Kept = TypeVar("Kept")

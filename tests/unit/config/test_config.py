@@ -100,6 +100,14 @@ GOLDEN: dict[str, tuple[str, list[str]]] = {
         '[pools.w]\nkind = "command"\ncommand = ["x"]\n[pools.w.queue]\nfiles = "a"\nredis_list = "b"\n',
         ["n.toml:4: pools.w.queue: give exactly one of files, command, redis_list"],
     ),
+    "two objectives": (
+        '[pools.w]\nkind = "command"\ncommand = ["x"]\n[pools.w.objective]\np95 = "300ms"\nutilization = 0.7\n',
+        ["n.toml:4: pools.w.objective: give exactly one of p95, wait, utilization"],
+    ),
+    "an objective that is no time": (
+        '[pools.w]\nkind = "command"\ncommand = ["x"]\nobjective = { wait = "50 cats" }\n',
+        ['n.toml:4: pools.w.objective.wait: "50 cats" is no time above 0; write e.g. "300ms" or "2s"'],
+    ),
     "a name for two things": (
         '[groups.w]\nprogram = "x"\n[pools.w]\nkind = "command"\ncommand = ["x"]\n',
         ["n.toml:1: groups.w: a pool has this name already; names are shared, choose another"],

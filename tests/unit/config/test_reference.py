@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from nicety.scheduler.config import reference
-from nicety.scheduler.config.sections import KINDS_OF, Config, GroupRule, PoolConfig, Queue, parse
+from nicety.scheduler.config.sections import KINDS_OF, Config, GroupRule, Objective, PoolConfig, Queue, parse
 
 ROOT = Path(__file__).parents[3]
 AGAIN = "out of date; run `python -m nicety.scheduler.config.reference`"
@@ -27,7 +27,13 @@ def test_the_default_file_says_what_holds_without_it() -> None:
 
 
 def test_every_key_is_described_in_both_files() -> None:
-    classes: list[type[msgspec.Struct]] = [*(section for _, section in reference.sections()), GroupRule, PoolConfig, Queue]
+    classes: list[type[msgspec.Struct]] = [
+        *(section for _, section in reference.sections()),
+        GroupRule,
+        PoolConfig,
+        Queue,
+        Objective,
+    ]
     keys = [key for section in classes for key in reference.keys(section)]
     assert len(keys) > 50
     for key in keys:
@@ -49,6 +55,7 @@ def test_the_commented_examples_of_the_default_file_work_when_uncommented() -> N
     config = parse("\n".join(line for line in live if line.partition(" = ")[0] not in others))
     assert set(config.groups) == {"reports"}
     assert config.pools["resize"].queue is not None
+    assert config.pools["resize"].objective == Objective(p95="300ms")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/examples").glob("*.toml")), ids=lambda path: path.name)

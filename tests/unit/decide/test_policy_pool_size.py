@@ -14,7 +14,7 @@ from nicety.scheduler.decide.policies.policy import Aim, Metric, Proposal, Resul
 from nicety.scheduler.decide.policies.pool_size.need import fair_share
 from nicety.scheduler.decide.policies.pool_size.pool_size import PoolSize as Policy
 from nicety.scheduler.decide.policies.pool_size.pool_size import PoolSizeMemory
-from nicety.scheduler.decide.policies.pool_size.reaction import reaction
+from nicety.scheduler.decide.policies.pool_size.reaction import reaction, up
 from nicety.scheduler.decision import Decision, Pool, Predicted, ResizePool, Scaled, Tick
 from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.hands.places import Control
@@ -377,14 +377,14 @@ def test_load_that_wobbles_around_a_threshold_causes_one_change() -> None:
 
 def test_a_change_is_measured_by_the_queue_as_soon_as_its_workers_are_up() -> None:
     (more,) = policy().propose(a_tick(1, machine=a_machine(cpus=16), pools=[a_pool(size=2, load=6.0, queued=4.0)]))
-    assert more.aim == Aim(Metric.QUEUED, "web", 4.0, "web", Control.POOL_SIZE, back=False, delay=2.0)
+    assert more.aim == Aim(Metric.QUEUED, "web", 4.0, "web", Control.POOL_SIZE, back=False, delay=2.0, size=2)
     (unseen,) = policy().propose(a_tick(1, machine=a_machine(cpus=16), pools=[a_pool(size=2, load=6.0, queued=None)]))
     assert unseen.aim is None
 
 
 @pytest.mark.parametrize(("fell", "workers"), [({}, 5), ({"fallen": False}, 5), ({"fallen": True}, 1)])
 def test_a_pool_shrinks_by_half_at_most_unless_the_mean_is_that_since_the_load_fell(fell: dict[str, bool], workers: int) -> None:
-    asked = reaction(a_pool(size=10, load=0.7), 0.7, 0.7, 1.0, **fell)
+    asked = reaction(a_pool(size=10, load=0.7), 0.7, lambda load: up(load / 0.7), 1.0, **fell)
     assert asked is not None
     assert asked.workers == workers
 

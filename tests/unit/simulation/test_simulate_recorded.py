@@ -178,6 +178,16 @@ def test_our_own_recordings_are_played_and_the_limits_are_the_configured_ones(ni
     assert "fixed-32" not in usual
 
 
+def test_a_recorded_pool_is_simulated_with_its_objective(nicety: Invoke, tmp_path: Path) -> None:
+    store(tmp_path / "state", [2.0] * 80)
+    config, workers = tmp_path / "n.toml", []
+    for objective in ("", "objective = { utilization = 0.25 }\n"):
+        config.write_text(f"[pools.web]\nkind = 'command'\ncommand = ['x']\nminimum = 1\nmaximum = 16\n{objective}")
+        asked = ("--pool", "web", "--config", config, "--rule", "nicety-reactive", "--seeds", "1")
+        workers.append(float(nicety("simulate", *asked).out.splitlines()[1].split()[6]))
+    assert workers[1] > workers[0] + 2
+
+
 @pytest.mark.parametrize(
     ("loads", "names", "asked", "said"),
     [

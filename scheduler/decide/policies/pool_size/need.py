@@ -10,9 +10,10 @@ from enum import StrEnum
 import msgspec
 
 from .....models.records import Class
-from ....config.sections import PoolSize as Section
+from ....config.sections import Config, PoolSize
 from ....decision import START_MARGIN, START_UNKNOWN, Group, Pool, Predicted, Tick
 from ..policy import Memory, Outlook, horizon_for, peak
+from .objective import Sizing
 from .reaction import EPSILON, PANIC_THRESHOLD, reaction, up
 
 MARGIN = 1.05
@@ -78,6 +79,8 @@ class PoolMemory(Memory):
     falling: Fallen | None = None  # since the load is low, which may be a lull
     fallen: Fallen | None = None  # since the load fell for good, within the last minute
     wary_until: int = 0  # ns before which no fall is followed, after one that was regretted
+    unknown_since: int | None = None  # ns since when the objective is a time and service times are not known
+    unkept: str = ""  # why the objective cannot be kept, for people; "": it can, or there is none
     grown_at: int | None = None
     changed_at: int | None = None
 
@@ -107,10 +110,10 @@ class Need:
 class Needs:
     """Computes the need of a pool."""
 
-    def __init__(self, config: Section, interval: float) -> None:
-        """`interval`: seconds between ticks."""
-        self._config = config
-        self._interval = interval
+    def __init__(self, config: Config, sizing: Sizing) -> None:
+        self._config = config.pool_size
+        self._interval = config.daemon.interval
+        self._sizing = sizing
 
     def need(self, tick: Tick, pool: Pool, memory: PoolMemory, outlook: Outlook, current: int, mean: float | None) -> Need | None:
         """What the pool needs in this tick; None if there is no seasonal pattern, no forecast and no history of the load.
@@ -120,8 +123,10 @@ class Needs:
         config, fallen = self._config, memory.fallen
         horizon = horizon_for(None if pool.start_seconds is None else START_MARGIN * pool.start_seconds, self._interval)
         forecast = outlook.value(pool.name, "load", horizon, config.quantile)
-        by_forecast = None if forecast is None else workers_for(forecast, pool, config.predicted_target)
-        reacts = reaction(pool, mean, config.target, MARGIN, fallen=fallen is not None)
+        by_forecast = None if forecast is None else self._sizing.workers_for(forecast, pool, config.predicted_target)
+        reacts = reaction(
+            pool, mean, lambda load: self._sizing.wanted(load, pool, config.target), MARGIN, fallen=fallen is not None
+        )
         by_season = self._by_season(pool)
         by_reaction = 0 if reacts is None else reacts.workers
         if by_season is not None:
@@ -135,7 +140,9 @@ class Needs:
         else:
             needed_now, kept = by_reaction, 0 if reacts is None else reacts.sufficient
             change = max(by_forecast or 0, needed_now)
-            sufficient = max(0 if forecast is None else workers_for(forecast * MARGIN, pool, config.predicted_target), kept)
+            sufficient = max(
+                0 if forecast is None else self._sizing.workers_for(forecast * MARGIN, pool, config.predicted_target), kept
+            )
             rule = SizeRule.FORECAST
             if reacts is not None and by_reaction >= (by_forecast or 0):
                 rule = SizeRule.PANIC if reacts.panic else SizeRule.REACTIVE
@@ -172,20 +179,33 @@ class Needs:
         if not math.isfinite(predicted.median + predicted.high + predicted.later + predicted.least):
             return None
         median, high = (min(max(load, 0.0), pool.maximum) * margin for load in (predicted.median, predicted.high))
-        return max(workers_for(median, pool, busy_share(self._config, predicted)), min(round(high), pool.maximum))
+        return max(self._sizing.workers_for(median, pool, busy_share(self._config, predicted)), min(round(high), pool.maximum))
 
     def _ahead(self, pool: Pool) -> int:
         """Enough for the next `down_after` as the seasonal pattern predicts it, and for the load now or of the last 6 s, the
         smaller."""
-        recent = up(min(pool.load or 0.0, pool.load_panic or 0.0) / (PANIC_THRESHOLD * self._config.target))
+        low = min(pool.load or 0.0, pool.load_panic or 0.0)
+        recent = self._sizing.wanted(low / PANIC_THRESHOLD, pool, self._config.target)
         predicted = pool.predicted
-        later = 0 if predicted is None else workers_for(max(predicted.later, 0.0), pool, busy_share(self._config, predicted))
+        later = (
+            0
+            if predicted is None
+            else self._sizing.workers_for(max(predicted.later, 0.0), pool, busy_share(self._config, predicted))
+        )
         return min(max(later, recent), pool.maximum)
 
     def _lasting(self, at: int, pool: Pool, memory: PoolMemory) -> int:
         """Workers that were needed for a whole worker start time: none need be started for work that is over by then."""
         lasting = 0.0 if _gradual(pool) else min(START_UNKNOWN if pool.start_seconds is None else pool.start_seconds, LASTING)
-        return -peak(memory.present, at, -_present(pool, self._config.target), lasting)
+        return -peak(memory.present, at, -self._present(pool), lasting)
+
+    def _present(self, pool: Pool) -> int:
+        """Busy workers, or as many as keep waiting work below a panic of the reactive rule, whichever is more. Over some ticks: one
+        alone may be chance."""
+        load = pool.load or 0.0
+        recent = load if pool.load_panic is None else min(load, pool.load_panic)
+        busy = recent if pool.busy is None else min(pool.busy, recent)
+        return max(up(busy), self._sizing.wanted(recent / PANIC_THRESHOLD, pool, self._config.target))
 
     def _cpu_bound(self, tick: Tick, pool: Pool, horizon: int, outlook: Outlook) -> int | None:
         """Workers that fill the pool's share of the CPU headroom, including the one that crosses the line: without it a pool of
@@ -226,12 +246,7 @@ class Needs:
         return None if scaling is None or not scaling.certain or scaling.worth is None else max(scaling.worth, 1)
 
 
-def workers_for(load: float, pool: Pool, share: float) -> int:
-    """Workers for an expected load, each busy for that share."""
-    return min(up(min(load, pool.maximum) / share), pool.maximum)
-
-
-def busy_share(config: Section, predicted: Predicted) -> float:
+def busy_share(config: PoolSize, predicted: Predicted) -> float:
     """Busy share of a worker to aim at with this seasonal pattern."""
     sharp = min(max((predicted.abrupt - GRADUAL) / (SHARP - GRADUAL), 0.0), 1.0)
     return config.target + sharp * (config.predicted_target - config.target)
@@ -250,15 +265,6 @@ def fair_share(capacity: float, others: Sequence[float]) -> float:
         left -= demand
         takers -= 1
     return left / takers
-
-
-def _present(pool: Pool, target: float) -> int:
-    """Busy workers, or as many as keep waiting work below a panic of the reactive rule, whichever is more. Over some ticks: one
-    alone may be chance."""
-    load = pool.load or 0.0
-    recent = load if pool.load_panic is None else min(load, pool.load_panic)
-    busy = recent if pool.busy is None else min(pool.busy, recent)
-    return max(up(busy), up(recent / (PANIC_THRESHOLD * target)))
 
 
 def _gradual(pool: Pool) -> bool:

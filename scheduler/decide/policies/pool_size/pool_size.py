@@ -10,6 +10,7 @@ Pure: knows no adapter and no model.
   that is over would cost workers for another minute.
 - Forecast floor: the forecast 1.2 worker start times ahead, by default its median. Upper quantiles would always cost workers
   that a seasonal pattern or a panic adds when they are needed: see docs/decisions/0008.
+- A pool with an objective has its own way from loads to workers, for all rules alike: see `objective.py`.
 - Headroom bounds growth, and takes away what only a forecast asked for; it never takes workers that are needed now. The pool's
   scaling curve (`models/scaling.py`) does the same where it is certain: workers that would add nothing are not started.
 """
@@ -24,9 +25,10 @@ from ....config.sections import Config
 from ....decision import Decision, Note, Pool, ResizePool, Tick
 from ....hands.places import Control
 from ....scope import policy
-from ..policy import Aim, Gone, Impact, Memory, Metric, Outlook, Proposal, Result, Standing, peak
-from .need import MARGIN, Fallen, Need, Needs, PoolMemory, SizeRule, busy_share, workers_for
-from .reaction import PANIC_THRESHOLD, up
+from ..policy import Aim, Gone, Impact, Memory, Metric, Outlook, Proposal, Result, Standing, figures, peak
+from .need import MARGIN, Fallen, Need, Needs, PoolMemory, SizeRule, busy_share
+from .objective import Sizing
+from .reaction import PANIC_THRESHOLD
 from .reasons import PoolReasons
 
 STABLE = 60.0
@@ -64,8 +66,9 @@ class PoolSize:
     def __init__(self, config: Config, memory: PoolSizeMemory) -> None:
         self._config = config.pool_size
         self._interval = config.daemon.interval
-        self._needs = Needs(config.pool_size, self._interval)
-        self._reasons = PoolReasons(config.pool_size, self._interval)
+        self._sizing = Sizing(config)
+        self._needs = Needs(config, self._sizing)
+        self._reasons = PoolReasons(config, self._sizing)
         self.memory = memory
 
     def propose(self, tick: Tick) -> list[Proposal[int]]:
@@ -82,9 +85,15 @@ class PoolSize:
         """None: every desired change is proposed at once."""
         return ()
 
-    def notes(self, _tick: Tick, /) -> list[Note]:
-        """None: the decisions say everything."""
-        return []
+    def notes(self, tick: Tick, /) -> list[Note]:
+        """The objectives that cannot be kept."""
+        found = []
+        for pool in tick.pools:
+            memory, objective = self.memory.pools.get(pool.name), self._sizing.objective(pool)
+            if memory is not None and memory.unkept and objective is not None:
+                said = figures(objective=str(objective), load_now=pool.load, size=pool.size, maximum=pool.maximum)
+                found.append(Note(f"objective {pool.name}", f"{pool.name}: {memory.unkept}", said))
+        return found
 
     def skip(self) -> None:
         """After a gap it is unknown which size was sufficient meanwhile."""
@@ -141,14 +150,15 @@ class PoolSize:
         mean = self._mean(tick.at, pool, memory)
         need = None if pool.load is None else self._needs.need(tick, pool, memory, outlook, current, mean)
         if need is None:
-            memory.since, memory.peaks = None, []
+            memory.since, memory.peaks, memory.unkept = None, [], ""
             return None
+        memory.unkept = self._unkept(tick.at, pool, need, memory)
         enough = self._remember(tick.at, need.sufficient, memory)
         if need.ahead is not None and need.ahead <= CLIFF * current:
             enough = need.ahead
         elif need.ahead is not None and enough is not None:
             enough = max(enough, need.ahead)
-        rush = peak(memory.rushes, tick.at, up((pool.load_panic or 0.0) / self._config.target), CALM)
+        rush = peak(memory.rushes, tick.at, self._sizing.wanted(pool.load_panic or 0.0, pool, self._config.target), CALM)
         if enough is not None and need.by_season is None:
             enough = min(max(enough, min(int(rush / PANIC_THRESHOLD), SMALL) + 1), pool.maximum)
         if need.workers > current * (MARGIN if need.rule is SizeRule.SEASONALITY else 1.0):
@@ -170,14 +180,23 @@ class PoolSize:
             return self._proposal(pool, need, enough, current, outlook)
         return None
 
+    def _unkept(self, at: int, pool: Pool, need: Need, memory: PoolMemory) -> str:
+        """Why the objective cannot be kept. That service times are not known counts once they had time to become known."""
+        said = self._reasons.unkept(pool, need)
+        if not said or pool.service is not None:
+            memory.unknown_since = None
+            return said
+        memory.unknown_since = at if memory.unknown_since is None else memory.unknown_since
+        return said if at - memory.unknown_since >= STABLE * 1e9 else ""
+
     def _falls_further(self, enough: int, pool: Pool, need: Need, memory: PoolMemory) -> bool:
         """Whether a much larger shrink is near, which a small one now would only delay by `cooldown_down`."""
         predicted, falling = pool.predicted, memory.falling
         if need.by_season is None or predicted is None:
-            return falling is not None and workers_for(falling.mean, pool, self._config.target) <= CLIFF * enough
+            return falling is not None and self._sizing.workers_for(falling.mean, pool, self._config.target) <= CLIFF * enough
         share = busy_share(self._config, predicted)
-        least = max(workers_for(max(predicted.least, 0.0), pool, share), pool.minimum)
-        return least <= CLIFF * min(enough, workers_for(predicted.median, pool, share))
+        least = max(self._sizing.workers_for(max(predicted.least, 0.0), pool, share), pool.minimum)
+        return least <= CLIFF * min(enough, self._sizing.workers_for(predicted.median, pool, share))
 
     def _mean(self, at: int, pool: Pool, memory: PoolMemory) -> float | None:
         """Mean load for the reactive rule: over 60 s, or since the load fell, if it has stayed low for long enough."""
@@ -209,15 +228,15 @@ class PoolSize:
 
     def _proposal(self, pool: Pool, need: Need, size: int, current: int, outlook: Outlook) -> Proposal[int]:
         why = self._reasons.why(pool, need, size, current, outlook)
-        return Proposal(self.name, f"pool {pool.name}", ResizePool(pool.name, size), why, current, _aim(pool, size))
+        return Proposal(self.name, f"pool {pool.name}", ResizePool(pool.name, size), why, current, _aim(pool, size, current))
 
 
-def _aim(pool: Pool, size: int) -> Aim | None:
+def _aim(pool: Pool, size: int, current: int) -> Aim | None:
     """The queued work, which the change is to shrink once the new workers can be up. None: the queue is unknown."""
     if pool.queued is None:
         return None
     delay = (pool.start_seconds or 0.0) if size > pool.size else 0.0
-    return Aim(Metric.QUEUED, pool.name, pool.queued, pool.name, Control.POOL_SIZE, back=False, delay=delay)
+    return Aim(Metric.QUEUED, pool.name, pool.queued, pool.name, Control.POOL_SIZE, back=False, delay=delay, size=current)
 
 
 def _passed(at: int, since: int | None, seconds: float, interval: float) -> bool:

@@ -7,6 +7,7 @@ window asks for twice the ready workers, at least what that window asks for. Mus
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ....decision import Pool
@@ -35,8 +36,11 @@ def up(workers: float) -> int:
     return math.ceil(workers - EPSILON)
 
 
-def reaction(pool: Pool, mean: float | None, target: float, margin: float, *, fallen: bool = False) -> Reaction | None:
-    """Knative's rule for this mean load and this target utilisation of a worker; None without a history of the load.
+def reaction(
+    pool: Pool, mean: float | None, wanted: Callable[[float], int], margin: float, *, fallen: bool = False
+) -> Reaction | None:
+    """Knative's rule for this mean load; None without a history of the load. `wanted`: workers for a load, in Knative's rule the
+    load over the target utilisation.
 
     After a panic the mean of 60 s still climbs, and asks for too little. So a pool is not shrunk below what the last 6 s ask for;
     Knative has its hold for that. `fallen`: the mean is that since the load fell, so the pool need not shrink by halves.
@@ -47,10 +51,10 @@ def reaction(pool: Pool, mean: float | None, target: float, margin: float, *, fa
     low, high = 0 if fallen else math.floor(ready / MAX_SCALE_DOWN), math.ceil(MAX_SCALE_UP * ready)
 
     def asked(load: float) -> int:
-        return min(max(up(load / target), low), high)
+        return min(max(wanted(load), low), high)
 
     short = pool.load_panic if pool.load_panic is not None else mean
     change, sufficient = asked(mean), asked(max(mean, short) * margin)
-    if up(short / target) / ready < PANIC_THRESHOLD:
+    if wanted(short) / ready < PANIC_THRESHOLD:
         return Reaction(change, sufficient, False)
     return Reaction(max(change, asked(short)), sufficient, True)

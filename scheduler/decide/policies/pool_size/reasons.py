@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 from .....models.records import HORIZONS
 from .....models.scaling import WORTH
-from ....config.sections import PoolSize as Section
+from ....config.sections import Config
 from ....decision import Pool, Predicted, Scaled, Why
-from ..policy import Outlook, figures
+from ..policy import Figures, Outlook, figures
 from .need import MARGIN, Bound, Need, SizeRule, busy_share
+from .objective import Goal, Sizing
 
 
 class PoolReasons:
     """Says why."""
 
-    def __init__(self, config: Section, interval: float) -> None:
-        """`interval`: seconds between ticks."""
-        self._config = config
-        self._interval = interval
+    def __init__(self, config: Config, sizing: Sizing) -> None:
+        self._config = config.pool_size
+        self._interval = config.daemon.interval
+        self._sizing = sizing
 
     def why(self, pool: Pool, need: Need, size: int, current: int, outlook: Outlook) -> Why:
         """Why a pool changes from `current` to `size` workers."""
@@ -53,10 +56,11 @@ class PoolReasons:
                 minimum=pool.minimum,
                 maximum=pool.maximum,
                 limit_that_bound=need.bound.value or "none",
+                **self._objective_figures(pool, need, size),
                 size=pool.size,
                 current=current,
             ),
-            rejected=self._rejected(pool, need, source),
+            rejected=(*self._fewer(pool, need, size), *self._rejected(pool, need, source)),
             flips=self._flips(pool, need, size, current),
         )
 
@@ -84,7 +88,81 @@ class PoolReasons:
         if rule is SizeRule.MINIMUM:
             return "the configured minimum."
         load = pool.load_panic if rule is SizeRule.PANIC and pool.load_panic is not None else need.mean
-        return f"the load has been {load:.3g} Erlang; the target is {config.target:g} per worker."
+        objective = self._sizing.objective(pool)
+        aim = f"the target is {config.target:g} per worker" if objective is None else f"the objective is {objective}"
+        return f"the load has been {load:.3g} Erlang; {aim}."
+
+    def _sized_for(self, pool: Pool, need: Need) -> tuple[float, float]:
+        """The load that the rule sizes for, and the busy share that it aims at."""
+        config = self._config
+        if need.by_season is not None and pool.predicted is not None and need.rule is not SizeRule.PRESENT:
+            return max(pool.predicted.median, 0.0), busy_share(config, pool.predicted)
+        if need.forecast is not None and (need.rule is SizeRule.FORECAST or need.mean is None):
+            return need.forecast, config.predicted_target
+        if need.rule is SizeRule.PRESENT or need.mean is None:
+            return pool.load or 0.0, config.predicted_target
+        recent = pool.load_panic if need.rule is SizeRule.PANIC and pool.load_panic is not None else need.mean
+        return recent, config.target
+
+    def unkept(self, pool: Pool, need: Need) -> str:
+        """Why the objective cannot be kept, and what to do; "": it can, or there is none."""
+        objective = self._sizing.objective(pool)
+        if objective is None:
+            return ""
+        if objective.goal is not Goal.UTILIZATION and pool.service is None:
+            return (
+                f"service times are not known, so {objective} cannot be kept and the load alone decides; they are known after some "
+                "dozens of requests where single requests can be seen, else set objective = { utilization = 0.7 }"
+            )
+        if self._sizing.beyond(pool):
+            return (
+                f"more than 5 % of the requests take longer than {objective.value:g} s even if none waits, so no number of workers "
+                f"keeps {objective}; look at what they wait for, such as a database, or allow more"
+            )
+        load, share = self._sized_for(pool, need)
+        if self._sizing.wanted(load, pool, share) <= need.workers:
+            return ""
+        rooms = (need.by_cpu, Bound.CPU), (need.by_memory, Bound.MEMORY), (need.by_scaling, Bound.SCALING)
+        least = min(((room, bound) for room, bound in rooms if room is not None), default=(pool.maximum, Bound.MAXIMUM))
+        if least[0] >= pool.maximum:
+            return f"{objective} takes more than {pool.maximum} workers, the maximum; raise it or allow more"
+        if least[1] is Bound.SCALING:
+            return (
+                f"{objective} takes more workers than are worth having (scaling curve); look for a quota or a lock that they share"
+            )
+        return f"{objective} takes more workers than this machine has room for ({least[1]}); move work elsewhere or allow more"
+
+    def _objective_figures(self, pool: Pool, need: Need, size: int) -> Figures:
+        """The objective, and what is predicted of it with one worker fewer, as decided, and with one more."""
+        objective, service = self._sizing.objective(pool), pool.service
+        if objective is None:
+            return {}
+        found: dict[str, float | int | str | None] = {
+            "objective": str(objective),
+            "objective_unkept": self.unkept(pool, need) or None,
+        }
+        if objective.goal is not Goal.UTILIZATION and service is not None:
+            found |= {"service_mean_seconds": service.mean, "service_p95_seconds": service.p95, "capacity": pool.capacity}
+            load, share = self._sized_for(pool, need)
+            for name, workers in (("one_fewer", size - 1), ("as_decided", size), ("one_more", size + 1)):
+                found[f"workers_{name}"] = workers
+                found[f"p95_{name}"] = _seconds(self._sizing.expected(workers, load, pool, share))
+        return figures(**found)
+
+    def _fewer(self, pool: Pool, need: Need, size: int) -> tuple[str, ...]:
+        """Why not one worker fewer, if the objective says so."""
+        objective = self._sizing.objective(pool)
+        load, share = self._sized_for(pool, need)
+        expected = self._sizing.expected(size - 1, load, pool, share)
+        if (
+            objective is None
+            or expected is None
+            or size <= pool.minimum
+            or expected <= objective.value
+            or self._sizing.beyond(pool)
+        ):
+            return ()
+        return (f"{size - 1} workers: the predicted p95 is {_seconds(expected)}, the objective {objective}",)
 
     def _rejected(self, pool: Pool, need: Need, source: str) -> tuple[str, ...]:
         said, predicted = [], pool.predicted
@@ -118,24 +196,29 @@ class PoolReasons:
         quantile = "median" if config.quantile == 0.5 else f"{config.quantile:.0%} quantile"
         forecast = f"a {quantile} of the load forecast"
         if need.by_season is not None and pool.predicted is not None:
-            unlike, share = (
-                "load unlike what was predicted would bring back the reactive rule",
-                busy_share(self._config, pool.predicted),
-            )
+            unlike = "load unlike what was predicted would bring back the reactive rule"
+            share = busy_share(config, pool.predicted)
             if size < current:
-                enough = f"{(current - 1) * share:.3g} Erlang or more"
+                enough = f"{self._sizing.load_for(current - 1, pool, share):.3g} Erlang or more"
                 return f"{enough} predicted for the next {config.down_after:g} s would have kept {current}", unlike
-            return f"at most {current * share:.3g} Erlang predicted, and no more at present, would keep {current}", unlike
+            most = self._sizing.load_for(current, pool, share)
+            return f"at most {most:.3g} Erlang predicted, and no more at present, would keep {current}", unlike
         if size < current:
-            most, mean = (current - 1) * config.predicted_target / MARGIN, (current - 1) * config.target / MARGIN
+            most = self._sizing.load_for(current - 1, pool, config.predicted_target) / MARGIN
+            mean = self._sizing.load_for(current - 1, pool, config.target) / MARGIN
             text = f"in the last {config.down_after:g} s {forecast} above {most:.3g} Erlang, or a mean load above {mean:.3g},"
             return (f"{text} would have kept {current}",)
         said = []
         if need.by_forecast is not None and need.by_forecast > current:
-            said.append(f"{forecast} below {current * config.predicted_target:.3g} Erlang")
+            said.append(f"{forecast} below {self._sizing.load_for(current, pool, config.predicted_target):.3g} Erlang")
         if need.by_reaction is not None and need.by_reaction > current:
-            said.append(f"a mean load below {current * config.target:.3g} Erlang")
+            said.append(f"a mean load below {self._sizing.load_for(current, pool, config.target):.3g} Erlang")
         return (" and ".join(said) + f" would keep {current}",) if said else ()
+
+
+def _seconds(expected: float | None) -> str | None:
+    """A predicted time for people; None: it is not predicted."""
+    return None if expected is None else f"{expected:.3g} s" if math.isfinite(expected) else "without end"
 
 
 def _period(predicted: Predicted) -> str:
