@@ -111,18 +111,18 @@ def _serve_one(channel: socket.socket) -> bool:
     try:
         answer = function(*args, **kwargs)
     except BaseException as error:
-        kind, answer = ERROR, _with_traceback(error)
+        kind, answer = ERROR, with_traceback(error)
     ended = time.monotonic_ns()
     try:
         send(channel, ANSWER.pack(kind, number, began, ended), dumps(answer))
     except ConnectionError:
         raise
     except BaseException as error:
-        send(channel, ANSWER.pack(ERROR, number, began, ended), dumps(_with_traceback(error)))
+        send(channel, ANSWER.pack(ERROR, number, began, ended), dumps(with_traceback(error)))
     return True
 
 
-def _with_traceback(error: BaseException) -> _ExceptionWithTraceback:
+def with_traceback(error: BaseException) -> _ExceptionWithTraceback:
     """Wrap the error so that the other side rebuilds it, with the traceback as text in its cause."""
     assert error.__traceback__ is not None
     return _ExceptionWithTraceback(error, error.__traceback__)
