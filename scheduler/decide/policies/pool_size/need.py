@@ -14,6 +14,7 @@ from ....config.sections import PoolSize as Section
 from ....decision import START_MARGIN, START_UNKNOWN, Group, Pool, Predicted, Tick
 from ..policy import Memory, Outlook, horizon_for, peak
 from .reaction import EPSILON, PANIC_THRESHOLD, reaction, up
+from .starts import Starts, are_starved
 
 MARGIN = 1.05
 """A pool shrinks only to what would serve this multiple of the load: between load / MARGIN and load nothing changes, so load that
@@ -49,6 +50,7 @@ class Bound(StrEnum):
     CPU = "CPU headroom"
     MEMORY = "memory headroom"
     SCALING = "scaling curve"  # the pool's own
+    STARTS = "starts that wait for a CPU"
     MAXIMUM = "maximum"
     MINIMUM = "minimum"
 
@@ -80,6 +82,7 @@ class PoolMemory(Memory):
     wary_until: int = 0  # ns before which no fall is followed, after one that was regretted
     grown_at: int | None = None
     changed_at: int | None = None
+    starts: Starts = msgspec.field(default_factory=Starts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ class Need:
     by_cpu: int | None
     by_memory: int | None
     by_scaling: int | None  # None: no curve is certain
+    by_starts: int | None  # None: no start starves
     change: int  # before limits
     bound: Bound  # which limit changed the size
 
@@ -141,7 +145,8 @@ class Needs:
                 rule = SizeRule.PANIC if reacts.panic else SizeRule.REACTIVE
         by_cpu, by_memory = self._cpu_bound(tick, pool, horizon, outlook), self._memory_bound(tick, pool)
         by_scaling = self._scaling_bound(pool)
-        rooms = (by_cpu, Bound.CPU), (by_memory, Bound.MEMORY), (by_scaling, Bound.SCALING)
+        by_starts = current if are_starved(memory.starts, tick.at) else None
+        rooms = (by_cpu, Bound.CPU), (by_memory, Bound.MEMORY), (by_scaling, Bound.SCALING), (by_starts, Bound.STARTS)
         workers, bound = _limited(change, pool, rooms, min(current, needed_now))
         sufficient, _ = _limited(sufficient, pool, rooms, min(current, kept))
         return Need(
@@ -159,6 +164,7 @@ class Needs:
             by_cpu=by_cpu,
             by_memory=by_memory,
             by_scaling=by_scaling,
+            by_starts=by_starts,
             change=change,
             bound=bound,
         )

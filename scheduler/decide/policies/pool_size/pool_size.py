@@ -11,7 +11,8 @@ Pure: knows no adapter and no model.
 - Forecast floor: the forecast 1.2 worker start times ahead, by default its median. Upper quantiles would always cost workers
   that a seasonal pattern or a panic adds when they are needed: see docs/decisions/0008.
 - Headroom bounds growth, and takes away what only a forecast asked for; it never takes workers that are needed now. The pool's
-  scaling curve (`models/scaling.py`) does the same where it is certain: workers that would add nothing are not started.
+  scaling curve (`models/scaling.py`) does the same where it is certain: workers that would add nothing are not started. Nor are
+  more started while those that start get no CPU, see `starts.py`.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from ....decision import Decision, Note, Pool, ResizePool, Tick
 from ....hands.places import Control
 from ....scope import policy
 from ..policy import Aim, Gone, Impact, Memory, Metric, Outlook, Proposal, Result, Standing, peak
-from .need import MARGIN, Fallen, Need, Needs, PoolMemory, SizeRule, busy_share, workers_for
+from .need import MARGIN, Bound, Fallen, Need, Needs, PoolMemory, SizeRule, busy_share, workers_for
 from .reaction import PANIC_THRESHOLD, up
 from .reasons import PoolReasons
+from .starts import watch
 
 STABLE = 60.0
 """Seconds of `Pool.load_stable`, the stable window of Knative's autoscaler."""
@@ -82,15 +84,17 @@ class PoolSize:
         """None: every desired change is proposed at once."""
         return ()
 
-    def notes(self, _tick: Tick, /) -> list[Note]:
-        """None: the decisions say everything."""
-        return []
+    def notes(self, tick: Tick, /) -> list[Note]:
+        """Growth that is held because the workers that start get no CPU: no decision says so."""
+        held = [pool for pool in tick.pools if pool.name in self.memory.pools and self.memory.pools[pool.name].starts.holds]
+        return [self._reasons.held(tick, pool) for pool in held]
 
     def skip(self) -> None:
         """After a gap it is unknown which size was sufficient meanwhile."""
         for memory in self.memory.pools.values():
             memory.since, memory.peaks = None, []
             memory.falling = memory.fallen = None
+            memory.starts.under_way = []
 
     def admit(self, decision: Decision, kept: int, at: int, /) -> None:
         """The size counts as asked for from now on."""
@@ -138,8 +142,10 @@ class PoolSize:
             memory.asked = None  # the pool restarted or somebody resized it
         memory.seen = pool.requested
         current = memory.asked if memory.asked is not None else pool.requested
+        watch(memory.starts, tick.at, pool, tick.machine, self._config.cpu_headroom, self._interval)
         mean = self._mean(tick.at, pool, memory)
         need = None if pool.load is None else self._needs.need(tick, pool, memory, outlook, current, mean)
+        memory.starts.holds = need is not None and need.bound is Bound.STARTS
         if need is None:
             memory.since, memory.peaks = None, []
             return None
