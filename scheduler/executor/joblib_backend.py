@@ -27,7 +27,7 @@ from .api import Executor, UnreadableTask
 from .arrays import RETURNED, Arrays, Reduced, SharedArray
 from .clean import CleanContext
 from .environment import begin
-from .worker import with_traceback
+from .worker import Pickled, with_traceback
 
 IDLE_SECONDS = 300.0
 """Workers without a task end after this time. As in joblib's default backend, and `idle_worker_timeout` changes it there too."""
@@ -130,7 +130,7 @@ class ExecutorBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
 
     def retrieve_result_callback(self, future: Future[Any]) -> Any:
         """The result of the batch; raises what the batch raised."""
-        good, value = pickle.loads(future.result())  # noqa: S301 - from our own worker
+        good, value = future.result()
         if not good:
             raise value
         return value
@@ -179,8 +179,8 @@ def _dumps(value: Any, reducers: dict[type, Callable[[Any], Reduced]]) -> bytes:
     return file.getvalue()
 
 
-def _run(payload: bytes) -> bytes:
-    """In a worker: run a batch and return (whether it succeeded, what it returned or raised), pickled."""
+def _run(payload: bytes) -> Pickled:
+    """In a worker: run a batch and return (whether it succeeded, what it returned or raised)."""
     try:
         batch = pickle.loads(payload)  # noqa: S301 - from our owner
     except BaseException as error:
@@ -188,5 +188,5 @@ def _run(payload: bytes) -> bytes:
     try:
         answer = True, batch()
     except BaseException as error:
-        return _dumps((False, with_traceback(error)), RETURNED)
-    return _dumps(answer, RETURNED)
+        return Pickled(_dumps((False, with_traceback(error)), RETURNED))
+    return Pickled(_dumps(answer, RETURNED))
