@@ -1,9 +1,10 @@
-"""What the executor costs beside ProcessPoolExecutor, whether it passes CPython's tests, and whether resizing loses tasks.
+"""What the executor costs beside ProcessPoolExecutor and loky, whether it passes CPython's tests, and whether resizing loses tasks.
 
-    python -m benchmarks.pools.executor [--only cost,tests,resizes] [--tests DIR] [--json FILE]
+    python -m benchmarks.pools.executor [--only cost,joblib,tests,resizes] [--tests DIR] [--json FILE]
 
 `cost`: time and CPU time of a small task, measured in rounds of both in turn in one process. The claims are about the ratios of the
 medians. Times need an otherwise idle machine; CPU times do not.
+`joblib`: calls of joblib beside its default backend, see `executor_joblib.py`.
 `tests`: CPython's own tests of ProcessPoolExecutor, as installed with this Python (Debian: libpython3.11-testsuite), run on the
 executor instead. `--tests DIR` names a folder with the package `test`. LEFT_OUT lists the tests that are not run, with the reason.
 `resizes`: 1,000 by the program and 1,000 by nicety's adapter, while tasks of all sizes run; and 100 workers killed under load.
@@ -41,6 +42,7 @@ from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.pools.executor import ExecutorPool
 
 from ..claims import Claims
+from .executor_joblib import measure_joblib
 
 # --- time per small task ------------------------------------------------------------------------------------------------------
 
@@ -404,7 +406,7 @@ def kill_under_load(claims: Claims) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="cost,resizes,tests", help="parts to run, separated by commas")
+    parser.add_argument("--only", default="cost,joblib,resizes,tests", help="parts to run, separated by commas")
     parser.add_argument("--tests", type=Path, help="folder with CPython's package `test`, if this Python has none")
     parser.add_argument("--json", type=Path, help="write claims and figures to this file")
     options = parser.parse_args()
@@ -413,6 +415,8 @@ def main() -> int:
     figures: dict[str, Any] = {}
     if "cost" in parts:
         figures["cost"] = measure_cost(claims)
+    if "joblib" in parts:
+        figures["joblib"] = measure_joblib(claims)
     if "resizes" in parts:
         for method in ("fork", "forkserver"):
             for by_nicety in (False, True):

@@ -36,7 +36,8 @@ class Executor(_base.Executor):
 
     `max_workers` is the initial size and the most that nicety may ask for; `minimum` is the least. `name` identifies the executor
     in nicety's configuration; the default is the program's name. A task whose worker ends is run again up to `retries` times;
-    after that the task alone fails, with `WorkerLost`.
+    after that the task alone fails, with `WorkerLost`. A worker that had no task for `idle_seconds` ends, unless the program or
+    nicety has set the size; one that is needed again is started.
 
     >>> with Executor(2, name="squares") as executor:
     ...     executor.resize(1)
@@ -55,6 +56,7 @@ class Executor(_base.Executor):
         name: str | None = None,
         minimum: int = 1,
         retries: int = 0,
+        idle_seconds: float | None = None,
     ) -> None:
         if max_workers is None:
             max_workers = max(os.cpu_count() or 1, minimum)
@@ -64,6 +66,8 @@ class Executor(_base.Executor):
             raise ValueError(f"minimum must be from 1 to max_workers = {max_workers}, not {minimum}")
         if retries < 0:
             raise ValueError("retries must not be negative")
+        if idle_seconds is not None and not idle_seconds > 0:
+            raise ValueError("idle_seconds must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         if mp_context is None:
@@ -76,7 +80,7 @@ class Executor(_base.Executor):
             if mp_context.get_start_method(allow_none=False) == "fork":
                 raise ValueError("max_tasks_per_child is incompatible with the 'fork' start method; supply a different mp_context")
         self.name = Path(sys.argv[0] if sys.argv else "").name or "python" if name is None else name
-        self._options = Options(self.name, mp_context, initializer, initargs, max_tasks_per_child, minimum, retries)
+        self._options = Options(self.name, mp_context, initializer, initargs, max_tasks_per_child, minimum, retries, idle_seconds)
         self._maximum = max_workers
         self._begin_lock = threading.Lock()
         self._closed = False
@@ -86,6 +90,11 @@ class Executor(_base.Executor):
     def size(self) -> int:
         """The number of workers allowed: what was last asked for, by the program or by nicety."""
         return self._maximum if self._core is None else self._core.target
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether it takes tasks: neither shut down nor broken, and of this process."""
+        return not self._closed and (self._core is None or self._core.is_open)
 
     @property
     def _max_workers(self) -> int:

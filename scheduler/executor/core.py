@@ -15,9 +15,9 @@ Runs in the user's program and imports only the standard library, the board and 
                              Crew       the workers
     forked child     forks.py -> ExecutorCore.forget
 
-Each worker has its own channel, and gets a task when it is idle. Only the manager thread touches workers. With the start method
-"fork" they are children of a forker (see forker.py). The thread that submits the first task, or resizes before it, forks the
-forker before the manager exists.
+Each worker has its own channel, and gets a task when it is idle. Only the manager thread touches workers. With the start methods
+"fork" and "clean" they are children of a forker (see forker.py and clean.py). The thread that submits the first task, or resizes
+before it, starts the forker before the manager exists.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ExecutorCore:
     """
 
     def __init__(self, options: Options, size: int, maximum: int) -> None:
-        """Fork, if that is the start method, and start the manager."""
+        """Start the forker, if the start method has one, and the manager."""
         self._options = options
         self._board = Board(options.name, os.environ, next(_numbers))
         self._gate = Gate()
@@ -73,7 +73,7 @@ class ExecutorCore:
         self._backlog = Backlog(gate, self._bell, words)
         dispatch = Dispatch(crew, self._backlog, words, max_tasks=options.max_tasks, retries=options.retries)
         inbox = Inbox(crew, self._backlog, gate, words)
-        staffing = Staffing(options.name, gate, self._sizing, crew, self._backlog, dispatch, inbox, words)
+        staffing = Staffing(options, gate, self._sizing, crew, self._backlog, dispatch, inbox, words)
         self._loop = Loop(gate, self._bell, self._sizing, crew, self._backlog, dispatch, inbox, staffing, self._board)
         self.thread = threading.Thread(target=self._manage, name=f"Executor {options.name}", daemon=True)
         try:
@@ -90,6 +90,11 @@ class ExecutorCore:
     def target(self) -> int:
         """The number of workers allowed."""
         return self._sizing.target
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes tasks."""
+        return not self._gate.is_ending
 
     @property
     def processes(self) -> dict[int, BaseProcess | ForkedProcess]:

@@ -5,6 +5,7 @@ Runs in the user's program. Must not know what the workers are given to do; the 
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import signal
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from .board import Board, Slot, WorkerState
-from .forker import ForkedProcess, Forker
+from .clean import start_interpreter
+from .forker import Begin, ForkedProcess, Forker, fork_program
 from .forks import newborn, no_forks
 from .tasks import Task
 from .worker import serve
@@ -42,6 +44,7 @@ class Options:
     max_tasks: int | None
     minimum: int
     retries: int
+    idle_seconds: float | None  # after which a worker without a task ends; None: never
 
 
 class CrewWorker:
@@ -58,6 +61,7 @@ class CrewWorker:
         "owns_exit_fd",
         "process",
         "ready",
+        "rested_at",
         "service_ns",
         "slot",
         "tasks",
@@ -72,6 +76,7 @@ class CrewWorker:
         self.tasks: dict[int, Task] = {}  # by number, in the order they were given; it runs the first
         self.given = 0
         self.ready = False
+        self.rested_at = 0  # monotonic ns since when it is idle
         self.draining = False
         self.failure = ""  # traceback of its initializer
         self.service_ns = SHORT_NS  # of its last task
@@ -134,10 +139,17 @@ class Crew:
         self.epoll = select.epoll()
 
     def begin(self) -> None:
-        """Fork the forker, if workers are forked. Called by the thread that creates the core."""
+        """Start the forker, if workers are forked from one. Called by the thread that creates the core."""
+        options = self._options
+        begin: Begin
         if self.forks:
-            with no_forks():
-                self._forker = Forker(self._context, self._options.initializer, self._options.initargs, newborn)
+            begin = functools.partial(fork_program, self._context, options.initializer, options.initargs)
+        elif options.context.get_start_method() == "clean":
+            begin = functools.partial(start_interpreter, options.initializer, options.initargs)
+        else:
+            return
+        with no_forks():
+            self._forker = Forker(begin, newborn)
 
     def start(self) -> None:
         """Start one more worker. Raises OSError, and what pickling the initializer raises."""
@@ -185,6 +197,7 @@ class Crew:
 
     def rest(self, worker: CrewWorker) -> None:
         """Mark this worker as idle."""
+        worker.rested_at = time.monotonic_ns()
         self.idle.append(worker)
         if worker.slot:
             self._board.words[worker.slot + _STATE] = _IDLE

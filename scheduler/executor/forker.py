@@ -1,10 +1,13 @@
-"""The forker of an executor that forks: a copy of the program as it was at the first task (or a resize before it), of which all
-workers are children.
+"""The forker of an executor: a process without threads that forks the workers and does nothing else.
 
 Forking a program with running threads copies the locks that they hold at that moment, and nothing in the child ever releases them.
-For example, a child forked while another thread reads a line from standard input hangs when multiprocessing closes its copy. So the
-program is forked once, by the thread that submits the first task, as the original executor forks all its workers. Later workers are
-forked from this copy, which has no threads and does nothing else.
+For example, a child forked while another thread reads a line from standard input hangs when multiprocessing closes its copy. There
+are two ways to a process without threads:
+
+- the start method "fork": a copy of the program as it was at the first task (or a resize before it), forked by the thread that
+  submits that task, as the original executor forks all its workers. What libraries keep beside threads is copied too: OpenMP hangs
+  in a copy of a program that has used it;
+- "clean" (see clean.py): a fresh interpreter, which knows nothing of the program's state.
 
 Must not know tasks or the board.
 """
@@ -31,8 +34,13 @@ _UNKNOWN = 1 << 32
 ANSWER_SECONDS = 10.0
 """A fork of a large program takes some 10 ms. A forker that does not answer within this time was stopped, and is given up.
 Chosen."""
+FIRST_ANSWER_SECONDS = 60.0
+"""The same for the first answer, which may have to wait for an interpreter to start on a crowded machine. Chosen."""
 
 _Handler = Callable[[int, FrameType | None], Any] | int | None
+
+Begin = Callable[[socket.socket], Callable[[], object]]
+"""Starts the process of a forker on this end of its control channel; returns how to wait for its end."""
 
 
 class ForkedProcess:
@@ -76,21 +84,14 @@ class ForkedProcess:
 class Forker:
     """The owner's side. Used by one thread at a time."""
 
-    def __init__(
-        self,
-        context: Any,  # multiprocessing's fork context
-        initializer: Callable[..., object] | None,
-        initargs: tuple[Any, ...],
-        in_child: list[socket.socket],
-    ) -> None:
-        """Fork. The child closes the sockets in the list `in_child`; during the fork, our end is in it too."""
+    def __init__(self, begin: Begin, in_child: list[socket.socket]) -> None:
+        """Start the process. A forked child closes the sockets in the list `in_child`, in which our end is during the start."""
         self._control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         in_child.append(self._control)
         try:
-            self._control.settimeout(ANSWER_SECONDS)
+            self._control.settimeout(FIRST_ANSWER_SECONDS)
             other.settimeout(None)
-            self._process = context.Process(target=_breed, args=(context, other, initializer, initargs), name="ExecutorForker")
-            self._process.start()
+            self._join = begin(other)
         except BaseException:
             self._control.close()
             raise
@@ -117,7 +118,7 @@ class Forker:
     def close(self) -> None:
         """End the forker and wait for it. Its workers have ended, or are about to end."""
         self._control.close()
-        self._process.join()
+        self._join()
 
     def forget(self) -> None:
         """In a forked child of the owner: close our end."""
@@ -133,11 +134,25 @@ class Forker:
         if not answer:
             self._control.close()
             raise ConnectionResetError("the process that forks the workers has ended")
+        self._control.settimeout(ANSWER_SECONDS)
         number: int = _NUMBER.unpack(answer)[0]
         return number
 
 
-def _breed(context: Any, control: socket.socket, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+def fork_program(
+    context: Any,  # multiprocessing's fork context
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+    control: socket.socket,
+) -> Callable[[], object]:
+    """The start method "fork": see `Begin`."""
+    process = context.Process(target=breed, args=(context, control, initializer, initargs), name="ExecutorForker")
+    process.start()
+    join: Callable[[], object] = process.join
+    return join
+
+
+def breed(context: Any, control: socket.socket, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
     """The forker's loop: serve one request after the other until the owner hangs up or is gone."""
     on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program and its tasks
     children: dict[int, BaseProcess] = {}

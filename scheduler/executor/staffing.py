@@ -10,7 +10,7 @@ import time
 
 from .backlog import Backlog
 from .board import VALUE_MASK, Word
-from .crew import Crew, CrewWorker
+from .crew import Crew, CrewWorker, Options
 from .dispatch import Dispatch
 from .gate import Gate
 from .inbox import Inbox
@@ -40,7 +40,7 @@ class Staffing:
 
     def __init__(
         self,
-        name: str,
+        options: Options,
         gate: Gate,
         sizing: Sizing,
         crew: Crew,
@@ -49,7 +49,8 @@ class Staffing:
         inbox: Inbox,
         words: memoryview,
     ) -> None:
-        self._name = name
+        self._name = options.name
+        self._idle_ns = None if options.idle_seconds is None else round(options.idle_seconds * _SECOND)
         self._gate = gate
         self._sizing = sizing
         self._crew = crew
@@ -61,8 +62,8 @@ class Staffing:
         self._next_start = 0
 
     def look_after(self, now: int) -> bool:
-        """Follow requests, start missing workers, drain excess workers. `now` in monotonic ns. True: more workers must be started
-        at once."""
+        """Follow requests, start missing workers, drain excess workers and those that were idle for too long. `now` in monotonic
+        ns. True: more workers must be started at once."""
         crew, sizing = self._crew, self._sizing
         words = self._words
         if words[_ASKED] != sizing.asked:
@@ -75,6 +76,9 @@ class Staffing:
             while (spare := crew.dispensable(sizing.target)) is not None:
                 self._dispatch.drain(spare)
             return False
+        if self._idle_ns is not None and not sizing.eager:
+            while crew.idle and now - crew.idle[0].rested_at > self._idle_ns:
+                self._dispatch.drain(crew.idle[0])
         missing = sizing.target - crew.staying
         if not sizing.eager or self._gate.is_ending:
             missing = min(missing, len(self._backlog.waiting) - len(crew.idle) - crew.starting)

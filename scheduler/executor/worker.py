@@ -40,6 +40,15 @@ Body = memoryview | mmap.mmap
 """The payload after the head of a packet, or in the memfd that came with it."""
 
 
+class Pickled:
+    """A result that its task has pickled in a way of its own."""
+
+    __slots__ = ("payload",)
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+
+
 def dumps(value: Any) -> bytes:
     """Pickle the value, with multiprocessing's own ways of pickling sockets, connections and the like."""
     buffer = io.BytesIO()
@@ -111,18 +120,19 @@ def _serve_one(channel: socket.socket) -> bool:
     try:
         answer = function(*args, **kwargs)
     except BaseException as error:
-        kind, answer = ERROR, _with_traceback(error)
+        kind, answer = ERROR, with_traceback(error)
     ended = time.monotonic_ns()
     try:
-        send(channel, ANSWER.pack(kind, number, began, ended), dumps(answer))
+        payload = answer.payload if isinstance(answer, Pickled) else dumps(answer)
+        send(channel, ANSWER.pack(kind, number, began, ended), payload)
     except ConnectionError:
         raise
     except BaseException as error:
-        send(channel, ANSWER.pack(ERROR, number, began, ended), dumps(_with_traceback(error)))
+        send(channel, ANSWER.pack(ERROR, number, began, ended), dumps(with_traceback(error)))
     return True
 
 
-def _with_traceback(error: BaseException) -> _ExceptionWithTraceback:
+def with_traceback(error: BaseException) -> _ExceptionWithTraceback:
     """Wrap the error so that the other side rebuilds it, with the traceback as text in its cause."""
     assert error.__traceback__ is not None
     return _ExceptionWithTraceback(error, error.__traceback__)

@@ -39,6 +39,9 @@ BRIEF = frozenset({"given back", "why", "why this one"})
 SHOWN = 10
 """Most decisions listed on a page (chosen)."""
 
+OF_POOLS = frozenset({"objective", "starts"})
+"""First words of the topics of notes on sizes of pools, which are no reasons to leave a process alone."""
+
 LABEL = 13
 """Columns of the labels: the longest is "was protected"."""
 
@@ -394,7 +397,8 @@ def _not_demoted(about: Account, group: Group) -> list[str]:
     else:
         other = f"it belongs to {tenants.whose(group)}, {worst.name} to {tenants.whose(worst)}; [tenants] keeps them apart"
         apart = [other] if worst in theirs else []
-        against = [*apart, *(note.text for note in about.notes), *_refused(about), *_no_use(about.tick, group, worst)]
+        noted = (note.text for note in about.notes if note.topic.partition(" ")[0] not in OF_POOLS)
+        against = [*apart, *noted, *_refused(about), *_no_use(about.tick, group, worst)]
         waits += f" now ({worst.wait:.2f} cores)"
         if not against:
             last = "no control that nicety may change separates them, or it had no effect"

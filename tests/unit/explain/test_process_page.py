@@ -529,10 +529,12 @@ def test_what_waits_and_why_nothing_is_done_is_said_and_never_that_there_is_no_c
     """Somebody waits 97 % of his demand: a note says why nothing is done about it, or the guard's no does."""
     tick = a_full_tick(machine=FULL, groups=[FLASK, HOGS])
     note = Note("unseen", "Most of the CPU goes to processes that nicety cannot see: nothing is demoted for that.", {})
-    about = replace(an_account(4712, tick), notes=(note,))
+    of_a_pool = Note("starts web", "web: no worker is started.", {})
+    about = replace(an_account(4712, tick), notes=(of_a_pool, note))
     page = " ".join(process_page(about, 80).split())
     waits = "flask waits 97 % of its demand for a CPU now (1.94 cores), and it is left alone: "
     assert waits + note.text in page
+    assert of_a_pool.text not in page
     assert "not contention" not in page
 
 

@@ -15,6 +15,7 @@ from ....decision import START_MARGIN, START_UNKNOWN, Group, Pool, Predicted, Ti
 from ..policy import Memory, Outlook, horizon_for, peak
 from .objective import Sizing
 from .reaction import EPSILON, PANIC_THRESHOLD, reaction, up
+from .starts import Starts, are_starved
 
 MARGIN = 1.05
 """A pool shrinks only to what would serve this multiple of the load: between load / MARGIN and load nothing changes, so load that
@@ -50,6 +51,7 @@ class Bound(StrEnum):
     CPU = "CPU headroom"
     MEMORY = "memory headroom"
     SCALING = "scaling curve"  # the pool's own
+    STARTS = "starts that wait for a CPU"
     MAXIMUM = "maximum"
     MINIMUM = "minimum"
 
@@ -83,6 +85,7 @@ class PoolMemory(Memory):
     unkept: str = ""  # why the objective cannot be kept, for people; "": it can, or there is none
     grown_at: int | None = None
     changed_at: int | None = None
+    starts: Starts = msgspec.field(default_factory=Starts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class Need:
     by_cpu: int | None
     by_memory: int | None
     by_scaling: int | None  # None: no curve is certain
+    by_starts: int | None  # None: no start starves
     change: int  # before limits
     bound: Bound  # which limit changed the size
 
@@ -148,7 +152,8 @@ class Needs:
                 rule = SizeRule.PANIC if reacts.panic else SizeRule.REACTIVE
         by_cpu, by_memory = self._cpu_bound(tick, pool, horizon, outlook), self._memory_bound(tick, pool)
         by_scaling = self._scaling_bound(pool)
-        rooms = (by_cpu, Bound.CPU), (by_memory, Bound.MEMORY), (by_scaling, Bound.SCALING)
+        by_starts = current if are_starved(memory.starts, tick.at) else None
+        rooms = (by_cpu, Bound.CPU), (by_memory, Bound.MEMORY), (by_scaling, Bound.SCALING), (by_starts, Bound.STARTS)
         workers, bound = _limited(change, pool, rooms, min(current, needed_now))
         sufficient, _ = _limited(sufficient, pool, rooms, min(current, kept))
         return Need(
@@ -166,6 +171,7 @@ class Needs:
             by_cpu=by_cpu,
             by_memory=by_memory,
             by_scaling=by_scaling,
+            by_starts=by_starts,
             change=change,
             bound=bound,
         )

@@ -12,7 +12,8 @@ Pure: knows no adapter and no model.
   that a seasonal pattern or a panic adds when they are needed: see docs/decisions/0008.
 - A pool with an objective has its own way from loads to workers, for all rules alike: see `objective.py`.
 - Headroom bounds growth, and takes away what only a forecast asked for; it never takes workers that are needed now. The pool's
-  scaling curve (`models/scaling.py`) does the same where it is certain: workers that would add nothing are not started.
+  scaling curve (`models/scaling.py`) does the same where it is certain: workers that would add nothing are not started. Nor are
+  more started while those that start get no CPU, see `starts.py`.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from ....decision import Decision, Note, Pool, ResizePool, Tick
 from ....hands.places import Control
 from ....scope import policy
 from ..policy import Aim, Gone, Impact, Memory, Metric, Outlook, Proposal, Result, Standing, figures, peak
-from .need import MARGIN, Fallen, Need, Needs, PoolMemory, SizeRule, busy_share
+from .need import MARGIN, Bound, Fallen, Need, Needs, PoolMemory, SizeRule, busy_share
 from .objective import Sizing
 from .reaction import PANIC_THRESHOLD
 from .reasons import PoolReasons
+from .starts import watch
 
 STABLE = 60.0
 """Seconds of `Pool.load_stable`, the stable window of Knative's autoscaler."""
@@ -86,13 +88,16 @@ class PoolSize:
         return ()
 
     def notes(self, tick: Tick, /) -> list[Note]:
-        """The objectives that cannot be kept."""
+        """The objectives that cannot be kept, and growth that is held because the workers that start get no CPU: no decision says
+        so."""
         found = []
         for pool in tick.pools:
             memory, objective = self.memory.pools.get(pool.name), self._sizing.objective(pool)
             if memory is not None and memory.unkept and objective is not None:
                 said = figures(objective=str(objective), load_now=pool.load, size=pool.size, maximum=pool.maximum)
                 found.append(Note(f"objective {pool.name}", f"{pool.name}: {memory.unkept}", said))
+            if memory is not None and memory.starts.holds:
+                found.append(self._reasons.held(tick, pool))
         return found
 
     def skip(self) -> None:
@@ -100,6 +105,7 @@ class PoolSize:
         for memory in self.memory.pools.values():
             memory.since, memory.peaks = None, []
             memory.falling = memory.fallen = None
+            memory.starts.under_way = []
 
     def admit(self, decision: Decision, kept: int, at: int, /) -> None:
         """The size counts as asked for from now on."""
@@ -147,8 +153,10 @@ class PoolSize:
             memory.asked = None  # the pool restarted or somebody resized it
         memory.seen = pool.requested
         current = memory.asked if memory.asked is not None else pool.requested
+        watch(memory.starts, tick.at, pool, tick.machine, self._config.cpu_headroom, self._interval)
         mean = self._mean(tick.at, pool, memory)
         need = None if pool.load is None else self._needs.need(tick, pool, memory, outlook, current, mean)
+        memory.starts.holds = need is not None and need.bound is Bound.STARTS
         if need is None:
             memory.since, memory.peaks, memory.unkept = None, [], ""
             return None

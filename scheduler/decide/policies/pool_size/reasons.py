@@ -7,7 +7,7 @@ import math
 from .....models.records import HORIZONS
 from .....models.scaling import WORTH
 from ....config.sections import Config
-from ....decision import Pool, Predicted, Scaled, Why
+from ....decision import Note, Pool, Predicted, Scaled, Tick, Why
 from ..policy import Figures, Outlook, figures
 from .need import MARGIN, Bound, Need, SizeRule, busy_share
 from .objective import Goal, Sizing
@@ -52,6 +52,7 @@ class PoolReasons:
                 workers_by_cpu_headroom=need.by_cpu,
                 workers_by_memory_headroom=need.by_memory,
                 workers_by_scaling_curve=need.by_scaling,
+                workers_by_starved_starts=need.by_starts,
                 **({} if pool.scaling is None or need.by_scaling is None else _curve(pool.scaling)),
                 minimum=pool.minimum,
                 maximum=pool.maximum,
@@ -62,6 +63,24 @@ class PoolReasons:
             ),
             rejected=(*self._fewer(pool, need, size), *self._rejected(pool, need, source)),
             flips=self._flips(pool, need, size, current),
+        )
+
+    def held(self, tick: Tick, pool: Pool) -> Note:
+        """Why a pool is not grown that needs more workers."""
+        starting = [worker for worker in pool.workers if not worker.ready]
+        return Note(
+            f"starts {pool.name}",
+            f"{pool.name}: the load asks for more workers, but none is started: those started before waited for a CPU for longer "
+            "than they ran, and all CPUs are busy.",
+            figures(
+                starting=len(starting),
+                starting_wait_cores=sum(worker.wait for worker in starting),
+                starting_cpu_cores=sum(worker.cpu for worker in starting),
+                start_seconds=pool.start_seconds,
+                busy_cores=tick.machine.busy,
+                load_now=pool.load,
+                size=pool.size,
+            ),
         )
 
     def _text(self, pool: Pool, need: Need, rule: SizeRule, seconds: float) -> str:
