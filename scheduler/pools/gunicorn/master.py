@@ -14,13 +14,16 @@ from ...hands.faults import Status
 from ...hands.reads import MOST_DESCRIPTORS
 from ...read import door
 from ..sensing.acts import Acts
-from ..sensing.busy import children
+from ..sensing.busy import CallView, children
 from ..sensing.listening import AcceptQueue
 from ..sensing.pidfile import named
 from ..sensing.signals import ProcessHandle, read_stat
 
 _PROGRAM = re.compile(r"gunicorn[\d.]*(_paster)?")
 _PYTHON = re.compile(r"(python|pypy)[\d.]*t?")
+_SLEEPS = frozenset({"nanosleep", "clock_nanosleep"})
+_SELECT = frozenset({"select", "pselect6"})
+_SIGNAL_WAITS = frozenset({"futex", "poll", "ppoll"})  # in which a main loop waits: for its queue of signals, or its pipe
 _WALL_CLOCK_NS = 1_000_000_000_000_000_000  # a heartbeat's time stamp counts from boot, a new file's from 1970
 
 
@@ -119,14 +122,46 @@ def _replaces(proc_root: Path, pid: int, master: int) -> bool:
         return False
 
 
-def has_beaten(proc_root: Path, pid: int) -> bool:
-    """Whether a worker has reached its serving loop, where it stamps its heartbeat file with the seconds since boot at each turn.
+def heir_of(proc_root: Path, master: int) -> int | None:
+    """The pid of the master that this one has executed as its successor (USR2); None if there is none."""
+    return next((pid for pid in children(proc_root, master) if _replaces(proc_root, pid, master)), None)
 
-    Source: gunicorn/workers/workertmp.py, since 20.1. It recognizes a worker that was never idle because it came up under load.
+
+def takes_signals(proc_root: Path, master: int) -> bool | None:
+    """True if a master waits for signals, as its main loop does. False if it sleeps: it waits for the old workers of a reload, and
+    takes no signals meanwhile. None if it does neither, or that cannot be seen."""
+    try:
+        view = CallView(proc_root, master)
+    except ProcessLookupError:
+        return None
+    try:
+        call = view.call()
+    except ProcessLookupError:
+        return None
+    finally:
+        view.close()
+    if call is None or (call.name in _SELECT and not call.args):
+        return None
+    if call.name in _SELECT:
+        return call.args[0] > 0  # before Python 3.11, a sleep is a select of nothing
+    return call.name in _SIGNAL_WAITS or (None if call.name not in _SLEEPS else False)
+
+
+def has_beaten(proc_root: Path, pid: int) -> bool:
+    """Whether a worker has reached its serving loop. It recognizes a worker that was never idle because it came up under load."""
+    return last_beat(proc_root, pid) is not None
+
+
+def last_beat(proc_root: Path, pid: int) -> int | None:
+    """When a worker was last in its serving loop, in ns since boot; None if it was not yet, or that cannot be seen.
+
+    It stamps its heartbeat file at each turn, for a sync worker before each request. Source: gunicorn/workers/workertmp.py, since
+    20.1.
     """
     process = f"{proc_root}/{pid}"
     try:
         beats = [descriptor for descriptor, link, _ in door.links(process, MOST_DESCRIPTORS).links if "/wgunicorn-" in link]
-        return len(beats) == 1 and door.file(process, beats[0]).changed < _WALL_CLOCK_NS
+        changed = door.file(process, beats[0]).changed if len(beats) == 1 else _WALL_CLOCK_NS
     except OSError:
-        return False
+        return None
+    return changed if changed < _WALL_CLOCK_NS else None
