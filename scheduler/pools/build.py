@@ -15,6 +15,7 @@ from .command.adapter import CommandPool
 from .executor import ExecutorPool
 from .gunicorn.adapter import GunicornPool
 from .sensing.acts import Acts, Ask, in_process
+from .uvicorn.adapter import UvicornPool
 from .uwsgi.adapter import UwsgiPool
 
 
@@ -44,6 +45,9 @@ def build(
         acts = Acts(name, ask, logs)
         if pool.kind == "gunicorn":
             pools[name] = GunicornPool(name, pool, clock, acts, proc_root)
+            continue
+        if pool.kind == "uvicorn":
+            pools[name] = UvicornPool(name, pool, clock, acts, proc_root)
             continue
         if pool.kind == "celery":
             pools[name] = CeleryPool(name, pool, clock, acts, proc_root)
