@@ -202,7 +202,7 @@ class PoolConfig(Section, frozen=True):
     """`[pools.NAME]`: a pool that nicety may size."""
 
     kind: Annotated[
-        Literal["gunicorn", "uwsgi", "celery", "executor", "command", "supervisord", "systemd"],
+        Literal["gunicorn", "uvicorn", "uwsgi", "celery", "executor", "command", "supervisord", "systemd"],
         Meta(description="What runs the workers."),
     ]
     minimum: Annotated[int, Meta(ge=0, le=10_000, description="Least number of workers.")] = 1
@@ -211,8 +211,10 @@ class PoolConfig(Section, frozen=True):
         Count | None, Meta(description="command: workers to start with, and to keep in observe mode; not set: the minimum.")
     ] = None
     class_: Annotated[Class | None, Meta(description="Class of the workers as a group; not set: is learned.")] = None
-    pidfile: Annotated[str, Meta(description="gunicorn, uwsgi, celery: pid file of the main process.")] = ""
-    pid: Annotated[Pid | None, Meta(description="gunicorn, uwsgi, celery: pid of the main process, instead of a pid file.")] = None
+    pidfile: Annotated[str, Meta(description="gunicorn, uvicorn, uwsgi, celery: pid file of the main process.")] = ""
+    pid: Annotated[
+        Pid | None, Meta(description="gunicorn, uvicorn, uwsgi, celery: pid of the main process, instead of a pid file.")
+    ] = None
     stats: Annotated[str, Meta(description='uwsgi: stats socket, "HOST:PORT" or the path of a unix socket.')] = ""
     fifo: Annotated[str, Meta(description="uwsgi: path of the master FIFO.")] = ""
     broker: Annotated[
@@ -259,7 +261,7 @@ class PoolConfig(Section, frozen=True):
 
 KINDS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        **dict.fromkeys(("pidfile", "pid"), ("gunicorn", "uwsgi", "celery")),
+        **dict.fromkeys(("pidfile", "pid"), ("gunicorn", "uvicorn", "uwsgi", "celery")),
         **dict.fromkeys(("stats", "fifo"), ("uwsgi",)),
         **dict.fromkeys(("broker", "node", "queues", "python"), ("celery",)),
         **dict.fromkeys(("initial", "directory", "drain_timeout"), ("command",)),
@@ -771,6 +773,7 @@ EXAMPLE_UNITS: Mapping[str, str] = MappingProxyType({"supervisord": "thumbs:thum
 MASTERS: Mapping[str, str] = MappingProxyType(
     {
         "gunicorn": 'a gunicorn pool needs its master: give pidfile = "..." (gunicorn --pid FILE) or pid = N',
+        "uvicorn": 'a uvicorn pool needs its supervisor: give pidfile = "..." (with the pid of uvicorn --workers) or pid = N',
         "uwsgi": 'a uwsgi pool needs its master: give pidfile = "..." (uWSGI\'s pidfile) or pid = N',
         "celery": 'a celery pool needs its main process: give pidfile = "..." (celery worker --pidfile FILE) or pid = N',
     }

@@ -54,10 +54,10 @@ RECYCLED_AT_ONCE, RECYCLED_A_SECOND = 16, 1
 ORDERS_AT_ONCE, ORDERS_A_SECOND = 30, 5
 """Questions and orders to a supervisor. Chosen: a daemon asks each second while something is under way."""
 
-_MAIN = {"gunicorn": (signal.SIGTTIN, signal.SIGTTOU)}
+_MAIN = dict.fromkeys(("gunicorn", "uvicorn"), (signal.SIGTTIN, signal.SIGTTOU))
 """Signals to a main process. 0, which asks only whether one would be accepted, is admitted too."""
 
-_WORKER = {"gunicorn": signal.SIGTERM, "uwsgi": signal.SIGHUP, "celery": signal.SIGCONT}
+_WORKER = {"gunicorn": signal.SIGTERM, "uvicorn": signal.SIGTERM, "uwsgi": signal.SIGHUP, "celery": signal.SIGCONT}
 """The signal to a worker: it ends when its request is done; for Celery, it continues after its agent has died."""
 
 
@@ -273,7 +273,7 @@ class Pools:
     def _keep_the_size(self, block: Block, main: ProcId, number: int) -> None:
         """Refuse a signal that would take the pool out of its limits, or out of the size that it had before us. Workers that
         drain count too, so twice as many are admitted."""
-        count = len(children(self._proc_root, main.pid))
+        count = sum(not _tracks(self._proc_root, child) for child in children(self._proc_root, main.pid))
         first = self._sizes.setdefault(main, count)
         if number == signal.SIGTTIN and count >= 2 * max(block.maximum, first):
             raise RefusedError(f"there are {count} workers, at most {max(block.maximum, first)} are wanted")
@@ -434,6 +434,15 @@ def children(proc_root: str, pid: int) -> list[int]:
             except OSError:
                 continue
     return found
+
+
+def _tracks(proc_root: str, pid: int) -> bool:
+    """Whether a process is multiprocessing's tracker of resources, which uvicorn has beside its workers."""
+    try:
+        with open(f"{proc_root}/{pid}/cmdline", "rb") as file:
+            return b"multiprocessing.resource_tracker" in file.read(4096)
+    except OSError:
+        return False
 
 
 def users_of(proc_root: str, pid: int) -> list[int]:

@@ -17,6 +17,7 @@ from .executor import ExecutorPool
 from .gunicorn.adapter import GunicornPool
 from .sensing.acts import Acts, Ask, in_process
 from .supervised.adapter import SupervisedPool
+from .uvicorn.adapter import UvicornPool
 from .uwsgi.adapter import UwsgiPool
 
 
@@ -46,6 +47,9 @@ def build(
         acts = Acts(name, ask, logs)
         if pool.kind == "gunicorn":
             pools[name] = GunicornPool(name, pool, clock, acts, proc_root)
+            continue
+        if pool.kind == "uvicorn":
+            pools[name] = UvicornPool(name, pool, clock, acts, proc_root)
             continue
         if pool.kind == "celery":
             pools[name] = CeleryPool(name, pool, clock, acts, proc_root)

@@ -18,13 +18,14 @@ from ...hands.faults import Status
 from ...hands.kernel import Clock
 from ..sensing.acts import Acts
 from ..sensing.busy import CallView, ChildList, Doing, foresee, serving
+from ..sensing.deploys import Turn, Turnover
 from ..sensing.hands_off import QUIET, ForeignSize, HandsOff
 from ..sensing.in_flight import InFlight
 from ..sensing.listening import AcceptQueue
 from ..sensing.main_process import MainProcess
 from ..sensing.signals import ProcessHandle, age_seconds, read_stat
 from ..sensing.tally import PoolTally
-from .master import find, has_beaten, is_worker
+from .master import find, has_beaten, heir_of, is_worker, last_beat, takes_signals
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +37,15 @@ STEP_NS = 5 * _SECOND
 """A TTIN that has brought no worker after this time was lost. The master handles a signal within milliseconds. Chosen."""
 PACE_NS = _SECOND
 """The next signal may follow after this time if the effect cannot be seen (a draining worker still serves its last request)."""
-HAND_UP_NS = _SECOND
 HAND_DOWN_NS = 3 * _SECOND
-"""More, or fewer, workers than the master should have, for this long: somebody else resized it. A crashed worker is replaced
-sooner (the master wakes up on SIGCHLD, and every second)."""
+"""Fewer workers than the master should have, for this long: somebody else resized it. A crashed worker is replaced sooner (the
+master wakes up on SIGCHLD, and every second)."""
 DRAIN_NS = 60 * _SECOND
 """A shrink without visible effect after this time was lost; twice gunicorn's default graceful_timeout."""
 RETRIES = 3
 """Signals without effect in a row before the pool is reported as not reacting. Chosen."""
+LEAVING_NS = _SECOND
+"""How often a master with too few workers is asked whether it leaves. Chosen: it costs a look at all its descriptors."""
 _REFRESH_NS = 5 * _SECOND
 """How often the listening sockets are looked for again. Chosen: they change only on a reload."""
 
@@ -53,7 +55,6 @@ class _GunicornWorker:
     id: ProcId
     view: CallView
     newborn: bool  # not ready when first seen: its start time can be measured
-    over: bool  # appeared when the master should have spawned none
     ready: bool = False
     probes: int = 0
     busy: int = 0
@@ -76,6 +77,7 @@ class _GunicornMaster:
     accept: AcceptQueue
     children: ChildList  # the arbiter forks in its main thread, the only one that gets Python's signals
     refresh_at: int
+    listened: bool = False  # it has had listening sockets: one without them ends
 
     def close(self) -> None:
         self.handle.close()
@@ -103,7 +105,10 @@ class GunicornPool:
         self._step: _SignalStep | None = None
         self._shrunk_at: int | None = None  # last TTOU, while the workers that it should drain are still there
         self._retries = 0
-        self._foreign = ForeignSize(HAND_UP_NS, HAND_DOWN_NS)
+        self._foreign = ForeignSize(0, HAND_DOWN_NS)
+        self._turnover = Turnover()
+        self._deploying = ""  # what a deploy does that keeps us from sizing; "" if there is none
+        self._leaving_at = 0  # when the master is asked again whether it leaves
         self._hands_off = HandsOff(name)
         self._tally = PoolTally(name)
         self._loop = False  # workers with event loops or threads: busy cannot be determined, requests in flight can
@@ -185,6 +190,8 @@ class GunicornPool:
         self._settled = self._loop = False
         self._believed, self._target, self._step, self._shrunk_at = 0, None, None, None
         self._foreign.reset()
+        self._turnover.forget()
+        self._deploying, self._leaving_at = "", 0
         self._hands_off.end()
         self._in_flight.forget()
         self._tally.forget()
@@ -245,12 +252,16 @@ class GunicornPool:
             view = CallView(self._proc_root, pid)
         except ProcessLookupError:
             return
-        over = self._settled and len(self._workers) >= self._believed
-        self._workers[pid] = _GunicornWorker(ProcId(pid, stat.start_ticks), view, newborn=self._settled, over=over)
+        worker = _GunicornWorker(ProcId(pid, stat.start_ticks), view, newborn=self._settled)
+        if self._settled and len(self._workers) >= self._believed and not self._hands_off.text:
+            self._turnover.born(worker.id, (other.id for other in self._workers.values()), now)
+        self._workers[pid] = worker
         self._changed_at = now
 
     def _drop(self, pid: int, now: int) -> None:
-        self._workers.pop(pid).view.close()
+        worker = self._workers.pop(pid)
+        worker.view.close()
+        self._turnover.gone(worker.id)
         self._changed_at = now
 
     # --- sizing ---------------------------------------------------------------------------------------------------------------
@@ -260,13 +271,20 @@ class GunicornPool:
         seen = len(self._workers)
         if not self._settled:
             self._believed = seen
-            self._settled = seen > 0 and now - self._changed_at >= SETTLE_NS
+            self._settled = (
+                seen > 0
+                and now - self._changed_at >= SETTLE_NS
+                and takes_signals(self._proc_root, master.handle.id.pid) is not False
+            )
             if not self._settled:
+                self._leaves(master, seen == 0, now)
                 return
         if self._hands_off.text:
             self._believed = seen
             if self._hands_off.lasts(now, seen, self._changed_at):
                 return
+        if self._turns_over(master, seen, now) or self._leaves(master, seen < self._believed, now):
+            return
         if self._step is not None and not self._step_is_over(self._step, seen, now):
             return
         self._watch_for_hands(seen, now)
@@ -306,7 +324,7 @@ class GunicornPool:
         excess = seen - self._believed
         if excess <= 0:
             self._shrunk_at = None
-        if self._shrunk_at is None or self._foreign.suspected:
+        if self._shrunk_at is None:
             return False
         since = self._shrunk_at
         oldest = sorted(self._workers.values(), key=lambda w: (w.id.start_ticks, w.id.pid))[:excess]
@@ -320,27 +338,77 @@ class GunicornPool:
             text = f"gunicorn's master did not react to {number.name}, sent {self._retries} times: see its error log"
             self._hold(text, Status.FAILED, now)
 
+    def _turns_over(self, master: _GunicornMaster, seen: int, now: int) -> bool:
+        """Whether workers came that nobody asked for, and it is not known yet what for.
+
+        A reload (HUP) leaves as many workers as gunicorn is configured for. What we want stays, and is asked for again.
+        """
+        turnover = self._turnover
+        if not turnover.open:
+            return False
+        pid, certain = master.handle.id.pid, turnover.certain(now)
+        for worker in self._workers.values():
+            turnover.at_work(worker.id, worker.idle_at)
+            if certain and not self._loop and worker.id in turnover.old:  # never seen idle, but between two requests it may beat
+                turnover.at_work(worker.id, last_beat(self._proc_root, worker.id.pid) or 0)
+        turn = turnover.turn(now, listens=certain and takes_signals(self._proc_root, pid) is True)
+        if turn is Turn.OPEN:
+            self._deploying = turnover.text() if certain else ""
+            return True
+        self._deploying = ""
+        if turn is Turn.REPLACED:
+            log.info("pool %s: deployed: %d workers replaced (HUP)", self.name, turnover.replaced)
+            # Whether a signal that is under way came before the reload or after it shows where the size settles
+            self._settled, self._changed_at = self._step is None, now
+            self._accept(seen - len(turnover.old))
+        elif seen != self._believed:
+            self._found_resized(seen, now)
+        return not self._settled
+
+    def _leaves(self, master: _GunicornMaster, missing: bool, now: int) -> bool:
+        """Whether workers are `missing` because the master ends (TERM, QUIT), or lets another take over (USR2, then WINCH)."""
+        before, pid = self._deploying, master.handle.id.pid
+        if not missing:
+            self._deploying = ""
+        elif now >= self._leaving_at:
+            self._leaving_at = now + LEAVING_NS
+            master.listened = master.listened or bool(master.accept.descriptors)
+            master.accept.refresh()
+            heir = heir_of(self._proc_root, pid)
+            self._deploying = ""
+            if heir is not None:
+                self._deploying = f"deploying: gunicorn's master, pid {pid}, hands over to pid {heir} (USR2)"
+            elif master.listened and not master.accept.descriptors:
+                self._deploying = f"deploying: gunicorn's master, pid {pid}, ends, and no other has taken over yet"
+            if self._deploying and not before:
+                log.info("pool %s: %s", self.name, self._deploying)
+            elif before and not self._deploying:
+                self._settled, self._changed_at = False, now
+        return bool(self._deploying)
+
     def _watch_for_hands(self, seen: int, now: int) -> None:
-        """Report a resize by hand: the master itself spawns only while workers are missing, and replaces a lost one at once."""
-        over = seen > self._believed and any(worker.over for worker in self._workers.values())
-        if self._foreign.seen(now, above=over, below=seen < self._believed):
-            text = f"resized by hand to {seen} workers ({self._believed} were asked for): {QUIET}"
-            self._hold(text, Status.FOREIGN, now)
-        elif not over:
-            for worker in self._workers.values():
-                worker.over = False
+        """Report a shrink by hand: the master replaces a lost worker at once."""
+        if self._foreign.seen(now, above=False, below=seen < self._believed):
+            self._found_resized(seen, now)
+
+    def _found_resized(self, seen: int, now: int) -> None:
+        self._hold(f"resized by hand to {seen} workers ({self._believed} were asked for): {QUIET}", Status.FOREIGN, now)
 
     def _hold(self, text: str, status: Status, now: int) -> None:
         self._hands_off.begin(text, status, now)
-        self._step = self._target = self._shrunk_at = None
+        self._target = None
+        self._accept(len(self._workers))
+
+    def _accept(self, size: int) -> None:
+        """Take this for the size that the master wants now."""
+        self._believed = size
+        self._step = self._shrunk_at = None
         self._foreign.reset()
+        self._turnover.forget()
         self._retries = 0
-        self._believed = len(self._workers)
-        for worker in self._workers.values():
-            worker.over = False
 
     def _requested(self) -> int:
         return self._believed if self._target is None else self._target
 
     def _trouble(self) -> str:
-        return self._master.absence if self._master.present is None else self._hands_off.text
+        return self._master.absence if self._master.present is None else self._hands_off.text or self._deploying

@@ -14,13 +14,16 @@ from ...hands.faults import Status
 from ...hands.reads import MOST_DESCRIPTORS
 from ...read import door
 from ..sensing.acts import Acts
-from ..sensing.busy import children
+from ..sensing.busy import CallView, children
 from ..sensing.listening import AcceptQueue
 from ..sensing.pidfile import named
+from ..sensing.programs import arguments, program
 from ..sensing.signals import ProcessHandle, read_stat
 
 _PROGRAM = re.compile(r"gunicorn[\d.]*(_paster)?")
-_PYTHON = re.compile(r"(python|pypy)[\d.]*t?")
+_SLEEPS = frozenset({"nanosleep", "clock_nanosleep"})
+_SELECT = frozenset({"select", "pselect6"})
+_SIGNAL_WAITS = frozenset({"futex", "poll", "ppoll"})  # in which a main loop waits: for its queue of signals, or its pipe
 _WALL_CLOCK_NS = 1_000_000_000_000_000_000  # a heartbeat's time stamp counts from boot, a new file's from 1970
 
 
@@ -42,8 +45,8 @@ def is_worker(proc_root: Path, pid: int, master: int) -> bool:
     own, parents = _exe(proc_root, pid), _exe(proc_root, master)
     if own and parents and own != parents:
         return False
-    arguments = _cmdline(proc_root, pid)
-    if arguments != _cmdline(proc_root, master) and not (arguments and arguments[0].startswith("gunicorn: worker")):
+    words = arguments(proc_root, pid)
+    if words != arguments(proc_root, master) and not (words and words[0].startswith("gunicorn: worker")):
         return False
     return not _replaces(proc_root, pid, master)
 
@@ -52,8 +55,8 @@ def _objection(proc_root: Path, handle: ProcessHandle, acts: Acts) -> str:
     """Why a process is no gunicorn master; "" if it is one."""
     pid = handle.id.pid
     if not _looks_like_gunicorn(proc_root, pid):
-        program = (_cmdline(proc_root, pid) or [_exe(proc_root, pid) or "an unknown program"])[0]
-        return f"which is no gunicorn (it runs {program!r}): no signal is sent to it; correct the pid"
+        runs = (arguments(proc_root, pid) or [_exe(proc_root, pid) or "an unknown program"])[0]
+        return f"which is no gunicorn (it runs {runs!r}): no signal is sent to it; correct the pid"
     stat = read_stat(proc_root, pid)
     if stat is None:
         return "which has ended"
@@ -63,15 +66,6 @@ def _objection(proc_root: Path, handle: ProcessHandle, acts: Acts) -> str:
         return "which has neither workers nor a listening socket: no signal is sent to it; correct the pid"
     status, text = acts.send(handle.id, 0)
     return "" if status is Status.APPLIED else f"gunicorn's master, but: {text}"
-
-
-def _cmdline(proc_root: Path, pid: int) -> list[str]:
-    """The argument list; [] if the process is gone or hides it."""
-    try:
-        raw = (proc_root / str(pid) / "cmdline").read_bytes()
-    except OSError:
-        return []
-    return raw.rstrip(b"\0").decode("utf-8", "backslashreplace").split("\0") if raw else []
 
 
 def _exe(proc_root: Path, pid: int) -> str:
@@ -85,24 +79,10 @@ def _exe(proc_root: Path, pid: int) -> str:
 def _looks_like_gunicorn(proc_root: Path, pid: int) -> bool:
     """Decide by the argument list: gunicorn's own title, its script run by Python, or `python -m gunicorn`.
 
-    USR2 turns the latter into ".../gunicorn/__main__.py". A process that only mentions gunicorn (an editor, sudo, a shell) does
-    not count.
+    USR2 turns the latter into ".../gunicorn/__main__.py".
     """
-    arguments = _cmdline(proc_root, pid)
-    if not arguments or _PROGRAM.fullmatch(Path(arguments[0]).name) or arguments[0].startswith("gunicorn: master"):
-        return bool(arguments)
-    if not _PYTHON.fullmatch(Path(arguments[0]).name):
-        return False
-    rest = iter(arguments[1:])
-    for word in rest:
-        if word == "-m":
-            return next(rest, "").split(".")[0] == "gunicorn"
-        if word in {"-X", "-W"}:
-            next(rest, None)
-        elif not word.startswith("-"):
-            script = Path(word)
-            return bool(_PROGRAM.fullmatch(script.parent.name if script.name == "__main__.py" else script.name))
-    return False
+    words = arguments(proc_root, pid)
+    return bool(words) and (words[0].startswith("gunicorn: master") or bool(_PROGRAM.fullmatch(program(words))))
 
 
 def _listens(proc_root: Path, pid: int) -> bool:
@@ -119,14 +99,46 @@ def _replaces(proc_root: Path, pid: int, master: int) -> bool:
         return False
 
 
-def has_beaten(proc_root: Path, pid: int) -> bool:
-    """Whether a worker has reached its serving loop, where it stamps its heartbeat file with the seconds since boot at each turn.
+def heir_of(proc_root: Path, master: int) -> int | None:
+    """The pid of the master that this one has executed as its successor (USR2); None if there is none."""
+    return next((pid for pid in children(proc_root, master) if _replaces(proc_root, pid, master)), None)
 
-    Source: gunicorn/workers/workertmp.py, since 20.1. It recognizes a worker that was never idle because it came up under load.
+
+def takes_signals(proc_root: Path, master: int) -> bool | None:
+    """True if a master waits for signals, as its main loop does. False if it sleeps: it waits for the old workers of a reload, and
+    takes no signals meanwhile. None if it does neither, or that cannot be seen."""
+    try:
+        view = CallView(proc_root, master)
+    except ProcessLookupError:
+        return None
+    try:
+        call = view.call()
+    except ProcessLookupError:
+        return None
+    finally:
+        view.close()
+    if call is None or (call.name in _SELECT and not call.args):
+        return None
+    if call.name in _SELECT:
+        return call.args[0] > 0  # before Python 3.11, a sleep is a select of nothing
+    return call.name in _SIGNAL_WAITS or (None if call.name not in _SLEEPS else False)
+
+
+def has_beaten(proc_root: Path, pid: int) -> bool:
+    """Whether a worker has reached its serving loop. It recognizes a worker that was never idle because it came up under load."""
+    return last_beat(proc_root, pid) is not None
+
+
+def last_beat(proc_root: Path, pid: int) -> int | None:
+    """When a worker was last in its serving loop, in ns since boot; None if it was not yet, or that cannot be seen.
+
+    It stamps its heartbeat file at each turn, for a sync worker before each request. Source: gunicorn/workers/workertmp.py, since
+    20.1.
     """
     process = f"{proc_root}/{pid}"
     try:
         beats = [descriptor for descriptor, link, _ in door.links(process, MOST_DESCRIPTORS).links if "/wgunicorn-" in link]
-        return len(beats) == 1 and door.file(process, beats[0]).changed < _WALL_CLOCK_NS
+        changed = door.file(process, beats[0]).changed if len(beats) == 1 else _WALL_CLOCK_NS
     except OSError:
-        return False
+        return None
+    return changed if changed < _WALL_CLOCK_NS else None

@@ -70,11 +70,6 @@ class ForeignSize:
         grown = self._above_since is not None and now - self._above_since >= self._up_ns
         return grown or (self._below_since is not None and now - self._below_since >= self._down_ns)
 
-    @property
-    def suspected(self) -> bool:
-        """Whether there are more than the pool accounts for, but not for long enough to be certain."""
-        return self._above_since is not None
-
     def reset(self) -> None:
         """Drop all suspicion."""
         self._above_since = self._below_since = None

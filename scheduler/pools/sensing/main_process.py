@@ -59,6 +59,7 @@ class MainProcess(Generic[T]):
         self._forget = forget
         self._title, self._remedy = title, remedy
         self._found = False  # there has been one
+        self._before: int | None = None  # its pid
         self._look_at = 0
 
     @property
@@ -83,8 +84,12 @@ class MainProcess(Generic[T]):
                 log.warning("pool %s: %s", self._pool, found)
         elif found is not None:
             self.let_go("")
-            self.present, self._found = found, True
-            log.info("pool %s: adopted %s, pid %d", self._pool, self._title, found.handle.id.pid)
+            pid, before = found.handle.id.pid, self._before
+            if before is None:
+                log.info("pool %s: adopted %s, pid %d", self._pool, self._title, pid)
+            else:
+                log.info("pool %s: deployed: %s, pid %d, has taken over from pid %d", self._pool, self._title, pid, before)
+            self.present, self._found, self._before = found, True, pid
         return self.present
 
     def let_go(self, absence: str) -> None:

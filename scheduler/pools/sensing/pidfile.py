@@ -11,8 +11,13 @@ from .signals import ProcessHandle, open_process
 _MOST = 1 << 31  # a pid is a positive int
 
 
-STARTED = {"gunicorn": ("gunicorn", "--pid "), "uwsgi": ("uWSGI", "pidfile = "), "celery": ("the worker", "--pidfile ")}
-"""For each kind of pool named by a pid: what to start, and the option by which it writes a pid file."""
+STARTED = {
+    "gunicorn": ("gunicorn", "--pid "),
+    "uvicorn": ("uvicorn", "its pid in "),
+    "uwsgi": ("uWSGI", "pidfile = "),
+    "celery": ("the worker", "--pidfile "),
+}
+"""For each kind of pool named by a pid: what to start, and the option by which it writes a pid file. uvicorn has none."""
 
 
 def named(proc_root: Path, config: PoolConfig, present: ProcId | None) -> tuple[ProcessHandle, str] | str | None:

@@ -16,7 +16,7 @@ from nicety.scheduler.config.sections import KINDS_OF, Config, ConfigError, Pool
 
 SECTIONS = "daemon, groups, guard, models, placement, pool_size, pools, priority, quarantine, store, tenants"
 
-KINDS = 'one of "gunicorn", "uwsgi", "celery", "executor", "command", "supervisord", "systemd"'
+KINDS = 'one of "gunicorn", "uvicorn", "uwsgi", "celery", "executor", "command", "supervisord", "systemd"'
 
 PROTECT = '["systemd*", "sshd*", "dbus-*", "login", "agetty", "Xorg", "gnome-shell"]'
 
@@ -282,7 +282,7 @@ def test_a_key_that_only_some_kinds_of_pools_have_says_which() -> None:
         told[key] = descriptions[-1]
     for key, text in told.items():
         before = text.partition(": ")[0] if ": " in text else ""
-        kinds = ("gunicorn", "uwsgi", "celery", "executor", "command", "supervisord", "systemd")
+        kinds = ("gunicorn", "uvicorn", "uwsgi", "celery", "executor", "command", "supervisord", "systemd")
         named = {kind for kind in kinds if kind in before.split(", ")}
         assert named <= set(KINDS_OF.get(key, ()))
         assert all(kind in text for kind in KINDS_OF.get(key, ()))
