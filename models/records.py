@@ -145,6 +145,15 @@ class WorkerSample:
 
 
 @dataclass(frozen=True, slots=True)
+class Flights:
+    """Requests that the workers of a pool hold, as the kernel's socket table shows them."""
+
+    held: float  # requests in flight, mean over the probes since the last read; those in the accept queue are not among them
+    ended: int  # answers seen to end since the last read
+    seconds: tuple[float, ...]  # how long they took, a sample of at most 64, rising
+
+
+@dataclass(frozen=True, slots=True)
 class PoolSample:
     """One pool as its adapter sees it at one instant."""
 
@@ -156,6 +165,7 @@ class PoolSample:
     master: ProcId | None
     start_seconds: float | None  # measured median from spawn to ready; None: none seen yet
     trouble: str  # why the pool cannot be resized now, else "": crash loop, master gone, resized by hand, no permission
+    flights: Flights | None = None  # None: unknown, or a worker has one request at a time and reports busy
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from ...models.identity import ProcId
-from ...models.records import SAMPLE, HostSample, Identity, PoolSample, Quota, SampleTable, Snapshot, WorkerSample
+from ...models.records import SAMPLE, Flights, HostSample, Identity, PoolSample, Quota, SampleTable, Snapshot, WorkerSample
 
 MAX_ROWS = 1 << 17
 """Maximum rows of a table; more is damage. Chosen: four times as many processes as Linux allows by default up to 32 CPUs (pid_max
@@ -39,6 +39,9 @@ MAX_REST = 1 << 23
 
 MAX_CPUS, MAX_POOLS = 8192, 1024
 """Maximum CPUs and pools. Linux has at most 8192 CPUs (CONFIG_NR_CPUS). More pools than anyone configures (chosen)."""
+
+MAX_SECONDS = 64
+"""Maximum times of a pool's answers; see `Flights`."""
 
 MAX_BYTES = 1 << 25
 """A record that unpacks to more is damage: MAX_ROWS new rows and MAX_REST just fit."""
@@ -90,6 +93,12 @@ class _Identity(msgspec.Struct, array_like=True, frozen=True):
     real_uid: int | None
 
 
+class _Flights(msgspec.Struct, array_like=True, frozen=True):
+    held: float
+    ended: int
+    seconds: Annotated[list[float], Meta(max_length=MAX_SECONDS)]
+
+
 class _Pool(msgspec.Struct, array_like=True, frozen=True):
     pool: str
     size: int
@@ -99,6 +108,7 @@ class _Pool(msgspec.Struct, array_like=True, frozen=True):
     master: tuple[int, int] | None
     start_seconds: float | None
     trouble: str
+    flights: _Flights | None = None
 
 
 class _Rest(msgspec.Struct, array_like=True, frozen=True):
@@ -433,6 +443,7 @@ def _packed(pool: PoolSample) -> _Pool:
         pool.master,
         pool.start_seconds,
         pool.trouble,
+        None if pool.flights is None else _Flights(pool.flights.held, pool.flights.ended, list(pool.flights.seconds)),
     )
 
 
@@ -446,4 +457,5 @@ def _unpacked(pool: _Pool) -> PoolSample:
         master=ProcId(*pool.master) if pool.master is not None else None,
         start_seconds=pool.start_seconds,
         trouble=pool.trouble,
+        flights=None if pool.flights is None else Flights(pool.flights.held, pool.flights.ended, tuple(pool.flights.seconds)),
     )

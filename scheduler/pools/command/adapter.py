@@ -1,4 +1,4 @@
-"""A pool of copies of one command that nicety starts and supervises: started at once, drained by SIGTERM, restarted with back-off.
+"""A pool of copies of one command that nicety starts and supervises: started at once, drained by a signal, restarted with back-off.
 
 Must not know policies or what the command does. The hands start the workers, and signal and wait for only those.
 """
@@ -6,13 +6,16 @@ Must not know policies or what the command does. The hands start the workers, an
 from __future__ import annotations
 
 import logging
+import os
 import random
 import signal
+import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ....models.identity import ProcId
-from ....models.records import PoolSample, WorkerSample
+from ....models.records import Flights, PoolSample, WorkerSample
 from ...config.sections import PoolConfig
 from ...hands.faults import Status
 from ...hands.kernel import Clock
@@ -20,7 +23,8 @@ from ...hands.wire import RefusedError
 from ..sensing.acts import Acts, Child
 from ..sensing.busy import Activity, Doing
 from ..sensing.tally import PoolTally
-from .queues import WaitingWork, counter
+from .queues.choose import counter
+from .queues.waiting import WaitingWork
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +66,8 @@ class CommandPool:
     """Adapter for `[pools.NAME] kind = "command"`.
 
     Nothing runs before the first probe. Where the hands are this process, call `probe`, `resize` and `recycle` from a thread that
-    lives as long as the pool: the kernel sends workers SIGTERM when the thread that started them ends. So workers drain when the
-    daemon is killed.
+    lives as long as the pool: the kernel asks workers to end when the thread that started them ends. So workers drain when the
+    daemon is killed. `environ` has what "$NAME" of a queue's URL stands for. Raises ValueError for a URL that cannot be used.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class CommandPool:
         proc_root: Path = Path("/proc"),
         *,
         seed: int,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         self.name = name
         self._config = config
@@ -93,8 +98,12 @@ class CommandPool:
         self._at_once = False  # the last failure was a failure to start
         self._closed = False
         self._waiting: WaitingWork | None = None
+        self._held: list[int] = []  # what workers hold by their queue's account, at each probe since the last read
+        self._forks = False  # a worker has a child for each piece of work
         if config.queue is not None:
-            self._waiting = WaitingWork(name, counter(config.queue, acts.count), config.queue.every, clock)
+            counting = counter(config.queue, acts.count, clock, environ)
+            self._waiting = WaitingWork(name, counting, config.queue.every, clock)
+            self._forks = bool(config.queue.rq)
 
     # --- the port -------------------------------------------------------------------------------------------------------------
 
@@ -107,9 +116,11 @@ class CommandPool:
         self._look(now)
         if self._waiting is not None:
             self._waiting.probe()
-            count = self._waiting.waiting()
+            count = self._waiting.count()
             if count is not None:
-                self._tally.queue(count)
+                self._tally.queue(count.waiting)
+                if count.held is not None:
+                    self._held.append(count.held)
         self._supervise(now)
         self._probes += 1
 
@@ -125,8 +136,10 @@ class CommandPool:
             requested=self._target,
             master=None,
             trouble=self._trouble(self._clock.monotonic()),
+            flights=Flights(statistics.fmean(self._held), 0, ()) if self._held else None,  # a queue shows no answer ending
         )
         self._probes = 0
+        self._held.clear()
         for worker in self._workers:
             worker.busy = worker.known = 0
         return sample
@@ -250,7 +263,7 @@ class CommandPool:
             process.close()
             self._failed(now, True, _status(ended), now)
             return None
-        worker = _CommandWorker(number, process, now, Activity(self._proc_root, process.id.pid))
+        worker = _CommandWorker(number, process, now, Activity(self._proc_root, process.id.pid, forks=self._forks))
         self._workers.append(worker)
         return worker
 
@@ -259,7 +272,7 @@ class CommandPool:
             return
         worker.drain_by = now + int(self._config.drain_timeout * _SECOND)
         if worker.process.poll() is None:
-            worker.process.drain()
+            worker.process.drain(signal.Signals[self._config.drain_signal])
 
     def _kill_late(self, now: int) -> None:
         for worker in self._workers:
@@ -267,7 +280,10 @@ class CommandPool:
                 worker.killed = worker.process.kill()
                 if worker.killed:
                     limit = f"{self._config.drain_timeout:g} s"
-                    log.warning("pool %s: worker pid %d did not end within %s of SIGTERM: killed", self.name, worker.id.pid, limit)
+                    asked = self._config.drain_signal
+                    log.warning(
+                        "pool %s: worker pid %d did not end within %s of %s: killed", self.name, worker.id.pid, limit, asked
+                    )
 
     def _failed(self, born: int, at_once: bool, cause: str, now: int) -> None:
         """Record that a worker ended as it should not. Workers born before the last failure that fail with it count once."""

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from ....models.identity import ProcId
-from ....models.records import PoolSample, WorkerSample
+from ....models.records import Flights, PoolSample, WorkerSample
 
 STARTS = 16
 """Start times kept; their median is reported. Chosen."""
@@ -48,6 +48,7 @@ class PoolTally:
         master: ProcId | None,
         trouble: str,
         start_seconds: float | None = None,
+        flights: Flights | None = None,
     ) -> PoolSample:
         """The pool since the last read; counting restarts. `start_seconds`: from a framework that measures it itself."""
         there = tuple(sorted(workers, key=lambda worker: worker.id))
@@ -55,4 +56,4 @@ class PoolTally:
         self._queued.clear()
         if self._starts:
             start_seconds = statistics.median(self._starts)
-        return PoolSample(self._pool, len(there), requested, queued, there, master, start_seconds, trouble)
+        return PoolSample(self._pool, len(there), requested, queued, there, master, start_seconds, trouble, flights)
