@@ -39,6 +39,9 @@ JITTER = 0.1
 """A wait varies by up to this share, so that pools that fail together do not retry together. Chosen."""
 READY_NS = 10 * _SECOND
 """A worker that was never seen waiting for work counts as up after this time: it came up under load. Chosen."""
+UNSETTLED_NS = 5 * _SECOND
+"""A worker that was at no good moment to get its signal for this long gets it anyway. Chosen: RQ waits for its child, where the
+signal is safe, for most of each job."""
 STARTS_PER_PROBE = 4
 """Workers started in one probe at most; the rest wait for the next one. A start costs some milliseconds (fork and exec). Chosen."""
 
@@ -54,7 +57,8 @@ class _CommandWorker:
     busy: int = 0
     known: int = 0
     replacement: _CommandWorker | None = None  # started in its place: this one drains when the other is ready
-    drain_by: int | None = None  # when it gets SIGKILL; None: not draining
+    leaving: int | None = None  # since when it is to leave; None: it stays
+    drain_by: int | None = None  # when it gets SIGKILL; None: it did not get its signal yet
     killed: bool = False
 
     @property
@@ -165,7 +169,7 @@ class CommandPool:
         old = next((w for w in self._workers if w.id == worker), None)
         if old is None:
             return Status.VANISHED, f"pid {worker.pid} is no worker of pool {self.name}"
-        if old.drain_by is not None or old.replacement is not None:
+        if old.leaving is not None or old.replacement is not None:
             return Status.UNCHANGED, f"worker {old.number} (pid {worker.pid}) is leaving already"
         if now < self._next_start or self._trouble(now):
             return Status.REFUSED, self._trouble(now) or f"{self._cause}; a new worker may start in a moment"
@@ -186,7 +190,7 @@ class CommandPool:
         while self._workers:
             now = self._clock.monotonic()
             self._reap(now)
-            self._kill_late(now)
+            self._end(now)
             if self._workers:
                 self._clock.sleep_until(now + _SECOND // 50)
 
@@ -197,7 +201,7 @@ class CommandPool:
             status = worker.process.poll()
             if status is None:
                 continue
-            if worker.killed or worker.drain_by is not None:
+            if worker.killed or worker.leaving is not None:
                 log.info("pool %s: worker %d (pid %d) has left, %s", self.name, worker.number, worker.id.pid, _status(status))
             worker.activity.close()
             worker.process.close()
@@ -205,7 +209,7 @@ class CommandPool:
             for other in self._workers:
                 if other.replacement is worker:
                     other.replacement = None
-            if worker.drain_by is None and (status != 0 or now - worker.born < AT_ONCE_NS):
+            if worker.leaving is None and (status != 0 or now - worker.born < AT_ONCE_NS):
                 self._failed(worker.born, now - worker.born < AT_ONCE_NS, _status(status), now)
 
     def _look(self, now: int) -> None:
@@ -228,9 +232,9 @@ class CommandPool:
     def _supervise(self, now: int) -> None:
         if self._closed:
             return
-        self._kill_late(now)
+        self._end(now)
         for worker in self._workers:
-            if worker.replacement is not None and worker.replacement.ready and worker.drain_by is None:
+            if worker.replacement is not None and worker.replacement.ready and worker.leaving is None:
                 self._drain(worker, now)
         staying = self._staying()
         for worker in sorted(staying, key=lambda w: (w.doing is not Doing.IDLE, -w.born, -w.number))[
@@ -247,7 +251,7 @@ class CommandPool:
                 break
 
     def _staying(self) -> list[_CommandWorker]:
-        return [worker for worker in self._workers if worker.drain_by is None and worker.replacement is None]
+        return [worker for worker in self._workers if worker.leaving is None and worker.replacement is None]
 
     def _start(self, now: int) -> _CommandWorker | None:
         """A new worker; None if it could not be started."""
@@ -268,14 +272,26 @@ class CommandPool:
         return worker
 
     def _drain(self, worker: _CommandWorker, now: int) -> None:
-        if worker.drain_by is not None:
+        if worker.leaving is None:
+            worker.leaving = now
+            self._ask_to_end(worker, now)
+
+    def _ask_to_end(self, worker: _CommandWorker, now: int) -> None:
+        """Send the signal, if the moment is good. RQ loses a job that it has taken from its queue, and has not yet given to a
+        child, when the signal comes."""
+        assert worker.leaving is not None
+        settled = not self._forks or worker.activity.settled()
+        if not settled and now - worker.leaving < UNSETTLED_NS:
             return
         worker.drain_by = now + int(self._config.drain_timeout * _SECOND)
         if worker.process.poll() is None:
             worker.process.drain(signal.Signals[self._config.drain_signal])
 
-    def _kill_late(self, now: int) -> None:
+    def _end(self, now: int) -> None:
+        """Carry on with workers that leave."""
         for worker in self._workers:
+            if worker.leaving is not None and worker.drain_by is None:
+                self._ask_to_end(worker, now)
             if worker.drain_by is not None and now >= worker.drain_by and not worker.killed:
                 worker.killed = worker.process.kill()
                 if worker.killed:

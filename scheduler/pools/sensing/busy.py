@@ -280,6 +280,7 @@ class Activity:
         self._stat = -1
         self._view: CallView | None = None
         self._reading: tuple[bytes, int] | None = None  # (times scheduled, since ns) of the current read
+        self._settled = b""  # times scheduled when `settled` was asked last
 
     def look(self, now: int) -> Doing:
         """What it is doing at `now` (ns, any steady clock)."""
@@ -287,6 +288,19 @@ class Activity:
             return self._look(now)
         except (ProcessLookupError, FileNotFoundError):
             return Doing.GONE
+
+    def settled(self) -> bool:
+        """Whether its main thread waits for a child, or has been in one wait since this was last asked; True too if that may not be
+        seen, or if it is gone."""
+        try:
+            scheduled = self._scheduled()
+            same, self._settled = scheduled == self._settled, scheduled
+            if self._view is None:
+                self._view = CallView(self._proc_root, self._pid)
+            call = self._view.call()
+        except (ProcessLookupError, FileNotFoundError):
+            return True
+        return call is None or call.name in _WAIT or (same and call.name in _IDLE | _READ)
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -337,10 +351,14 @@ class Activity:
             return Doing.IDLE
         if not link.startswith(("socket:", "pipe:", "/dev/")) and "fifo" not in link:
             return Doing.BUSY  # a file: the disk answers
-        scheduled = (self._proc_root / str(self._pid) / "schedstat").read_bytes().split()[-1]
+        scheduled = self._scheduled()
         if self._reading is None or self._reading[0] != scheduled:
             self._reading = (scheduled, now)
         return Doing.IDLE if now - self._reading[1] >= _QUIET_READ_NS else Doing.BUSY
+
+    def _scheduled(self) -> bytes:
+        """How often its main thread was put on a CPU."""
+        return (self._proc_root / str(self._pid) / "schedstat").read_bytes().split()[-1]
 
     def _other_threads(self) -> Doing:
         threads = sorted(int(name) for name in _names(self._proc_root / str(self._pid) / "task"))

@@ -1,7 +1,7 @@
 """What each kind of queue keeps in Redis: which keys hold work that waits, and which hold work that is being done. No I/O.
 
-Read from the sources of RQ 1.8 to 3.0, dramatiq 1.9 to 2.2, arq 0.22 to 0.28 and huey 2.2 to 3.5. Work for a later time does not
-wait: RQ and huey move it to the queue when it is due, and dramatiq's workers keep it in their memory.
+Read from the sources of RQ 1.16 and 3.0, dramatiq 1.17 and 2.2, arq 0.26 and 0.28, and huey 2.5 and 3.5. Work for a later time
+does not wait: RQ moves it to its list when it is due, and dramatiq's and huey's workers put it aside.
 """
 
 from __future__ import annotations
