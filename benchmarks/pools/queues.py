@@ -56,7 +56,8 @@ def run(key: str, count: int, every: float, claims: Claims) -> None:
         claims.at_most(f"{key}: lost of {count} jobs in {resizes} resizes", count - jobs.ended(), 0)
         claims.at_most(f"{key}: begun twice", jobs.begun_twice(), 0)
         off = sorted(map(abs, loads))[len(loads) // 2] if loads else float("nan")
-        claims.at_most(f"{key}: jobs that the load is off, median of {len(loads)} samples in {seconds:.0f} s", off, 0.02 * count)
+        name_of_lag = f"{key}: seconds of work that the load is off, median of {len(loads)} samples in {seconds:.0f} s"
+        claims.at_most(name_of_lag, off * seconds / count, 0.25)
 
 
 def main() -> None:
