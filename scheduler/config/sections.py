@@ -161,7 +161,10 @@ class GroupRule(Section, frozen=True):
 
 
 class Queue(Section, frozen=True):
-    """`[pools.NAME.queue]`: where the waiting work of a pool is counted. Set exactly one of files, command, redis_list."""
+    """`[pools.NAME.queue]`: where the waiting work of a pool is counted. Set exactly one of the keys that say what is counted.
+
+    A URL may be "$NAME" instead, an environment variable of nicety. Several queues of one URL are parted by commas.
+    """
 
     files: Annotated[str, Meta(description='Glob of the waiting files, e.g. "/var/spool/app/new/*".')] = ""
     command: Annotated[list[str], Meta(description="Command (argument list, no shell) that prints the count.")] = field(
@@ -170,7 +173,45 @@ class Queue(Section, frozen=True):
     redis_list: Annotated[
         str, Meta(description='Redis list, "redis://127.0.0.1:6379/0/queue" or "unix:///run/redis.sock/0/queue".')
     ] = ""
+    redis_sorted_set: Annotated[
+        str,
+        Meta(
+            description='Redis sorted set, "redis://127.0.0.1:6379/0/queue"; with "?due=s" or "?due=ms" only the members whose '
+            "score is a time that has come."
+        ),
+    ] = ""
+    redis_stream: Annotated[
+        str, Meta(description='Redis stream, "redis://127.0.0.1:6379/0/stream?group=workers"; without a group, all its entries.')
+    ] = ""
+    rq: Annotated[str, Meta(description='Queues of RQ, "redis://127.0.0.1:6379/0/high,default".')] = ""
+    dramatiq: Annotated[
+        str, Meta(description='Queues of dramatiq in Redis, "redis://127.0.0.1:6379/0/default"; "?namespace=dramatiq".')
+    ] = ""
+    arq: Annotated[str, Meta(description='Queues of arq, "redis://127.0.0.1:6379/0/arq:queue".')] = ""
+    huey: Annotated[str, Meta(description='Queues of huey in Redis, by its name: "redis://127.0.0.1:6379/0/app".')] = ""
+    rabbitmq: Annotated[
+        str, Meta(description='Queues of RabbitMQ, "amqp://USER:PASSWORD@127.0.0.1:5672/%2F/default": vhost, then queues.')
+    ] = ""
+    sql: Annotated[
+        str, Meta(description='Database, "sqlite:////srv/app/jobs.db", "postgresql://USER:PASSWORD@HOST/DB" or "mysql://...".')
+    ] = ""
+    sql_query: Annotated[
+        str, Meta(description="sql: query that finds one whole number, e.g. \"select count(*) from jobs where state = 'new'\".")
+    ] = ""
+    sql_python: Annotated[
+        str, Meta(description='sql: Python with the driver of the database; "" is the Python that runs nicety.')
+    ] = ""
     every: Annotated[Seconds, Meta(description="Seconds between counts.")] = 1.0
+
+    def urls(self) -> list[str]:
+        """The keys with a URL that are set."""
+        return [key for key in QUEUE_URLS if getattr(self, key)]
+
+
+QUEUE_URLS = ("redis_list", "redis_sorted_set", "redis_stream", "rq", "dramatiq", "arq", "huey", "rabbitmq", "sql")
+"""Keys of a queue that have a URL."""
+
+Ends = Literal["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2"]
 
 
 class Objective(Section, frozen=True):
@@ -253,8 +294,9 @@ class PoolConfig(Section, frozen=True):
         str, Meta(description='command: user to run the workers as (needs root); executor: its user; "" is the daemon\'s user.')
     ] = ""
     drain_timeout: Annotated[
-        Seconds, Meta(description="command: seconds a worker may take to finish after SIGTERM before SIGKILL.")
+        Seconds, Meta(description="command: seconds a worker may take to finish after `drain_signal` before SIGKILL.")
     ] = 30.0
+    drain_signal: Annotated[Ends, Meta(description="command: signal on which a worker finishes its work and ends.")] = "SIGTERM"
     queue: Annotated[Queue | None, Meta(description="command, supervisord, systemd: where waiting work is counted.")] = None
     objective: Annotated[Objective | None, Meta(description="What to keep with the fewest workers; not set: `[pool_size]`.")] = None
 
@@ -264,7 +306,7 @@ KINDS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
         **dict.fromkeys(("pidfile", "pid"), ("gunicorn", "uvicorn", "uwsgi", "celery")),
         **dict.fromkeys(("stats", "fifo"), ("uwsgi",)),
         **dict.fromkeys(("broker", "node", "queues", "python"), ("celery",)),
-        **dict.fromkeys(("initial", "directory", "drain_timeout"), ("command",)),
+        **dict.fromkeys(("initial", "directory", "drain_timeout", "drain_signal"), ("command",)),
         **dict.fromkeys(("command", "queue"), ("command", "supervisord", "systemd")),
         **dict.fromkeys(("unit", "first"), ("supervisord", "systemd")),
         "executor": ("executor",),
@@ -563,7 +605,7 @@ def to_builtins(config: Config) -> dict[str, Any]:
         pool["broker"], pool["command"] = redacted_url(pool["broker"]), redacted_command(pool["command"])
         if pool["queue"] is not None:
             queue = pool["queue"]
-            queue["redis_list"], queue["command"] = redacted_url(queue["redis_list"]), redacted_command(queue["command"])
+            queue |= {key: redacted_url(queue[key]) for key in QUEUE_URLS} | {"command": redacted_command(queue["command"])}
     return result
 
 
@@ -749,8 +791,12 @@ def _senseless_pool(path: tuple[str, ...], pool: PoolConfig) -> Iterator[Sensele
     if pool.kind in UNITS and not re.fullmatch(UNITS[pool.kind], pool.unit):
         cause = f'a {pool.kind} pool needs the names of its workers: give unit = "{EXAMPLE_UNITS[pool.kind]}"'
         yield (*path, "unit"), cause, ("kind", "unit")
-    if pool.queue is not None and sum(map(bool, (pool.queue.files, pool.queue.command, pool.queue.redis_list))) != 1:
-        yield (*path, "queue"), "give exactly one of files, command, redis_list", ("files", "command", "redis_list")
+    if pool.queue is not None:
+        counted = ("files", "command", *QUEUE_URLS)
+        if sum(bool(getattr(pool.queue, key)) for key in counted) != 1:
+            yield (*path, "queue"), f"give exactly one of {', '.join(counted)}", counted
+        if bool(pool.queue.sql) != bool(pool.queue.sql_query):
+            yield (*path, "queue"), "sql and sql_query belong together: give both", ("sql", "sql_query")
     if pool.objective is not None:
         yield from _senseless_objective((*path, "objective"), pool.objective)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ...models.lean import NamedTuple
 from .settings import SettingsError
@@ -28,7 +28,13 @@ class Block(NamedTuple):
     drain_timeout: float = 30.0
     unit: str = ""
     first: int | None = None
+    drain_signal: str = "SIGTERM"
     counter: Sequence[str] = ()  # `queue.command`
+    sql: Mapping[str, object] = {}
+
+
+OF_QUEUE = ("counter", "sql")
+"""Fields of a block that come from the section of its queue."""
 
 
 def blocks_of(table: dict[str, object]) -> dict[str, Block]:
@@ -38,7 +44,8 @@ def blocks_of(table: dict[str, object]) -> dict[str, Block]:
         raise SettingsError("a section of pools is none")
     found = {}
     for name, pool in pools.items():
-        keys = {key: value for key, value in pool.items() if key in Block._fields and key != "counter"}
+        keys = {key: value for key, value in pool.items() if key in Block._fields and key not in OF_QUEUE}
         queue = pool.get("queue", {})
-        found[name] = Block(**keys, counter=queue.get("command", ()) if isinstance(queue, dict) else ())
+        queue = queue if isinstance(queue, dict) else {}
+        found[name] = Block(**keys, counter=queue.get("command", ()), sql=queue if queue.get("sql") else {})
     return found

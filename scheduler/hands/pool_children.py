@@ -1,8 +1,8 @@
-"""The processes that the hands start for pools: workers of command pools, commands that count, questions and orders to a
+"""The processes that the hands start for pools: workers of command pools, programs that count, questions and orders to a
 supervisor, and Celery's agents.
 
-What is started, as which user and where is the configuration's; the brain gets a pidfd and pipes. A worker is drained by SIGTERM,
-and killed only when it has had its `drain_timeout`. Must not know sizes or load.
+What is started, as which user and where is the configuration's; the brain gets a pidfd and pipes. A worker is drained by its
+`drain_signal`, and killed only when it has had its `drain_timeout`. Must not know sizes or load.
 """
 
 from __future__ import annotations
@@ -59,15 +59,23 @@ file next to a script can be imported as `celery`, and no password shows in an a
 class _Child:
     """One of them. It has a session of its own, and keeps its pid until its status was asked for."""
 
-    def __init__(self, what: str, process: subprocess.Popen[bytes], number: int = 0, patience_ns: int = 0) -> None:
+    def __init__(
+        self,
+        what: str,
+        process: subprocess.Popen[bytes],
+        number: int = 0,
+        patience_ns: int = 0,
+        drain_signal: int = signal.SIGTERM,
+    ) -> None:
         self.what = what
         self.process = process
         self.number = number
         self.patience_ns = patience_ns
-        self.drained_at: int | None = None  # when it got SIGTERM
+        self.drain_signal = drain_signal
+        self.drained_at: int | None = None  # when it got that signal
 
     def may_be_killed(self, now: int) -> bool:
-        """Whether it has had its time since SIGTERM."""
+        """Whether it has had its time since it was asked to end."""
         return self.drained_at is not None and now - self.drained_at >= self.patience_ns
 
     def kill(self) -> None:
@@ -80,8 +88,8 @@ class _Child:
 
 
 class Children:
-    """See `pools.Pools` for the arguments. Not for several threads: the kernel sends workers SIGTERM when the thread that
-    started them ends. So they drain when the hands are killed."""
+    """See `pools.Pools` for the arguments. Not for several threads: the kernel asks workers to end when the thread that started
+    them ends. So they drain when the hands are killed."""
 
     def __init__(self, clock: Clock, proc_root: str, *, environ: Mapping[str, str], logs: str, agent: str) -> None:
         self._clock = clock
@@ -109,15 +117,20 @@ class Children:
             process = self._run(pool, block, block.command, streams, NICETY_WORKER=str(number))
         finally:
             os.close(output)
-        return self._keep(pool, _Child("worker", process, number, int(block.drain_timeout * _SECOND)))
+        patience = int(block.drain_timeout * _SECOND)
+        return self._keep(pool, _Child("worker", process, number, patience, signal.Signals[block.drain_signal]))
 
     def count(self, pool: str, block: Block) -> Result:
-        """Start the command that counts the queue: its output is the second descriptor."""
+        """Start the program that counts the queue: its output is the second descriptor."""
         self._admit(pool, "count", 1)
         import subprocess
 
         streams = subprocess.DEVNULL, subprocess.PIPE, subprocess.DEVNULL
-        process = self._run(pool, block, block.counter, streams)
+        if block.sql:
+            command, environ = self._asks_database(block.sql)
+            process = self._run(pool, block, command, streams, **environ)
+        else:
+            process = self._run(pool, block, block.counter, streams)
         return self._keep(pool, _Child("count", process), process.stdout)
 
     def place(self, pool: str, block: Block, verb: str, number: int) -> Result:
@@ -132,6 +145,21 @@ class Children:
         streams = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
         process = self._run(pool, block, command, streams, LC_ALL="C", SYSTEMD_COLORS="0")
         return self._keep(pool, _Child("place", process), process.stdout)
+
+    def _asks_database(self, sql: Mapping[str, object]) -> tuple[list[str], dict[str, str]]:
+        """The program that asks a database, and what its environment has besides. Raises OSError, RefusedError."""
+        import sys
+
+        url = str(sql["sql"])
+        if url.startswith("$"):
+            url = self._environ.get(url[1:], "")
+            if not url:
+                raise RefusedError(f"nicety has no environment variable {sql['sql']}: set it")
+        with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "sql.py"), encoding="utf-8") as file:
+            program = file.read()
+        command = [str(sql.get("sql_python") or sys.executable), "-c", f"{program}\nserve()", "nicety-counts-rows"]
+        query, every = str(sql.get("sql_query", "")), str(sql.get("every", 1.0))
+        return command, {"NICETY_SQL_URL": url, "NICETY_SQL_QUERY": query, "NICETY_SQL_EVERY": every, **SAFE_PATH}
 
     def agent(self, pool: str, block: Block, main: ProcId) -> Result:
         """Start Celery's agent as the user of the main process, in its environment, and give it its node, its broker and its
@@ -190,13 +218,13 @@ class Children:
         if self._start_ticks(process.pid) != process.start_ticks:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         now = self._clock.monotonic()
-        if child.what == "worker" and number == signal.SIGTERM:
+        if child.what == "worker" and number == child.drain_signal:
             child.drained_at = now if child.drained_at is None else child.drained_at
             child.process.send_signal(number)
         elif number == signal.SIGKILL and (child.what != "worker" or child.may_be_killed(now)):
             child.kill()
         else:
-            raise RefusedError("a worker gets SIGTERM, and SIGKILL when its drain_timeout is over")
+            raise RefusedError("a worker gets its drain_signal, and SIGKILL when its drain_timeout is over")
         return True
 
     def status(self, pool: str, pid: int) -> int | None:
@@ -217,7 +245,7 @@ class Children:
                 child.kill()
             elif child.process.poll() is None:
                 child.drained_at = now if child.drained_at is None else child.drained_at
-                child.process.send_signal(signal.SIGTERM)
+                child.process.send_signal(child.drain_signal)
         while self._there:
             now = self._clock.monotonic()
             for key, child in list(self._there.items()):
@@ -273,7 +301,8 @@ class Children:
             environ |= {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
             if entry.pw_uid != os.geteuid():
                 user = entry.pw_uid, entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
-        return _spawn(command, user, environ, block.directory or None, streams, ends_with_us=True)
+        ending = signal.Signals[block.drain_signal] if command is block.command else signal.SIGTERM
+        return _spawn(command, user, environ, block.directory or None, streams, ends_with_us=ending)
 
 
 def _spawn(
@@ -283,9 +312,10 @@ def _spawn(
     directory: str | None,
     streams: Streams,
     *,
-    ends_with_us: bool = False,
+    ends_with_us: int = 0,
 ) -> subprocess.Popen[bytes]:
-    """A process with a session of its own, as this user (None: ours). Raises OSError."""
+    """A process with a session of its own, as this user (None: ours). `ends_with_us`: the signal that it gets when we end; 0: none.
+    Raises OSError."""
     import ctypes
     import functools
     import subprocess
@@ -293,7 +323,7 @@ def _spawn(
     uid, gid, groups = (None, None, None) if user is None else user
     prepare = None
     if ends_with_us:
-        prepare = functools.partial(_become_child, ctypes.CDLL(None, use_errno=True).prctl, os.getpid())
+        prepare = functools.partial(_become_child, ctypes.CDLL(None, use_errno=True).prctl, os.getpid(), int(ends_with_us))
     stdin, stdout, stderr = streams
     try:
         return subprocess.Popen(
@@ -337,12 +367,12 @@ def open_log(path: str) -> int:
     return output
 
 
-def _become_child(prctl: Callable[..., int], parent: int) -> None:
+def _become_child(prctl: Callable[..., int], parent: int, ending: int) -> None:
     """In the child before exec: arrange to die with the hands, and start with no signal blocked or ignored.
 
     Runs after the change of user, which would clear the death signal. Everything that it calls was looked up before the fork.
     """
-    prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    prctl(_PR_SET_PDEATHSIG, ending, 0, 0, 0)
     if os.getppid() != parent:  # the hands ended before the line above
         os._exit(1)
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):

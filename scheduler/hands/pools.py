@@ -10,7 +10,7 @@ if it is one that its kind of pool uses and that the process catches: to a proce
     pool.stats      uWSGI's stats socket         CAP_DAC_OVERRIDE for a unix socket, the network for another
     pool.hang_up    the end of that
     pool.start      a worker                     CAP_SETUID, CAP_SETGID
-    pool.count      the command that counts      CAP_SETUID, CAP_SETGID
+    pool.count      the program that counts      CAP_SETUID, CAP_SETGID
     pool.place      status, start, stop, restart with a supervisor: what its user may, so root for the system's
     pool.agent      Celery's agent               CAP_SETUID, CAP_SETGID, CAP_SYS_PTRACE; the network for what it asks
     pool.status     how a process ended
@@ -200,9 +200,9 @@ class Pools:
 
     def _count(self, arguments: Sequence[object]) -> Result:
         match arguments:
-            case [str() as pool] if self._block(pool, "command").counter:
-                return self._children.count(pool, self._blocks[pool])
-        raise RefusedError("no command counts for this pool")
+            case [str() as pool] if (block := self._block(pool, "command", *KINDS)).counter or block.sql:
+                return self._children.count(pool, block)
+        raise RefusedError("no program counts for this pool")
 
     def _place(self, arguments: Sequence[object]) -> Result:
         """The places below `minimum` are never stopped, unless they were started here."""

@@ -65,14 +65,14 @@ def build(
             continue
         if pool.kind in KINDS:
             try:
-                pools[name] = SupervisedPool(name, pool, clock, acts, proc_root)
+                pools[name] = SupervisedPool(name, pool, clock, acts, proc_root, environ=environ)
             except ValueError as error:
-                problems.append(f"configuration: pools.{name}.queue.redis_list: {error}")
+                problems.append(f"configuration: pools.{name}.{error}")
             continue
         try:
-            pools[name] = CommandPool(name, pool, clock, acts, proc_root, seed=zlib.crc32(name.encode()))
+            pools[name] = CommandPool(name, pool, clock, acts, proc_root, seed=zlib.crc32(name.encode()), environ=environ)
         except ValueError as error:
-            problems.append(f"configuration: pools.{name}.queue.redis_list: {error}")
+            problems.append(f"configuration: pools.{name}.{error}")
     if problems:
         raise ConfigError(problems)
     return pools

@@ -188,7 +188,7 @@ def start_supervisord(folder: Path) -> Rig:
         time.sleep(0.05)
     config = PoolConfig(kind="supervisord", command=ask, unit="web:web_%02d", maximum=MAXIMUM)
     real = SystemClock()
-    return Rig(SupervisedPool("web", config, real, own_acts("web", config, real)), real, master)
+    return Rig(SupervisedPool("web", config, real, own_acts("web", config, real), environ={}), real, master)
 
 
 def start_uvicorn(folder: Path, pidfile: Path) -> Rig:

@@ -123,12 +123,49 @@ def doing(code: str, want: Doing, seconds: float = 5.0) -> Doing:
         ("import threading\ndef spin():\n    while True: pass\nthreading.Thread(target=spin).start()", Doing.BUSY),
         ("import subprocess; subprocess.run(['sleep', '1000'])", Doing.IDLE),
         ("import os\nos.fork() and os.wait()\nwhile True: pass", Doing.BUSY),
+        ("import os, time\nos.fork() and time.sleep(1000)\nwhile True: pass", Doing.BUSY),
         (LOCKED_OUT, Doing.BUSY),
     ],
-    ids=["spins", "sleeps", "selects", "pauses", "reads", "waits", "thread-spins", "child-sleeps", "child-spins", "locked-out"],
+    ids=["spins", "sleeps", "selects", "pauses", "reads", "waits", "thread-spins", "child-sleeps", "child-spins", "watched-spins",
+         "locked-out"],
 )  # fmt: skip
 def test_the_kernels_view_tells_waiting_for_work_from_working(code: str, want: Doing) -> None:
     assert doing(code, want) is want
+
+
+def test_a_worker_that_forks_for_each_job_is_busy_and_may_leave_while_it_waits_for_one() -> None:
+    process = subprocess.Popen(["sh", "-c", "read line; sleep 1000; true"], stdin=subprocess.PIPE, start_new_session=True)
+    activity = Activity(Path("/proc"), process.pid, forks=True)
+    try:
+        deadline = time.monotonic() + 5
+        while not activity.settled():  # in its read, from one look to the next
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        while activity.look(time.monotonic_ns() + 2_000_000_000) is not Doing.BUSY or not activity.settled():
+            assert time.monotonic() < deadline, "its child only sleeps, yet it is busy"
+            time.sleep(0.02)
+    finally:
+        activity.close()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def test_a_worker_that_runs_is_at_no_good_moment_to_leave() -> None:
+    process = subprocess.Popen([sys.executable, "-S", "-c", "import time\nwhile True: time.sleep(0.001)"])
+    activity = Activity(Path("/proc"), process.pid, forks=True)
+    try:
+        seen = set[bool]()
+        for _ in range(10):
+            time.sleep(0.02)
+            seen.add(activity.settled())
+        assert seen == {False}, "its waits are new ones each time"
+    finally:
+        activity.close()
+        process.kill()
+        process.wait()
 
 
 def test_a_process_that_has_ended_is_gone_and_no_exception() -> None:

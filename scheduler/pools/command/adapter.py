@@ -1,4 +1,4 @@
-"""A pool of copies of one command that nicety starts and supervises: started at once, drained by SIGTERM, restarted with back-off.
+"""A pool of copies of one command that nicety starts and supervises: started at once, drained by a signal, restarted with back-off.
 
 Must not know policies or what the command does. The hands start the workers, and signal and wait for only those.
 """
@@ -6,13 +6,16 @@ Must not know policies or what the command does. The hands start the workers, an
 from __future__ import annotations
 
 import logging
+import os
 import random
 import signal
+import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ....models.identity import ProcId
-from ....models.records import PoolSample, WorkerSample
+from ....models.records import Flights, PoolSample, WorkerSample
 from ...config.sections import PoolConfig
 from ...hands.faults import Status
 from ...hands.kernel import Clock
@@ -20,7 +23,8 @@ from ...hands.wire import RefusedError
 from ..sensing.acts import Acts, Child
 from ..sensing.busy import Activity, Doing
 from ..sensing.tally import PoolTally
-from .queues import WaitingWork, counter
+from .queues.choose import counter
+from .queues.waiting import WaitingWork
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +39,9 @@ JITTER = 0.1
 """A wait varies by up to this share, so that pools that fail together do not retry together. Chosen."""
 READY_NS = 10 * _SECOND
 """A worker that was never seen waiting for work counts as up after this time: it came up under load. Chosen."""
+UNSETTLED_NS = 5 * _SECOND
+"""A worker that was at no good moment to get its signal for this long gets it anyway. Chosen: RQ waits for its child, where the
+signal is safe, for most of each job."""
 STARTS_PER_PROBE = 4
 """Workers started in one probe at most; the rest wait for the next one. A start costs some milliseconds (fork and exec). Chosen."""
 
@@ -50,7 +57,8 @@ class _CommandWorker:
     busy: int = 0
     known: int = 0
     replacement: _CommandWorker | None = None  # started in its place: this one drains when the other is ready
-    drain_by: int | None = None  # when it gets SIGKILL; None: not draining
+    leaving: int | None = None  # since when it is to leave; None: it stays
+    drain_by: int | None = None  # when it gets SIGKILL; None: it did not get its signal yet
     killed: bool = False
 
     @property
@@ -62,8 +70,8 @@ class CommandPool:
     """Adapter for `[pools.NAME] kind = "command"`.
 
     Nothing runs before the first probe. Where the hands are this process, call `probe`, `resize` and `recycle` from a thread that
-    lives as long as the pool: the kernel sends workers SIGTERM when the thread that started them ends. So workers drain when the
-    daemon is killed.
+    lives as long as the pool: the kernel asks workers to end when the thread that started them ends. So workers drain when the
+    daemon is killed. `environ` has what "$NAME" of a queue's URL stands for. Raises ValueError for a URL that cannot be used.
     """
 
     def __init__(
@@ -75,6 +83,7 @@ class CommandPool:
         proc_root: Path = Path("/proc"),
         *,
         seed: int,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         self.name = name
         self._config = config
@@ -93,8 +102,12 @@ class CommandPool:
         self._at_once = False  # the last failure was a failure to start
         self._closed = False
         self._waiting: WaitingWork | None = None
+        self._held: list[int] = []  # what workers hold by their queue's account, at each probe since the last read
+        self._forks = False  # a worker has a child for each piece of work
         if config.queue is not None:
-            self._waiting = WaitingWork(name, counter(config.queue, acts.count), config.queue.every, clock)
+            counting = counter(config.queue, acts.count, clock, environ)
+            self._waiting = WaitingWork(name, counting, config.queue.every, clock)
+            self._forks = bool(config.queue.rq)
 
     # --- the port -------------------------------------------------------------------------------------------------------------
 
@@ -107,9 +120,11 @@ class CommandPool:
         self._look(now)
         if self._waiting is not None:
             self._waiting.probe()
-            count = self._waiting.waiting()
+            count = self._waiting.count()
             if count is not None:
-                self._tally.queue(count)
+                self._tally.queue(count.waiting)
+                if count.held is not None:
+                    self._held.append(count.held)
         self._supervise(now)
         self._probes += 1
 
@@ -125,8 +140,10 @@ class CommandPool:
             requested=self._target,
             master=None,
             trouble=self._trouble(self._clock.monotonic()),
+            flights=Flights(statistics.fmean(self._held), 0, ()) if self._held else None,  # a queue shows no answer ending
         )
         self._probes = 0
+        self._held.clear()
         for worker in self._workers:
             worker.busy = worker.known = 0
         return sample
@@ -152,7 +169,7 @@ class CommandPool:
         old = next((w for w in self._workers if w.id == worker), None)
         if old is None:
             return Status.VANISHED, f"pid {worker.pid} is no worker of pool {self.name}"
-        if old.drain_by is not None or old.replacement is not None:
+        if old.leaving is not None or old.replacement is not None:
             return Status.UNCHANGED, f"worker {old.number} (pid {worker.pid}) is leaving already"
         if now < self._next_start or self._trouble(now):
             return Status.REFUSED, self._trouble(now) or f"{self._cause}; a new worker may start in a moment"
@@ -173,7 +190,7 @@ class CommandPool:
         while self._workers:
             now = self._clock.monotonic()
             self._reap(now)
-            self._kill_late(now)
+            self._end(now)
             if self._workers:
                 self._clock.sleep_until(now + _SECOND // 50)
 
@@ -184,7 +201,7 @@ class CommandPool:
             status = worker.process.poll()
             if status is None:
                 continue
-            if worker.killed or worker.drain_by is not None:
+            if worker.killed or worker.leaving is not None:
                 log.info("pool %s: worker %d (pid %d) has left, %s", self.name, worker.number, worker.id.pid, _status(status))
             worker.activity.close()
             worker.process.close()
@@ -192,7 +209,7 @@ class CommandPool:
             for other in self._workers:
                 if other.replacement is worker:
                     other.replacement = None
-            if worker.drain_by is None and (status != 0 or now - worker.born < AT_ONCE_NS):
+            if worker.leaving is None and (status != 0 or now - worker.born < AT_ONCE_NS):
                 self._failed(worker.born, now - worker.born < AT_ONCE_NS, _status(status), now)
 
     def _look(self, now: int) -> None:
@@ -215,9 +232,9 @@ class CommandPool:
     def _supervise(self, now: int) -> None:
         if self._closed:
             return
-        self._kill_late(now)
+        self._end(now)
         for worker in self._workers:
-            if worker.replacement is not None and worker.replacement.ready and worker.drain_by is None:
+            if worker.replacement is not None and worker.replacement.ready and worker.leaving is None:
                 self._drain(worker, now)
         staying = self._staying()
         for worker in sorted(staying, key=lambda w: (w.doing is not Doing.IDLE, -w.born, -w.number))[
@@ -234,7 +251,7 @@ class CommandPool:
                 break
 
     def _staying(self) -> list[_CommandWorker]:
-        return [worker for worker in self._workers if worker.drain_by is None and worker.replacement is None]
+        return [worker for worker in self._workers if worker.leaving is None and worker.replacement is None]
 
     def _start(self, now: int) -> _CommandWorker | None:
         """A new worker; None if it could not be started."""
@@ -250,24 +267,39 @@ class CommandPool:
             process.close()
             self._failed(now, True, _status(ended), now)
             return None
-        worker = _CommandWorker(number, process, now, Activity(self._proc_root, process.id.pid))
+        worker = _CommandWorker(number, process, now, Activity(self._proc_root, process.id.pid, forks=self._forks))
         self._workers.append(worker)
         return worker
 
     def _drain(self, worker: _CommandWorker, now: int) -> None:
-        if worker.drain_by is not None:
+        if worker.leaving is None:
+            worker.leaving = now
+            self._ask_to_end(worker, now)
+
+    def _ask_to_end(self, worker: _CommandWorker, now: int) -> None:
+        """Send the signal, if the moment is good. RQ loses a job that it has taken from its queue, and has not yet given to a
+        child, when the signal comes."""
+        assert worker.leaving is not None
+        settled = not self._forks or worker.activity.settled()
+        if not settled and now - worker.leaving < UNSETTLED_NS:
             return
         worker.drain_by = now + int(self._config.drain_timeout * _SECOND)
         if worker.process.poll() is None:
-            worker.process.drain()
+            worker.process.drain(signal.Signals[self._config.drain_signal])
 
-    def _kill_late(self, now: int) -> None:
+    def _end(self, now: int) -> None:
+        """Carry on with workers that leave."""
         for worker in self._workers:
+            if worker.leaving is not None and worker.drain_by is None:
+                self._ask_to_end(worker, now)
             if worker.drain_by is not None and now >= worker.drain_by and not worker.killed:
                 worker.killed = worker.process.kill()
                 if worker.killed:
                     limit = f"{self._config.drain_timeout:g} s"
-                    log.warning("pool %s: worker pid %d did not end within %s of SIGTERM: killed", self.name, worker.id.pid, limit)
+                    asked = self._config.drain_signal
+                    log.warning(
+                        "pool %s: worker pid %d did not end within %s of %s: killed", self.name, worker.id.pid, limit, asked
+                    )
 
     def _failed(self, born: int, at_once: bool, cause: str, now: int) -> None:
         """Record that a worker ended as it should not. Workers born before the last failure that fail with it count once."""

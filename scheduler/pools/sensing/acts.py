@@ -14,11 +14,13 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from ....models.identity import ProcId
 from ...config.sections import PoolConfig
 from ...hands.faults import Fault, Status, fault_of
 from ...hands.kernel import Clock
-from ...hands.pool_blocks import Block
+from ...hands.pool_blocks import OF_QUEUE, Block
 from ...hands.pool_children import log_name
 from ...hands.pools import Pools
 from ...hands.wire import RefusedError
@@ -49,9 +51,9 @@ class Child:
             self._status = self._acts.status(self.id.pid)
         return self._status
 
-    def drain(self) -> None:
-        """Ask it to end."""
-        self._acts.send(self.id, signal.SIGTERM)
+    def drain(self, number: int) -> None:
+        """Ask it to end, by the signal that its pool has for that."""
+        self._acts.send(self.id, number)
 
     def kill(self) -> bool:
         """End it with all that it started; return whether that was done. A worker must have been drained for long enough."""
@@ -117,7 +119,7 @@ class Acts:
         return self._child(*self._ask("pool.start", self._pool, number))
 
     def count(self) -> Child:
-        """Start the command that counts the queue; its pipe is the output. Raises OSError, RefusedError."""
+        """Start the program that counts the queue; its pipe is the output. Raises OSError, RefusedError."""
         return self._child(*self._ask("pool.count", self._pool))
 
     def place(self, verb: str, number: int = 0) -> Child:
@@ -170,5 +172,8 @@ def in_process(
 
 def block(config: PoolConfig) -> Block:
     """What the hands need of a pool's section."""
-    keys = {key: getattr(config, key) for key in Block._fields if key != "counter"}
-    return Block(**keys, counter=config.queue.command if config.queue is not None else ())
+    keys = {key: getattr(config, key) for key in Block._fields if key not in OF_QUEUE}
+    if config.queue is None:
+        return Block(**keys)
+    sql = msgspec.to_builtins(config.queue) if config.queue.sql else {}
+    return Block(**keys, counter=config.queue.command, sql=sql)

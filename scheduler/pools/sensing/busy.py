@@ -261,20 +261,26 @@ def _poll_waits_for(view: CallView, call: Call, listeners: frozenset[int]) -> bo
 
 
 class Activity:
-    """What a process of any program is doing, from the waits of all its threads and of the children that it waits for.
+    """What a process of any program is doing, from the waits of all its threads and of its children.
 
     Busy: a thread runs, waits for the disk, or blocks in a call that is no wait for work. Idle: all threads sleep, or wait for
-    descriptors, locks, signals or notifications. A read from a pipe or socket is busy for its first second (it waits for an answer)
-    and idle after that (it waits for work). A worker whose work is sleeping, or one long wait for others, looks idle.
+    descriptors, locks, signals or notifications, and all children are idle. A read from a pipe or socket is busy for its first
+    second (it waits for an answer) and idle after that (it waits for work). A worker whose work is sleeping, or one long wait for
+    others, looks idle.
     """
 
-    def __init__(self, proc_root: Path, pid: int, depth: int = 0) -> None:
+    def __init__(self, proc_root: Path, pid: int, depth: int = 0, *, forks: bool = False) -> None:
+        """`forks`: it starts a child for each piece of work and waits for its end, so that it is busy while it waits for one."""
         self._proc_root = proc_root
         self._pid = pid
         self._depth = depth
+        self._forks = forks
+        self._listing: ChildList | None = None
+        self._there: dict[int, Activity] = {}  # its children
         self._stat = -1
         self._view: CallView | None = None
         self._reading: tuple[bytes, int] | None = None  # (times scheduled, since ns) of the current read
+        self._settled = b""  # times scheduled when `settled` was asked last
 
     def look(self, now: int) -> Doing:
         """What it is doing at `now` (ns, any steady clock)."""
@@ -282,6 +288,19 @@ class Activity:
             return self._look(now)
         except (ProcessLookupError, FileNotFoundError):
             return Doing.GONE
+
+    def settled(self) -> bool:
+        """Whether its main thread waits for a child, or has been in one wait since this was last asked; True too if that may not be
+        seen, or if it is gone."""
+        try:
+            scheduled = self._scheduled()
+            same, self._settled = scheduled == self._settled, scheduled
+            if self._view is None:
+                self._view = CallView(self._proc_root, self._pid)
+            call = self._view.call()
+        except (ProcessLookupError, FileNotFoundError):
+            return True
+        return call is None or call.name in _WAIT or (same and call.name in _IDLE | _READ)
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -291,6 +310,12 @@ class Activity:
         if self._view is not None:
             self._view.close()
             self._view = None
+        if self._listing is not None:
+            self._listing.close()
+            self._listing = None
+        for child in self._there.values():
+            child.close()
+        self._there.clear()
 
     def _look(self, now: int) -> Doing:
         if self._stat < 0:
@@ -307,14 +332,14 @@ class Activity:
         doing = self._thread(self._view, now)
         if doing is Doing.IDLE and stat.threads > 1:
             doing = self._other_threads()
-        return doing
+        return self._children(now) if doing is Doing.IDLE else doing
 
     def _thread(self, view: CallView, now: int) -> Doing:
         call = view.call()
         if call is None:
             return Doing.UNKNOWN
         if call.name in _WAIT:
-            return self._children(now)
+            return Doing.BUSY if self._forks or self._depth >= _MAX_DEPTH else Doing.IDLE  # as its children are
         if call.name in _READ and call.args:
             return self._read(view, call.args[0], now)
         self._reading = None
@@ -326,10 +351,14 @@ class Activity:
             return Doing.IDLE
         if not link.startswith(("socket:", "pipe:", "/dev/")) and "fifo" not in link:
             return Doing.BUSY  # a file: the disk answers
-        scheduled = (self._proc_root / str(self._pid) / "schedstat").read_bytes().split()[-1]
+        scheduled = self._scheduled()
         if self._reading is None or self._reading[0] != scheduled:
             self._reading = (scheduled, now)
         return Doing.IDLE if now - self._reading[1] >= _QUIET_READ_NS else Doing.BUSY
+
+    def _scheduled(self) -> bytes:
+        """How often its main thread was put on a CPU."""
+        return (self._proc_root / str(self._pid) / "schedstat").read_bytes().split()[-1]
 
     def _other_threads(self) -> Doing:
         threads = sorted(int(name) for name in _names(self._proc_root / str(self._pid) / "task"))
@@ -351,17 +380,25 @@ class Activity:
         return Doing.IDLE
 
     def _children(self, now: int) -> Doing:
-        """A worker that waits for its children does what they do: a shell script is busy while its command is busy."""
+        """An idle process does what its children do: a shell script is busy while its command is busy, a supervisor while one of
+        its processes is."""
         if self._depth >= _MAX_DEPTH:
-            return Doing.BUSY
+            return Doing.IDLE
+        if self._listing is None:
+            self._listing = ChildList(self._proc_root, self._pid)
+        pids = self._listing.pids(now)[:_MAX_THREADS]
+        for gone in self._there.keys() - set(pids):
+            self._there.pop(gone).close()
         doing = Doing.IDLE
-        for pid in children(self._proc_root, self._pid)[:_MAX_THREADS]:
-            child = Activity(self._proc_root, pid, self._depth + 1)
-            try:
-                if child.look(now) is Doing.BUSY:
-                    doing = Doing.BUSY
-            finally:
-                child.close()
+        for pid in pids:
+            child = self._there.get(pid)
+            if child is None:
+                child = self._there[pid] = Activity(self._proc_root, pid, self._depth + 1)
+            found = child.look(now)
+            if found is Doing.GONE:  # another process may get its pid
+                self._there.pop(pid).close()
+            elif found is Doing.BUSY:
+                doing = Doing.BUSY
         return doing
 
 

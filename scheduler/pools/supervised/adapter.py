@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from ...hands.kernel import Clock
 from ...hands.pool_children import PLACES_AT_ONCE
 from ...hands.pool_places import PROGRAMS, place_name
 from ...hands.wire import RefusedError
-from ..command.queues import WaitingWork, counter
+from ..command.queues.choose import counter
+from ..command.queues.waiting import WaitingWork
 from ..sensing.acts import Acts, Child, block
 from ..sensing.busy import Activity, Doing
 from ..sensing.hands_off import QUIET, HandsOff
@@ -105,8 +107,17 @@ class _Command:
 class SupervisedPool:
     """Adapter for `[pools.NAME] kind = "supervisord"` and `"systemd"`."""
 
-    def __init__(self, name: str, config: PoolConfig, clock: Clock, acts: Acts, proc_root: Path = Path("/proc")) -> None:
-        """Raises ValueError for a queue that cannot be counted."""
+    def __init__(
+        self,
+        name: str,
+        config: PoolConfig,
+        clock: Clock,
+        acts: Acts,
+        proc_root: Path = Path("/proc"),
+        *,
+        environ: Mapping[str, str],
+    ) -> None:
+        """`environ`: where a queue's `$NAME` is looked up. Raises ValueError for a queue that cannot be counted."""
         self.name = name
         self._config = config
         self._block = block(config)
@@ -126,7 +137,7 @@ class SupervisedPool:
         self._closed = False
         self._waiting: WaitingWork | None = None
         if config.queue is not None:
-            self._waiting = WaitingWork(name, counter(config.queue, acts.count), config.queue.every, clock)
+            self._waiting = WaitingWork(name, counter(config.queue, acts.count, clock, environ), config.queue.every, clock)
 
     # --- the port -------------------------------------------------------------------------------------------------------------
 
@@ -139,9 +150,9 @@ class SupervisedPool:
         self._look(now)
         if self._waiting is not None:
             self._waiting.probe()
-            count = self._waiting.waiting()
+            count = self._waiting.count()
             if count is not None:
-                self._tally.queue(count)
+                self._tally.queue(count.waiting)
         for number, place in self._places.items():
             self._follow(number, place, now)
         self._listen(now)

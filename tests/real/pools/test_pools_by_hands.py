@@ -129,7 +129,7 @@ status = dict(line.split(":", 1) for line in open(f"/proc/{child.id.pid}/status"
 found["worker"] = [int(status["Uid"].split()[0]), int(status["PPid"]), child.poll()]
 found["alone too"] = attempt(lambda: os.kill(child.id.pid, signal.SIGKILL))
 found["too early"] = child.kill()
-child.drain()
+child.drain(signal.SIGTERM)
 while (ended := child.poll()) is None:
     pass
 child.close()

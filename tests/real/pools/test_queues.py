@@ -11,20 +11,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from nicety.scheduler.config.sections import PoolConfig, Queue
 from nicety.scheduler.hands.clock import SystemClock
-from nicety.scheduler.pools.command.queues import (
-    CommandCounter,
-    Counter,
-    CountError,
-    FileCounter,
-    RedisCounter,
-    WaitingWork,
-    counter,
-)
+from nicety.scheduler.pools.command.queues.choose import counter
+from nicety.scheduler.pools.command.queues.files import FileCounter
+from nicety.scheduler.pools.command.queues.frameworks import IN_REDIS
+from nicety.scheduler.pools.command.queues.programs import CommandCounter, SqlCounter
+from nicety.scheduler.pools.command.queues.rabbitmq import RabbitCounter
+from nicety.scheduler.pools.command.queues.redis import RedisCounter
+from nicety.scheduler.pools.command.queues.waiting import Count, Counter, CountError, WaitingWork
 from nicety.scheduler.pools.sensing.acts import Child
 from nicety.scheduler.testing.acts import own_acts
 from nicety.scheduler.testing.clock import FakeClock
@@ -38,13 +38,18 @@ def counts(command: list[str]) -> Callable[[], Child]:
     return own_acts("jobs", config, SystemClock()).count
 
 
+def counting_in(**queue: Any) -> Counter:
+    """The counter of a queue that no program counts."""
+    return counter(Queue(**queue), counts([]), SystemClock(), {})
+
+
 def answer(counting: Counter, seconds: float = 5.0) -> int:
     """The count, by as many steps as it takes; no step may take long."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         count = counting.step(time.monotonic_ns())
         if count is not None:
-            return count
+            return count.waiting
         time.sleep(0.002)
     raise AssertionError("no answer")
 
@@ -56,9 +61,9 @@ def test_files_that_match_are_counted_and_nothing_else(tmp_path: Path) -> None:
     for name in ("a.job", "b.job", "c.tmp", ".hidden.job"):
         (tmp_path / name).touch()
     (tmp_path / "folder.job").mkdir()
-    assert FileCounter(str(tmp_path / "*.job")).step(0) == 2
+    assert FileCounter(str(tmp_path / "*.job")).step(0) == Count(2)
     (tmp_path / "a.job").unlink()
-    assert FileCounter(str(tmp_path / "*.job")).step(0) == 1
+    assert FileCounter(str(tmp_path / "*.job")).step(0) == Count(1)
 
 
 def test_wildcards_in_folders_match_each_folder(tmp_path: Path) -> None:
@@ -66,8 +71,8 @@ def test_wildcards_in_folders_match_each_folder(tmp_path: Path) -> None:
         (tmp_path / folder / "new").mkdir(parents=True)
         (tmp_path / folder / "new" / "job").touch()
     (tmp_path / "q3").mkdir()  # without "new": not an error
-    assert FileCounter(str(tmp_path / "q*" / "new" / "*")).step(0) == 2
-    assert FileCounter(str(tmp_path / "q[12]" / "new" / "jo?")).step(0) == 2
+    assert FileCounter(str(tmp_path / "q*" / "new" / "*")).step(0) == Count(2)
+    assert FileCounter(str(tmp_path / "q[12]" / "new" / "jo?")).step(0) == Count(2)
 
 
 def test_a_missing_folder_is_said_with_the_next_step(tmp_path: Path) -> None:
@@ -78,8 +83,8 @@ def test_a_missing_folder_is_said_with_the_next_step(tmp_path: Path) -> None:
 def test_a_huge_spool_costs_a_bounded_look(tmp_path: Path) -> None:
     for n in range(40):
         (tmp_path / str(n)).touch()
-    assert FileCounter(str(tmp_path / "*"), limit=25).step(0) == 25
-    assert FileCounter(str(tmp_path / "*")).step(0) == 40
+    assert FileCounter(str(tmp_path / "*"), limit=25).step(0) == Count(25)
+    assert FileCounter(str(tmp_path / "*")).step(0) == Count(40)
 
 
 # --- command -------------------------------------------------------------------------------------------------------------------
@@ -212,7 +217,7 @@ def redis() -> Iterator[FakeRedis]:
 
 
 def test_a_lists_length_is_asked_over_one_kept_connection(redis: FakeRedis) -> None:
-    counting = RedisCounter(f"redis://127.0.0.1:{redis.port}/2/queue")
+    counting = counting_in(redis_list=f"redis://127.0.0.1:{redis.port}/2/queue")
     assert answer(counting) == 3
     redis.lists[b"queue"] = 1234567
     assert answer(counting) == 1234567
@@ -224,7 +229,7 @@ def test_a_lists_length_is_asked_over_one_kept_connection(redis: FakeRedis) -> N
 def test_user_password_and_key_of_the_url_are_decoded(redis: FakeRedis) -> None:
     redis.password = b"p@ss/word"
     redis.lists[b"a/b c"] = 8
-    counting = RedisCounter(f"redis://me:p%40ss%2Fword@127.0.0.1:{redis.port}/0/a%2Fb%20c")
+    counting = counting_in(redis_list=f"redis://me:p%40ss%2Fword@127.0.0.1:{redis.port}/0/a%2Fb%20c")
     assert answer(counting) == 8
     counting.close()
     assert redis.commands[0] == [b"AUTH", b"me", b"p@ss/word"]
@@ -232,7 +237,7 @@ def test_user_password_and_key_of_the_url_are_decoded(redis: FakeRedis) -> None:
 
 def test_a_unix_socket_is_asked_alike(tmp_path: Path) -> None:
     server = FakeRedis(str(tmp_path / "redis.sock"))
-    counting = RedisCounter(f"unix://{tmp_path}/redis.sock/0/queue")
+    counting = counting_in(redis_list=f"unix://{tmp_path}/redis.sock/0/queue")
     assert answer(counting) == 3
     counting.close()
     server.close()
@@ -241,11 +246,11 @@ def test_a_unix_socket_is_asked_alike(tmp_path: Path) -> None:
 def test_an_error_of_redis_is_told_without_the_password(redis: FakeRedis) -> None:
     redis.password = b"secret"
     with pytest.raises(CountError, match="WRONGPASS") as error:
-        answer(RedisCounter(f"redis://:guess@127.0.0.1:{redis.port}/0/queue"))
+        answer(counting_in(redis_list=f"redis://:guess@127.0.0.1:{redis.port}/0/queue"))
     assert "guess" not in str(error.value)
     redis.password = b""
     with pytest.raises(CountError, match="WRONGTYPE"):
-        answer(RedisCounter(f"redis://127.0.0.1:{redis.port}/0/text"))
+        answer(counting_in(redis_list=f"redis://127.0.0.1:{redis.port}/0/text"))
 
 
 @pytest.mark.parametrize(
@@ -259,13 +264,13 @@ def test_an_error_of_redis_is_told_without_the_password(redis: FakeRedis) -> Non
 )
 def test_a_url_that_cannot_be_read_is_refused_without_the_password(url: str) -> None:
     with pytest.raises(ValueError, match=r"host or port|slash") as error:
-        counter(Queue(redis_list=url), counts([]))
+        counting_in(redis_list=url)
     assert "s3cret" not in str(error.value)
 
 
 def test_a_silent_redis_times_out_and_no_step_waits_for_it(redis: FakeRedis) -> None:
     redis.silent = True
-    counting = RedisCounter(f"redis://127.0.0.1:{redis.port}/0/queue")
+    counting = counting_in(redis_list=f"redis://127.0.0.1:{redis.port}/0/queue")
     now = time.monotonic_ns()
     began = time.monotonic()
     assert counting.step(now) is None
@@ -278,7 +283,7 @@ def test_a_silent_redis_times_out_and_no_step_waits_for_it(redis: FakeRedis) -> 
 def test_a_redis_that_is_not_there_is_said() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        counting = RedisCounter(f"redis://127.0.0.1:{unused.getsockname()[1]}/0/queue")
+        counting = counting_in(redis_list=f"redis://127.0.0.1:{unused.getsockname()[1]}/0/queue")
         with pytest.raises(CountError, match="Connection refused; start it"):
             answer(counting)
 
@@ -296,7 +301,7 @@ def test_a_redis_that_is_not_there_is_said() -> None:
 )
 def test_a_url_without_database_or_key_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"redis|unix|slash"):
-        counter(Queue(redis_list=url), counts([]))
+        counting_in(redis_list=url)
 
 
 @contextlib.contextmanager
@@ -324,7 +329,7 @@ def test_a_real_redis_agrees(tmp_path: Path) -> None:
     with a_redis(tmp_path) as (path, client):
         client.sendall(b"RPUSH queue a b c d\r\n")
         assert client.recv(100) == b":4\r\n"
-        counting = RedisCounter(f"unix://{path}/0/queue")
+        counting = counting_in(redis_list=f"unix://{path}/0/queue")
         assert answer(counting) == 4
         counting.close()
 
@@ -333,7 +338,7 @@ def test_a_real_redis_without_auth_quotes_the_password_and_nobody_sees_it(tmp_pa
     with a_redis(tmp_path, "--rename-command", "AUTH", "") as (path, client):
         client.sendall(b"AUTH s3cret\r\n")
         assert b"s3cret" in client.recv(200), "this Redis quotes no arguments: the test shows nothing"
-        counting = RedisCounter(f"unix://:s3cret@{path}/0/queue")
+        counting = counting_in(redis_list=f"unix://:s3cret@{path}/0/queue")
         with pytest.raises(CountError, match="unknown command") as error:
             answer(counting)
         assert "s3cret" not in str(error.value)
@@ -350,12 +355,12 @@ class Script:
         self.answers = list(answers)
         self.steps = 0
 
-    def step(self, now: int) -> int | None:
+    def step(self, now: int) -> Count | None:
         self.steps += 1
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, str):
             raise CountError(answer)
-        return answer
+        return None if answer is None else Count(answer)
 
     def close(self) -> None:
         pass
@@ -372,17 +377,17 @@ def test_the_queue_is_counted_once_an_interval_however_often_it_is_probed() -> N
     work = WaitingWork("jobs", script, 2.0, clock)
     probing(clock, work, 10)
     assert script.steps == 5
-    assert work.waiting() == 4
+    assert work.count() == Count(4)
 
 
 def test_a_queue_that_cannot_be_counted_is_unknown_and_asked_ever_less_often() -> None:
     clock, script = FakeClock(monotonic=100 * SECOND), Script(4, "redis is down")
     work = WaitingWork("jobs", script, 1.0, clock)
     work.probe()
-    assert (work.waiting(), work.problem) == (4, "")
+    assert (work.count(), work.problem) == (Count(4), "")
     clock.advance(SECOND)
     probing(clock, work, 63)
-    assert (work.waiting(), work.problem) == (None, "redis is down")
+    assert (work.count(), work.problem) == (None, "redis is down")
     assert script.steps <= 8, "1, 2, 4, 8, 16, 30 s between the tries"
 
 
@@ -390,7 +395,7 @@ def test_a_queue_that_can_be_counted_again_is_known_again(caplog: pytest.LogCapt
     clock, script = FakeClock(monotonic=100 * SECOND), Script("down", "down", 9)
     work = WaitingWork("jobs", script, 1.0, clock)
     probing(clock, work, 5)
-    assert (work.waiting(), work.problem) == (9, "")
+    assert (work.count(), work.problem) == (Count(9), "")
     assert [record.getMessage() for record in caplog.records] == ["pool jobs: its queue cannot be counted: down"]
 
 
@@ -400,9 +405,9 @@ def test_an_old_count_is_no_count() -> None:
     work.probe()
     clock.advance(2 * SECOND)
     work.probe()
-    assert work.waiting() == 4
+    assert work.count() == Count(4)
     clock.advance(60 * SECOND)
-    assert work.waiting() is None
+    assert work.count() is None
 
 
 @pytest.mark.parametrize(
@@ -410,8 +415,10 @@ def test_an_old_count_is_no_count() -> None:
     [
         (Queue(files="/spool/*"), FileCounter),
         (Queue(command=["count"]), CommandCounter),
-        (Queue(redis_list="redis://127.0.0.1/0/q"), RedisCounter),
+        *((msgspec.structs.replace(Queue(), **{key: "redis://127.0.0.1/0/q"}), RedisCounter) for key in IN_REDIS),
+        (Queue(rabbitmq="amqp://127.0.0.1/%2F/q"), RabbitCounter),
+        (Queue(sql="sqlite:////srv/q.db", sql_query="select 1"), SqlCounter),
     ],
 )
 def test_each_kind_of_queue_gets_its_counter(queue: Queue, kind: Callable[..., object]) -> None:
-    assert type(counter(queue, counts([]))) is kind
+    assert type(counter(queue, counts([]), SystemClock(), {})) is kind

@@ -78,7 +78,7 @@ class Supervisor:
 
     def pool(self, config: PoolConfig) -> tuple[PoolDriver, ShiftedClock]:
         clock = ShiftedClock(SystemClock())
-        pool = SupervisedPool("jobs", config, clock, own_acts("jobs", config, clock))
+        pool = SupervisedPool("jobs", config, clock, own_acts("jobs", config, clock), environ={})
         return PoolDriver(pool, clock, told=(self.folder / "supervisord.log").read_text), clock
 
 

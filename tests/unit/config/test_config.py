@@ -98,7 +98,12 @@ GOLDEN: dict[str, tuple[str, list[str]]] = {
     ),
     "two queues": (
         '[pools.w]\nkind = "command"\ncommand = ["x"]\n[pools.w.queue]\nfiles = "a"\nredis_list = "b"\n',
-        ["n.toml:4: pools.w.queue: give exactly one of files, command, redis_list"],
+        [
+            (
+                "n.toml:4: pools.w.queue: give exactly one of files, command, redis_list, redis_sorted_set, redis_stream, rq, "
+                "dramatiq, arq, huey, rabbitmq, sql"
+            )
+        ],
     ),
     "two objectives": (
         '[pools.w]\nkind = "command"\ncommand = ["x"]\n[pools.w.objective]\np95 = "300ms"\nutilization = 0.7\n',

@@ -54,7 +54,7 @@ def folder() -> Iterator[Path]:
 def drive(unit: str, maximum: int) -> tuple[PoolDriver, ShiftedClock]:
     clock = ShiftedClock(SystemClock())
     config = PoolConfig(kind="systemd", unit=unit, maximum=maximum)
-    pool = SupervisedPool("jobs", config, clock, own_acts("jobs", config, clock))
+    pool = SupervisedPool("jobs", config, clock, own_acts("jobs", config, clock), environ={})
     return PoolDriver(pool, clock, tick=0.5, interval=0.2, patience=120.0, told=lambda: systemctl("status", "job@*")), clock
 
 
