@@ -57,7 +57,7 @@ import sys
 from pathlib import Path
 from nicety.models.identity import ProcId
 from nicety.scheduler.act.sentries import sentries_of_this_process
-from nicety.scheduler.hands.guarding import AGAIN_NS
+from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.decision import Restore, Set
 from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import ProcessPlace
@@ -68,7 +68,7 @@ places = [ProcessPlace(ProcId(*map(int, victim.split(":")))) for victim in victi
 with Bench(Path(state)) as bench:
     while True:
         turn += 1
-        sentries.keep(turn * AGAIN_NS)
+        sentries.keep(SystemClock().monotonic())
         if turn == 1:
             print("ready", flush=True)
         for place in places:

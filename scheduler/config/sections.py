@@ -21,6 +21,7 @@ from msgspec import Meta, field
 
 from ...models.records import QUANTILES, Class
 from ..hands.limits import PROTECT
+from ..hands.pool_units import UNITS
 from ..redaction import redacted_command, redacted_url
 from ..scope import ScopeError, resolve
 from .positions import dotted, fault, lines, nearest
@@ -160,7 +161,7 @@ class GroupRule(Section, frozen=True):
 
 
 class Queue(Section, frozen=True):
-    """`[pools.NAME.queue]`: where a command pool's waiting work is counted. Set exactly one of the keys that say what is counted.
+    """`[pools.NAME.queue]`: where the waiting work of a pool is counted. Set exactly one of the keys that say what is counted.
 
     A URL may be "$NAME" instead, an environment variable of nicety. Several queues of one URL are parted by commas.
     """
@@ -216,7 +217,10 @@ Ends = Literal["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2"]
 class PoolConfig(Section, frozen=True):
     """`[pools.NAME]`: a pool that nicety may size."""
 
-    kind: Annotated[Literal["gunicorn", "uwsgi", "celery", "executor", "command"], Meta(description="What runs the workers.")]
+    kind: Annotated[
+        Literal["gunicorn", "uwsgi", "celery", "executor", "command", "supervisord", "systemd"],
+        Meta(description="What runs the workers."),
+    ]
     minimum: Annotated[int, Meta(ge=0, le=10_000, description="Least number of workers.")] = 1
     maximum: Annotated[int, Meta(ge=1, le=10_000, description="Greatest number of workers.")] = 8
     initial: Annotated[
@@ -238,7 +242,23 @@ class PoolConfig(Section, frozen=True):
     python: Annotated[
         str, Meta(description='celery: Python with Celery installed, to ask the node; "" is the Python that runs the node.')
     ] = ""
-    command: Annotated[list[str], Meta(description="command: the worker's argument list; no shell.")] = field(default_factory=list)
+    command: Annotated[
+        list[str],
+        Meta(
+            description="command: the worker's argument list; no shell. supervisord, systemd: what asks the supervisor, with its "
+            'options; not set: "supervisorctl", "systemctl".'
+        ),
+    ] = field(default_factory=list)
+    unit: Annotated[
+        str,
+        Meta(
+            description='systemd: name of the instances of a template, "worker@%d"; supervisord: "GROUP:NAME_%02d". The number '
+            "counts up."
+        ),
+    ] = ""
+    first: Annotated[
+        Count | None, Meta(description="supervisord, systemd: number of the first; not set: 0 for supervisord, 1 for systemd.")
+    ] = None
     directory: Annotated[str, Meta(description='command: working directory of the workers; "" is the daemon\'s.')] = ""
     executor: Annotated[
         str, Meta(description='executor: name of the executor, as in Executor(name=...); "" is the name of the pool.')
@@ -250,7 +270,7 @@ class PoolConfig(Section, frozen=True):
         Seconds, Meta(description="command: seconds a worker may take to finish after `drain_signal` before SIGKILL.")
     ] = 30.0
     drain_signal: Annotated[Ends, Meta(description="command: signal on which a worker finishes its work and ends.")] = "SIGTERM"
-    queue: Annotated[Queue | None, Meta(description="command: where waiting work is counted.")] = None
+    queue: Annotated[Queue | None, Meta(description="command, supervisord, systemd: where waiting work is counted.")] = None
 
 
 KINDS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -258,7 +278,9 @@ KINDS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
         **dict.fromkeys(("pidfile", "pid"), ("gunicorn", "uwsgi", "celery")),
         **dict.fromkeys(("stats", "fifo"), ("uwsgi",)),
         **dict.fromkeys(("broker", "node", "queues", "python"), ("celery",)),
-        **dict.fromkeys(("initial", "command", "directory", "drain_timeout", "drain_signal", "queue"), ("command",)),
+        **dict.fromkeys(("initial", "directory", "drain_timeout", "drain_signal"), ("command",)),
+        **dict.fromkeys(("command", "queue"), ("command", "supervisord", "systemd")),
+        **dict.fromkeys(("unit", "first"), ("supervisord", "systemd")),
         "executor": ("executor",),
         "user": ("command", "executor"),
     }
@@ -738,6 +760,9 @@ def _senseless_pool(path: tuple[str, ...], pool: PoolConfig) -> Iterator[Sensele
             yield (*path, key), f"only pools of kind {' or '.join(kinds)} have this key: leave it out", ("kind", key)
     if pool.kind == "command" and not pool.command:
         yield path, 'a command pool needs what to run: give command = ["program", "argument"]', ("kind", "command")
+    if pool.kind in UNITS and not re.fullmatch(UNITS[pool.kind], pool.unit):
+        cause = f'a {pool.kind} pool needs the names of its workers: give unit = "{EXAMPLE_UNITS[pool.kind]}"'
+        yield (*path, "unit"), cause, ("kind", "unit")
     if pool.queue is not None:
         counted = ("files", "command", *QUEUE_URLS)
         if sum(bool(getattr(pool.queue, key)) for key in counted) != 1:
@@ -745,6 +770,9 @@ def _senseless_pool(path: tuple[str, ...], pool: PoolConfig) -> Iterator[Sensele
         if bool(pool.queue.sql) != bool(pool.queue.sql_query):
             yield (*path, "queue"), "sql and sql_query belong together: give both", ("sql", "sql_query")
 
+
+EXAMPLE_UNITS: Mapping[str, str] = MappingProxyType({"supervisord": "thumbs:thumbs_%02d", "systemd": "worker@%d"})
+"""An example of each."""
 
 MASTERS: Mapping[str, str] = MappingProxyType(
     {

@@ -21,7 +21,11 @@ END_SECONDS = 2.0
 """Seconds to wait for a dismissed sentry to end (chosen: it takes some milliseconds)."""
 
 AGAIN_NS = 10_000_000_000
-"""ns before sentries are started again if they could not be, or if all of them have ended (chosen)."""
+"""ns before sentries are started again if they could not be (chosen)."""
+
+LOST_NS = 1_000_000_000
+"""ns from one start to the next if all sentries have ended (chosen: two are there again within 2 s, and those that something kills
+again and again cost little)."""
 
 Start = Callable[[int, int], int]
 """Starts the first sentry, which reads its orders from one pipe and shows by the other that it lives; returns its pid. Raises
@@ -76,7 +80,7 @@ class Guarding:
         self._next = now + AGAIN_NS
         try:
             self._start()
-            self.trouble = ""
+            self._next, self.trouble = now + LOST_NS, ""
         except OSError as error:
             self._let_go()
             self.trouble = f"no sentry could be started ({error.strerror or error}): {self._lost}"

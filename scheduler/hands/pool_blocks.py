@@ -27,6 +27,8 @@ class Block(NamedTuple):
     user: str = ""
     drain_timeout: float = 30.0
     drain_signal: str = "SIGTERM"
+    unit: str = ""
+    first: int | None = None
     counter: Sequence[str] = ()  # `queue.command`
     sql: Mapping[str, object] = {}
 

@@ -1,4 +1,5 @@
-"""The processes that the hands start for pools: workers of command pools, programs that count, and Celery's agents.
+"""The processes that the hands start for pools: workers of command pools, programs that count, questions and orders to a
+supervisor, and Celery's agents.
 
 What is started, as which user and where is the configuration's; the brain gets a pidfd and pipes. A worker is drained by its
 `drain_signal`, and killed only when it has had its `drain_timeout`. Must not know sizes or load.
@@ -16,6 +17,7 @@ from ...models.identity import ProcId
 from ...models.lean import TYPE_CHECKING
 from .kernel import Clock
 from .pool_blocks import Block
+from .pool_places import place_command
 from .wire import RefusedError, Result
 
 if TYPE_CHECKING:
@@ -30,6 +32,10 @@ LOG_BYTES = 8 << 20
 
 STARTS_A_SECOND = 50
 """Most starts in a second, for all pools together. Chosen: a daemon starts at most four workers in each of ten looks a second."""
+
+PLACES_AT_ONCE = 5
+"""Most commands to a supervisor at a time: four orders and a question. supervisorctl runs until a worker is up, or has left.
+Chosen."""
 
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 """`-P` as an environment variable, for an interpreter that nicety did not choose: one older than 3.11 ignores it."""
@@ -141,6 +147,19 @@ class Children:
         command = [str(sql.get("sql_python") or sys.executable), "-c", f"{program}\nserve()", "nicety-counts-rows"]
         query, every = str(sql.get("sql_query", "")), str(sql.get("every", 1.0))
         return command, {"NICETY_SQL_URL": url, "NICETY_SQL_QUERY": query, "NICETY_SQL_EVERY": every, **SAFE_PATH}
+
+    def place(self, pool: str, block: Block, verb: str, number: int) -> Result:
+        """Start the command that lists, starts, stops or restarts places: all that it says is the second descriptor."""
+        self._admit(pool, "place", PLACES_AT_ONCE)
+        try:
+            command = place_command(block, verb, number)
+        except ValueError as error:
+            raise RefusedError(f"pool {pool}: {error}") from None
+        import subprocess
+
+        streams = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
+        process = self._run(pool, block, command, streams, LC_ALL="C", SYSTEMD_COLORS="0")
+        return self._keep(pool, _Child("place", process), process.stdout)
 
     def agent(self, pool: str, block: Block, main: ProcId) -> Result:
         """Start Celery's agent as the user of the main process, in its environment, and give it its node, its broker and its

@@ -11,6 +11,7 @@ if it is one that its kind of pool uses and that the process catches: to a proce
     pool.hang_up    the end of that
     pool.start      a worker                     CAP_SETUID, CAP_SETGID
     pool.count      the program that counts      CAP_SETUID, CAP_SETGID
+    pool.place      status, start, stop, restart with a supervisor: what its user may, so root for the system's
     pool.agent      Celery's agent               CAP_SETUID, CAP_SETGID, CAP_SYS_PTRACE; the network for what it asks
     pool.status     how a process ended
     pool.reload     the configuration again
@@ -32,6 +33,7 @@ from ...models.identity import ProcId
 from .kernel import Clock
 from .pool_blocks import Block
 from .pool_children import Children
+from .pool_places import KINDS
 from .safe_files import StoreError
 from .wire import Operation, RefusedError, Result
 
@@ -48,6 +50,9 @@ SIGNALS_AT_ONCE, SIGNALS_A_SECOND = 50, 10
 
 RECYCLED_AT_ONCE, RECYCLED_A_SECOND = 16, 1
 """Signals to workers of a pool. Chosen: a daemon replaces a worker a minute, and lets Celery's held ones go all at once."""
+
+ORDERS_AT_ONCE, ORDERS_A_SECOND = 30, 5
+"""Questions and orders to a supervisor. Chosen: a daemon asks each second while something is under way."""
 
 _MAIN = {"gunicorn": (signal.SIGTTIN, signal.SIGTTOU)}
 """Signals to a main process. 0, which asks only whether one would be accepted, is admitted too."""
@@ -82,6 +87,7 @@ class Pools:
         self._sizes: dict[ProcId, int] = {}  # children of main processes when those were first signalled
         self._budgets: dict[tuple[str, str], Budget] = {}
         self._asked: dict[str, socket.socket] = {}  # the connections to stats sockets
+        self._filled: set[tuple[str, int]] = set()  # pools and places that were started here
 
     def operations(self) -> dict[str, Operation]:
         """What may be asked."""
@@ -92,6 +98,7 @@ class Pools:
             "pool.hang_up": self._hang_up,
             "pool.start": self._start,
             "pool.count": self._count,
+            "pool.place": self._place,
             "pool.agent": self._agent,
             "pool.status": self._status,
             "pool.reload": self._reload,
@@ -193,9 +200,25 @@ class Pools:
 
     def _count(self, arguments: Sequence[object]) -> Result:
         match arguments:
-            case [str() as pool] if (block := self._block(pool, "command")).counter or block.sql:
+            case [str() as pool] if (block := self._block(pool, "command", *KINDS)).counter or block.sql:
                 return self._children.count(pool, block)
         raise RefusedError("no program counts for this pool")
+
+    def _place(self, arguments: Sequence[object]) -> Result:
+        """The places below `minimum` are never stopped, unless they were started here."""
+        match arguments:
+            case [str() as pool, ("status" | "start" | "stop" | "restart") as verb, int() as number]:
+                block = self._block(pool, *KINDS)
+            case _:
+                raise RefusedError("a supervisor is asked for the status, start, stop or restart of a place")
+        if not 0 <= number < block.maximum:
+            raise RefusedError(f"pool {pool} has no place {number}")
+        if verb == "stop" and number < block.minimum and (pool, number) not in self._filled:
+            raise RefusedError(f"place {number} of pool {pool} is one of the {block.minimum} that are never stopped")
+        self._spend(pool, "place", ORDERS_AT_ONCE, ORDERS_A_SECOND)
+        if verb == "start":
+            self._filled.add((pool, number))
+        return self._children.place(pool, block, verb, number)
 
     def _agent(self, arguments: Sequence[object]) -> Result:
         match arguments:

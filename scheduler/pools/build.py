@@ -9,12 +9,14 @@ from pathlib import Path
 
 from ..config.sections import Config, ConfigError
 from ..hands.kernel import Clock
+from ..hands.pool_places import KINDS
 from ..ports import PoolAdapter
 from .celery.adapter import CeleryPool
 from .command.adapter import CommandPool
 from .executor import ExecutorPool
 from .gunicorn.adapter import GunicornPool
 from .sensing.acts import Acts, Ask, in_process
+from .supervised.adapter import SupervisedPool
 from .uwsgi.adapter import UwsgiPool
 
 
@@ -56,6 +58,12 @@ def build(
                 pools[name] = UwsgiPool(name, pool, clock, acts, proc_root)
             except ValueError as error:
                 problems.append(f"configuration: pools.{name}.stats: {error}")
+            continue
+        if pool.kind in KINDS:
+            try:
+                pools[name] = SupervisedPool(name, pool, clock, acts, proc_root, environ=environ)
+            except ValueError as error:
+                problems.append(f"configuration: pools.{name}.{error}")
             continue
         try:
             pools[name] = CommandPool(name, pool, clock, acts, proc_root, seed=zlib.crc32(name.encode()), environ=environ)

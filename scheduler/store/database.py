@@ -145,11 +145,16 @@ def open_reader(path: Path, *, application: int, schema: int) -> sqlite3.Connect
 
 def _format(connection: sqlite3.Connection, application: int, schema: int) -> bool:
     """Whether it is ours; False for a file without tables."""
+    try:
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except MemoryError:  # SQLite's answer to a schema that is damaged
+        damage = sqlite3.DatabaseError("its schema is malformed")
+        damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise damage from None
     (found_application,) = connection.execute("PRAGMA application_id").fetchone()
     (found_schema,) = connection.execute("PRAGMA user_version").fetchone()
     if (found_application, found_schema) == (application, schema):
         return True
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if found_application == application:
         raise WrongFormat(f"has schema version {found_schema}, and this nicety reads version {schema}", found_schema)
     if found_application or tables:

@@ -815,7 +815,7 @@ class DecisionReader:
                 row = self._db.execute("SELECT id FROM ticks WHERE id >= ? ORDER BY id LIMIT 1", ((number + 1) * _SEQS,)).fetchone()
             except ERRORS:
                 break
-            if row is None or not isinstance(row[0], int):
+            if row is None or not isinstance(row[0], int) or row[0] // _SEQS <= number:  # the last: a damaged tree leads back
                 break
             number = row[0] // _SEQS
             known.setdefault(number, "")

@@ -1,4 +1,4 @@
-"""What every pool adapter keeps, held on the fake, on real processes, on a real gunicorn, a real uWSGI and a real Celery."""
+"""What every pool adapter keeps, held on the fake, on real processes, on a real gunicorn, uWSGI, Celery and supervisord."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from nicety.scheduler.pools.celery.adapter import CeleryPool
 from nicety.scheduler.pools.command.adapter import CommandPool
 from nicety.scheduler.pools.executor import ExecutorPool
 from nicety.scheduler.pools.gunicorn.adapter import GunicornPool
+from nicety.scheduler.pools.supervised.adapter import SupervisedPool
 from nicety.scheduler.pools.uwsgi.adapter import UwsgiPool
 from nicety.scheduler.ports import PoolAdapter
 from nicety.scheduler.testing.acts import own_acts
@@ -30,7 +31,7 @@ from nicety.scheduler.testing.driver import PoolDriver
 from nicety.scheduler.testing.pool import FakePool
 from nicety.scheduler.testing.web import APPLICATION, free_port
 
-KINDS = ("fake", "command", "gunicorn", "executor", "uwsgi", "celery")
+KINDS = ("fake", "command", "gunicorn", "executor", "uwsgi", "celery", "supervisord")
 SECOND = 1_000_000_000
 MAXIMUM = 6
 
@@ -49,6 +50,28 @@ from nicety.scheduler.executor import Executor
 executor = Executor(int(sys.argv[1]), multiprocessing.get_context("forkserver"), name="web")
 executor.submit(int).result()
 signal.pause()
+"""
+
+
+# nodaemon: it ends with the test, whatever happens. The workers stop it with their log full of nothing.
+SUPERVISORD = """
+[unix_http_server]
+file=FOLDER/socket
+[supervisord]
+nodaemon=true
+logfile=FOLDER/supervisord.log
+pidfile=FOLDER/supervisord.pid
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+[supervisorctl]
+serverurl=unix://FOLDER/socket
+[program:web]
+command=sleep 1000
+process_name=web_%(process_num)02d
+numprocs=MAXIMUM
+autostart=false
+autorestart=true
+startsecs=0
 """
 
 
@@ -105,6 +128,8 @@ def start_rig(kind: str, folder: Path) -> Rig:
         return rig
     (folder / "app.py").write_text(APPLICATION, encoding="ascii")
     pidfile = folder / "web.pid"
+    if kind == "supervisord":
+        return start_supervisord(folder)
     if kind == "uwsgi":
         return start_uwsgi(folder, pidfile)
     if kind == "celery":
@@ -128,6 +153,23 @@ def start_uwsgi(folder: Path, pidfile: Path) -> Rig:
     config = PoolConfig(kind="uwsgi", stats=str(folder / "stats"), fifo=str(folder / "fifo"), pidfile=str(pidfile), maximum=MAXIMUM)
     real = SystemClock()
     return Rig(UwsgiPool("web", config, real, own_acts("web", config, real)), real, master)
+
+
+def start_supervisord(folder: Path) -> Rig:
+    settings = folder / "supervisord.conf"
+    settings.write_text(SUPERVISORD.replace("FOLDER", str(folder)).replace("MAXIMUM", str(MAXIMUM)), encoding="ascii")
+    with (folder / "output").open("wb") as output:
+        master = subprocess.Popen(
+            [sys.executable, "-m", "supervisor.supervisord", "-c", str(settings)], stdout=output, stderr=output
+        )
+    ask = [sys.executable, "-m", "supervisor.supervisorctl", "-c", str(settings)]
+    deadline = time.monotonic() + 20
+    while subprocess.run([*ask, "start", "web:web_00"], capture_output=True, check=False).returncode:
+        assert time.monotonic() < deadline, (folder / "output").read_text()
+        time.sleep(0.05)
+    config = PoolConfig(kind="supervisord", command=ask, unit="web:web_%02d", maximum=MAXIMUM)
+    real = SystemClock()
+    return Rig(SupervisedPool("web", config, real, own_acts("web", config, real)), real, master)
 
 
 def start_celery(folder: Path, pidfile: Path) -> Rig:
@@ -253,15 +295,14 @@ def test_a_stranger_is_never_recycled(rig: Rig) -> None:
     assert rig.pool.recycle(own)[0] is Status.VANISHED
 
 
-@pytest.mark.parametrize("kind", ["fake", "gunicorn", "executor", "uwsgi", "celery"])
+@pytest.mark.parametrize("kind", ["fake", "gunicorn", "executor", "uwsgi", "celery", "supervisord"])
 def test_a_master_that_ends_is_trouble_and_no_exception(kind: str, tmp_path: Path) -> None:
     rig = start_rig(kind, tmp_path)
     try:
         rig.until(lambda s: s.size == 1 and not s.trouble)
         rig.end_master()
-        sample = rig.until(lambda s: s.master is None)
+        sample = rig.until(lambda s: s.master is None and s.trouble)
         assert (sample.size, sample.workers, sample.queued) == (0, (), None)
-        assert sample.trouble
         status, text = rig.pool.resize(3)
         assert status is Status.REFUSED
         assert text == rig.pool.read().trouble
@@ -277,7 +318,7 @@ def test_closing_gives_descriptors_back_and_probing_goes_on_without_harm(kind: s
         workers = [w.id.pid for w in rig.until(lambda s: s.size == 1 and not s.trouble).workers]
         rig.pool.close()
         assert descriptors() == before
-        if kind in {"gunicorn", "executor", "uwsgi", "celery"}:
+        if kind in {"gunicorn", "executor", "uwsgi", "celery", "supervisord"}:
             assert Path(f"/proc/{workers[0]}").exists(), "a foreign pool is left as it is"
         if kind == "command":
             assert not Path(f"/proc/{workers[0]}").exists(), "a pool of our own ends with us"

@@ -191,6 +191,43 @@ def test_a_damaged_index_does_not_lead_round_in_a_circle(tmp_path: Path) -> None
 # --- the decision log ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_damaged_tree_of_ticks_does_not_lead_round_in_a_circle(tmp_path: Path) -> None:
+    writer = DecisionLog(tmp_path, 1 << 30)
+    writer.begin(Session("s", "b", 1, "0", "act", ProcId(9, 9), Abilities(True, "v2", True), {}, {}, {"n": 0}))
+    for seq in range(3):
+        writer.append(a_tick(seq), Verdict((), (), ()), ())
+    writer.close()
+    path = tmp_path / "decisions.db"
+    with closing(sqlite3.connect(path)) as db:
+        (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'ticks'").fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096 + 8)  # where the first row is
+        file.write((1000).to_bytes(2, "big"))
+        file.seek((page - 1) * 4096 + 1000)
+        file.write(
+            b"\xa5" * 3 + b"\xff" * 20 + b".5"
+        )  # SQLite takes this id for 53 when it looks for it, and for -1 when it reads it
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT id FROM ticks WHERE id >= 0 ORDER BY id LIMIT 1").fetchall() == [(-1,)]
+    with DecisionReader(path) as reader, bounds.Bounded(lambda _: reader.tick("another", 1), memory=None) as bounded:
+        assert bounded.run(b"") is None
+
+
+def test_a_schema_that_is_malformed_is_damage(log: Path) -> None:
+    raw = log.read_bytes()
+    at = raw.index(b"tableverdictsverdicts")  # the lengths of its fields stand before it
+    log.write_bytes(raw[: at - 12] + b"\xff" * 11 + b"\xfb\x27\x97" + raw[at + 2 :])
+    with closing(sqlite3.connect(log)) as db, pytest.raises(MemoryError):
+        db.execute("SELECT count(*) FROM sqlite_master")
+    with pytest.raises(StoreError, match="cannot be opened: its schema is malformed"):
+        DecisionReader(log)
+    writer = DecisionLog(log.parent, 1 << 30)
+    writer.begin(Session("s", "b", 1, "0", "act", ProcId(9, 9), Abilities(True, "v2", True), {}, {}, {"n": 0}))
+    assert writer.set_aside is not None, "a daemon begins a new one"
+    assert writer.set_aside.exists()
+    writer.close()
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     """A log of two ticks with a decision each; the first has an outcome."""

@@ -122,6 +122,11 @@ class Acts:
         """Start the program that counts the queue; its pipe is the output. Raises OSError, RefusedError."""
         return self._child(*self._ask("pool.count", self._pool))
 
+    def place(self, verb: str, number: int = 0) -> Child:
+        """Start a command to the pool's supervisor, "status", "start", "stop" or "restart"; its pipe is the output. Raises OSError,
+        RefusedError."""
+        return self._child(*self._ask("pool.place", self._pool, verb, number))
+
     def agent(self) -> tuple[Child, str]:
         """Start Celery's agent: (its process, with input, output and complaints; the URL of the broker). Raises OSError,
         RefusedError."""

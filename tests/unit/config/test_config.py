@@ -16,7 +16,7 @@ from nicety.scheduler.config.sections import KINDS_OF, Config, ConfigError, Pool
 
 SECTIONS = "daemon, groups, guard, models, placement, pool_size, pools, priority, quarantine, store, tenants"
 
-KINDS = 'one of "gunicorn", "uwsgi", "celery", "executor", "command"'
+KINDS = 'one of "gunicorn", "uwsgi", "celery", "executor", "command", "supervisord", "systemd"'
 
 PROTECT = '["systemd*", "sshd*", "dbus-*", "login", "agetty", "Xorg", "gnome-shell"]'
 
@@ -84,7 +84,7 @@ GOLDEN: dict[str, tuple[str, list[str]]] = {
     "keys of another kind": (
         '[pools.web]\nkind = "gunicorn"\npid = 7\nuser = "www"\n[pools.web.queue]\nfiles = "/x/*"\n',
         [
-            "n.toml:5: pools.web.queue: only pools of kind command have this key: leave it out",
+            "n.toml:5: pools.web.queue: only pools of kind command or supervisord or systemd have this key: leave it out",
             "n.toml:4: pools.web.user: only pools of kind command or executor have this key: leave it out",
         ],
     ),
@@ -279,7 +279,8 @@ def test_a_key_that_only_some_kinds_of_pools_have_says_which() -> None:
         told[key] = descriptions[-1]
     for key, text in told.items():
         before = text.partition(": ")[0] if ": " in text else ""
-        named = {kind for kind in ("gunicorn", "uwsgi", "celery", "executor", "command") if kind in before.split(", ")}
+        kinds = ("gunicorn", "uwsgi", "celery", "executor", "command", "supervisord", "systemd")
+        named = {kind for kind in kinds if kind in before.split(", ")}
         assert named <= set(KINDS_OF.get(key, ()))
         assert all(kind in text for kind in KINDS_OF.get(key, ()))
 

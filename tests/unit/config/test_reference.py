@@ -64,5 +64,5 @@ def test_limits_are_shown_in_words() -> None:
     keys = {key.name: key for key in reference.keys(PoolConfig)}
     assert keys["minimum"].limits == "0 to 10000"
     assert keys["pid"].limits == "at least 2"
-    assert keys["kind"].type == 'one of "gunicorn", "uwsgi", "celery", "executor", "command"'
+    assert keys["kind"].type == 'one of "gunicorn", "uwsgi", "celery", "executor", "command", "supervisord", "systemd"'
     assert keys["kind"].default is msgspec.NODEFAULT

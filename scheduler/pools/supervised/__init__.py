@@ -1,0 +1,1 @@
+"""Pools whose workers another supervisor starts and stops: supervisord, systemd."""
