@@ -9,13 +9,12 @@ import logging
 import os
 import random
 import signal
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ....models.identity import ProcId
-from ....models.records import Flights, PoolSample, WorkerSample
+from ....models.records import PoolSample, WorkerSample
 from ...config.sections import PoolConfig
 from ...hands.faults import Status
 from ...hands.kernel import Clock
@@ -102,12 +101,10 @@ class CommandPool:
         self._at_once = False  # the last failure was a failure to start
         self._closed = False
         self._waiting: WaitingWork | None = None
-        self._held: list[int] = []  # what workers hold by their queue's account, at each probe since the last read
-        self._forks = False  # a worker has a child for each piece of work
+        self._forks = config.queue is not None and bool(config.queue.rq)  # a worker has a child for each job
         if config.queue is not None:
             counting = counter(config.queue, acts.count, clock, environ)
             self._waiting = WaitingWork(name, counting, config.queue.every, clock)
-            self._forks = bool(config.queue.rq)
 
     # --- the port -------------------------------------------------------------------------------------------------------------
 
@@ -123,8 +120,6 @@ class CommandPool:
             count = self._waiting.count()
             if count is not None:
                 self._tally.queue(count.waiting)
-                if count.held is not None:
-                    self._held.append(count.held)
         self._supervise(now)
         self._probes += 1
 
@@ -140,10 +135,9 @@ class CommandPool:
             requested=self._target,
             master=None,
             trouble=self._trouble(self._clock.monotonic()),
-            flights=Flights(statistics.fmean(self._held), 0, ()) if self._held else None,  # a queue shows no answer ending
+            flights=self._waiting.flights() if self._waiting is not None else None,
         )
         self._probes = 0
-        self._held.clear()
         for worker in self._workers:
             worker.busy = worker.known = 0
         return sample

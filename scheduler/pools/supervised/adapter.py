@@ -136,6 +136,7 @@ class SupervisedPool:
         self._probes = 0
         self._closed = False
         self._waiting: WaitingWork | None = None
+        self._forks = config.queue is not None and bool(config.queue.rq)  # a worker has a child for each job
         if config.queue is not None:
             self._waiting = WaitingWork(name, counter(config.queue, acts.count, clock, environ), config.queue.every, clock)
 
@@ -170,6 +171,7 @@ class SupervisedPool:
             requested=self._requested(),
             master=None,
             trouble=self._trouble(),
+            flights=self._waiting.flights() if self._waiting is not None else None,
         )
         for worker in workers:
             worker.busy = worker.known = 0
@@ -302,7 +304,7 @@ class SupervisedPool:
         if found is None or (place.worker is not None and place.worker.id == found):
             return
         self._drop(place)
-        place.worker = _SupervisedWorker(found, Activity(self._proc_root, pid), now, newborn)
+        place.worker = _SupervisedWorker(found, Activity(self._proc_root, pid, forks=self._forks), now, newborn)
 
     def _starting(self) -> bool:
         return any(place.wanted and place.worker is None for place in self._places.values())

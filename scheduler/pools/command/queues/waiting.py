@@ -6,8 +6,10 @@ Must not know pools or how anything is counted. `probe` never blocks: a count is
 from __future__ import annotations
 
 import logging
+import statistics
 from typing import NamedTuple, Protocol
 
+from .....models.records import Flights
 from ....hands.kernel import Clock
 
 log = logging.getLogger(__name__)
@@ -57,14 +59,20 @@ class WaitingWork:
         self._failures = 0
         self._count: Count | None = None
         self._counted_at = 0
+        self._held: list[int] = []  # at each probe since `flights` was asked
         self.problem = ""
         """Why there is no count; "" if there is one."""
 
     def probe(self) -> None:
         """Ask for a count if it is time, or take one that has arrived. Never blocks, never raises."""
         now = self._clock.monotonic()
-        if not self._asked and now < self._next:
-            return
+        if self._asked or now >= self._next:
+            self._step(now)
+        count = self.count()
+        if count is not None and count.held is not None:
+            self._held.append(count.held)
+
+    def _step(self, now: int) -> None:
         if not self._asked:
             self._asked, self._next = True, now + self._every
         try:
@@ -88,6 +96,12 @@ class WaitingWork:
         if self._count is None or self._clock.monotonic() - self._counted_at > STALE * self._every + LATE_NS:
             return None
         return self._count
+
+    def flights(self) -> Flights | None:
+        """What workers held over the probes since this was last asked; None: the queue does not tell. No answer is seen to end."""
+        held = self._held.copy()
+        self._held.clear()
+        return Flights(statistics.fmean(held), 0, ()) if held else None
 
     def close(self) -> None:
         """Stop counting."""
