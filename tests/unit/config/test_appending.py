@@ -10,7 +10,7 @@ import pytest
 from nicety.scheduler.config import appending
 from nicety.scheduler.config.appending import append_pool
 from nicety.scheduler.config.paths import PathError, place_of_config
-from nicety.scheduler.config.sections import ConfigError, parse
+from nicety.scheduler.config.sections import Config, ConfigError, parse
 
 BLOCK = '# found\n[pools.web]\nkind = "gunicorn"\npid = 40\n'
 UID = os.geteuid()
@@ -90,11 +90,10 @@ def test_a_block_that_is_more_than_its_pool_is_not_written(file: Path) -> None:
 
 def test_a_file_that_was_changed_meanwhile_is_not_replaced(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text("# mine\n")
-    checked = appending.parse
 
-    def changed(*arguments: object) -> object:
+    def changed(text: str, *_: object) -> Config:
         file.write_text("# an editor's\n")
-        return checked(*arguments)  # type: ignore[arg-type]
+        return parse(text)
 
     monkeypatch.setattr(appending, "parse", changed)
     with pytest.raises(PathError, match="was changed meanwhile"):

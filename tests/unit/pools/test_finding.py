@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -303,11 +304,7 @@ def test_a_block_is_what_the_parser_reads(tree: ProcessTree, what: str) -> None:
     config = parse(block(one))
     (pool,) = config.pools.values()
     assert (list(config.pools), pool.minimum <= len(one.workers) <= pool.maximum) == ([one.name], True)
-    assert found(tree, config) == [one.__class__(**{**_fields(one), "configured": True})]
-
-
-def _fields(one: Found) -> dict[str, object]:
-    return {name: getattr(one, name) for name in one.__dataclass_fields__}
+    assert found(tree, config) == [replace(one, configured=True)]
 
 
 def test_a_block_holds_what_an_argument_makes_of_it(tree: ProcessTree) -> None:
