@@ -118,7 +118,7 @@ def option(arguments: Sequence[str], *names: str) -> str | None:
     return found
 
 
-def number(arguments: Sequence[str], *names: str) -> int | None:
+def whole_number(arguments: Sequence[str], *names: str) -> int | None:
     """As `option`, for a whole number; None also for what is none."""
     text = option(arguments, *names)
     return int(text) if text is not None and re.fullmatch(r"\d{1,9}", text) else None

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 from .found import Arguments, Found, Key, Process, Table
-from .invocation import invoked, kind_of, number, option, positionals
+from .invocation import invoked, kind_of, option, positionals, whole_number
 from .keys import AS_COMMAND, command_keys, stop_first
 
 _KINDS = ("rq", "dramatiq", "arq", "huey")
@@ -52,7 +52,7 @@ def find(table: Table) -> Iterator[Found]:
             continue
         if _forks(kind, words):
             # huey starts a process that schedules before its workers (Consumer.start)
-            workers = forked[-(number(words, "-w", "--workers") or 1) :] if kind == "huey" else forked
+            workers = forked[-(whole_number(words, "-w", "--workers") or 1) :] if kind == "huey" else forked
             yield _found(kind, process.id.pid, process, workers or [process.id.pid], worker)
         else:
             alike[kind, process.uid, worker].append(process)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..finding.found import Arguments, Found, Key, Table
-from ..finding.invocation import application, invoked, kind_of, number, option
+from ..finding.invocation import application, invoked, kind_of, option, whole_number
 from ..finding.keys import SERVES, limits, named_by, without_pidfile
 from .master import is_worker, stranger
 
@@ -51,7 +51,7 @@ def _name(arguments: Arguments) -> str:
 def _unsized(arguments: Arguments) -> str:
     if "--reuse-port" in arguments:
         return "each worker has a queue of its own (--reuse-port), and a worker that leaves would lose what waits there"
-    kind, threads = option(arguments, "-k", "--worker-class"), number(arguments, "--threads") or 1
+    kind, threads = option(arguments, "-k", "--worker-class"), whole_number(arguments, "--threads") or 1
     if threads > 1 or (kind is not None and kind not in _SYNC):
         how = kind or f"{threads} threads"
         return f"its workers hold several requests at once ({how}), so how busy they are is not known"

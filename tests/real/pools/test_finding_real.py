@@ -22,6 +22,7 @@ from nicety.scheduler.pools.finding.found import Found
 from nicety.scheduler.pools.finding.search import everything, machine
 from nicety.scheduler.read.proc import ProcSource
 from nicety.scheduler.read.process import see
+from nicety.scheduler.service import doctor
 from nicety.scheduler.service.pool_watch import EVERY_NS, PoolWatch
 from nicety.scheduler.testing.readable import readable_by_all
 from nicety.scheduler.testing.web import APPLICATION, free_port
@@ -114,6 +115,14 @@ def test_what_is_adopted_can_be_sized_and_is_not_found_again(running: Running) -
     }
     again = subprocess.run([*NICETY, "--config", file, "pools", "adopt", name], capture_output=True, text=True, check=False)
     assert (again.returncode, "has [pools.shop] already" in again.stderr) == (1, True)
+
+
+def test_doctor_says_what_to_type_for_each(running: Running) -> None:
+    said = [finding.what for finding in doctor.examine("/dev/null", str(running.folder), os.environ, os.geteuid())]
+    names = {kind: each.name for kind, each in running.found().items()}
+    for kind in ("gunicorn", "dramatiq"):
+        assert f"a {kind} of 2 workers (pid {running.pids[kind]}), not sized: nicety pools adopt {names[kind]}" in said
+    assert f"a uvicorn of 2 workers (pid {running.pids['uvicorn']}), cannot be sized, nicety pools says why" in said
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")

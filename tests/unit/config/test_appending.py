@@ -47,9 +47,9 @@ def test_a_file_is_made_with_its_folder_and_keeps_its_mode_later(tmp_path: Path)
     file = tmp_path / "new" / "nicety.toml"
     append_pool(file, "web", BLOCK, UID)
     assert (file.read_text(), file.stat().st_mode & 0o777) == (BLOCK, 0o644)
-    file.chmod(0o600)
+    file.chmod(0o640)
     append_pool(file, "other", BLOCK.replace("web", "other"), UID)
-    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.stat().st_mode & 0o777 == 0o640
     assert [*parse(file.read_text()).pools] == ["web", "other"]
     assert [path.name for path in file.parent.iterdir()] == ["nicety.toml"]
 

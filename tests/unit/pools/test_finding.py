@@ -14,7 +14,7 @@ from nicety.models.identity import ProcId
 from nicety.scheduler.config.sections import Config, parse
 from nicety.scheduler.pools.finding.blocks import block
 from nicety.scheduler.pools.finding.found import FindError, Found, Process, Table
-from nicety.scheduler.pools.finding.invocation import PROGRAMS, kind_of, may_be, option, positionals
+from nicety.scheduler.pools.finding.invocation import PROGRAMS, kind_of, may_be, option, positionals, whole_number
 from nicety.scheduler.pools.finding.search import everything, machine, quickly
 from nicety.scheduler.testing.process_tree import ProcessTree
 
@@ -136,6 +136,18 @@ def test_a_child_that_is_another_master_is_a_pool_of_its_own(tree: ProcessTree) 
     assert [(one.name, one.pid, one.workers) for one in found(tree)] == [("a", 40, (41,)), ("b", 42, (50,))]
 
 
+def test_a_fork_of_a_worker_makes_no_master_of_it(tree: ProcessTree) -> None:
+    family(tree, 40, script("gunicorn", "a:app"), script("gunicorn", "a:app"))
+    tree.add(50, 41, script("gunicorn", "a:app"))
+    assert only(tree).workers == (41,)
+
+
+def test_a_server_whose_only_child_is_another_program_is_no_pool(tree: ProcessTree) -> None:
+    tree.add(40, 20, script("gunicorn", "a:app"))
+    tree.add(41, 40, ["/usr/bin/logger", "-t", "web"], exe="/usr/bin/logger")
+    assert found(tree) == []
+
+
 def test_workers_started_alike_are_one_pool_and_others_another(tree: ProcessTree) -> None:
     for pid, queue in ((40, "mail"), (41, "mail"), (42, "slow")):
         tree.add(pid, 20, script("rq", "worker", "--name", f"w{pid}", queue))
@@ -201,12 +213,12 @@ def test_families_of_other_programs_are_no_pools(tree: ProcessTree) -> None:
         script("arq", "--check", "shop.Settings"),
         [PYTHON, "-c", "import gunicorn"],
         ["tail", "-f", "uvicorn"],
-        ["uwsgi", "--http", ":80", "--wsgi-file", "a.py"],
+        ["uwsgi", "--http", ":80", "--processes", "2", "--wsgi-file", "a.py"],
     ],
 )
 def test_a_program_that_only_looks_like_a_pool_is_none(tree: ProcessTree, arguments: list[str]) -> None:
     exe = "/usr/bin/python3.11" if arguments[0] == PYTHON else f"/usr/bin/{arguments[0]}"
-    children = [WORKER] if {"--reload", "dev"} & {*arguments} else []
+    children = [WORKER] if {"--reload", "dev"} & {*arguments} else [arguments] if arguments[0] == "uwsgi" else []
     family(tree, 40, arguments, *children, exe=exe)
     assert found(tree) == []
 
@@ -327,6 +339,7 @@ def test_an_argument_that_is_no_text_has_no_block(tree: ProcessTree) -> None:
 def test_options_are_read_in_every_form() -> None:
     forms = ("-w 4", "-w4", "--workers 4", "--workers=4", "-w 1 -w4", "x")
     assert [option(words.split(), "-w", "--workers") for words in forms] == [*["4"] * 5, None]
+    assert [whole_number(["-w", text], "-w") for text in ("4", "four", "", "9" * 5000)] == [4, None, None, None]
     assert list(positionals(["-v", "a", "--url", "b", "--x=1", "-c3", "c"], {"-v"})) == ["a", "c"]
 
 

@@ -40,9 +40,10 @@ class Watched:
 
         monkeypatch.setattr(pool_watch, "arguments_of", reading)
 
-    def look(self) -> list[str]:
+    def look(self, later: int = EVERY_NS) -> list[str]:
+        """The notes after so many ns."""
         self.read.clear()
-        self._at += EVERY_NS
+        self._at += later
         seen = sorted(see_all(self._tree.root), key=lambda each: each.id)
         table = np.zeros(len(seen), SAMPLE)
         for row, each in zip(table, seen, strict=True):
@@ -66,7 +67,7 @@ def test_a_pool_is_noted_once_it_has_its_workers_and_until_it_ends(tree: Process
     assert watched.look() == ["found a gunicorn of 1 worker (pid 40): nicety pools"]
     assert watched.look() == ["found a gunicorn of 1 worker (pid 40): nicety pools"]
     (tree.root / "40").rename(tree.root.parent / f"{tree.root.name}-ended")
-    assert watched.look() == []
+    assert watched.look(later=EVERY_NS // 10) == []
 
 
 def test_arguments_are_read_only_of_what_is_new_and_may_be_a_pool(tree: ProcessTree, monkeypatch: pytest.MonkeyPatch) -> None:
