@@ -285,7 +285,7 @@ class Daemon:
         latest.outcomes += self._actuator.apply(verdict.decisions)
         yield "log"
         sessions.log.append(tick, verdict, latest.outcomes, memory, evidence)
-        notes = (*verdict.notes, *sessions.unmatched.notes(at, snapshot.identities))
+        notes = (*verdict.notes, *sessions.unmatched.notes(at, snapshot.identities), *sessions.pools_found.notes(snapshot))
         reported = msgspec.structs.replace(verdict, notes=notes)
         self._reports.stream.tick(sessions.current.id, self._actuator.mode, tick, reported, latest.outcomes)
         if not tick.gap:

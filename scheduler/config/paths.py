@@ -89,11 +89,24 @@ def find_config(explicit: str | None, environment: Mapping[str, str], uid: int) 
     named = explicit or environment.get("NICETY_CONFIG")
     if named:
         return Path(named)
-    candidates = [Path("/etc/nicety/nicety.toml")]
-    if uid != 0:
-        base = environment.get("XDG_CONFIG_HOME")
-        candidates.insert(0, (Path(base) if base else _home(environment) / ".config") / "nicety" / "nicety.toml")
+    candidates = _candidates(environment, uid)
     return next((path for path in candidates if os.path.isfile(path)), None)  # noqa: PTH113 - false where it may not be looked
+
+
+def _candidates(environment: Mapping[str, str], uid: int) -> list[Path]:
+    """Where a configuration file may be, the preferred place first."""
+    system = Path("/etc/nicety/nicety.toml")
+    if uid == 0:
+        return [system]
+    base = environment.get("XDG_CONFIG_HOME")
+    return [(Path(base) if base else _home(environment) / ".config") / "nicety" / "nicety.toml", system]
+
+
+def place_of_config(explicit: str | None, environment: Mapping[str, str], uid: int) -> Path:
+    """The configuration file to write: the one that is read, else where a new one is found. For a user that is below
+    $XDG_CONFIG_HOME. Raises PathError for a user without a home directory."""
+    found = find_config(explicit, environment, uid)
+    return _candidates(environment, uid)[0] if found is None else found
 
 
 def load_config(explicit: str | None, environment: Mapping[str, str], uid: int) -> Loaded:
@@ -120,10 +133,10 @@ def read_config(path: Path, uid: int) -> Config:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError([f"{path}:{line}: not UTF-8 (byte {data[error.start]:#04x}); save the file as UTF-8"]) from None
-    return parse(text, str(path), _uid_of)
+    return parse(text, str(path), uid_of)
 
 
-def _uid_of(name: str) -> int:
+def uid_of(name: str) -> int:
     """The uid of a user, by the machine's database of users. Raises LookupError as `sections.UidOf` asks."""
     try:
         return pwd.getpwnam(name).pw_uid

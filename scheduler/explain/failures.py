@@ -15,6 +15,7 @@ USER_ERRORS = frozenset(
         "scheduler.service.answers.control_socket.ControlError",
         "scheduler.demo.workload.DemoError",
         "scheduler.explain.decision_page.ExplainError",
+        "scheduler.pools.finding.found.FindError",
         "scheduler.read.host.MachineError",
         "scheduler.config.paths.PathError",
         "scheduler.scope.ScopeError",

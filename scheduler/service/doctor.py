@@ -21,6 +21,7 @@ from ..hands.places import Control
 from ..hands.safe_files import StoreError, private_directory
 from ..observe.rivals import RIVALS, reaches_others, rival
 from ..observe.unmatched import unmatched
+from ..pools.finding.search import everything, machine
 from ..pools.sensing.pidfile import STARTED, named
 from ..pools.sensing.signals import ProcessHandle
 from ..read.facts import Finding, findings, probe
@@ -71,6 +72,7 @@ def examine(
     result.append(_daemon(paths))
     result += _control_group(loaded.config, paths)
     result += _entries(loaded.config, proc)
+    result += _found(loaded.config, environment, proc)
     result.append(_fences(loaded.config, proc))
     result.append(_tenants(loaded.config, uid))
     result += _models(loaded.config, paths)
@@ -158,7 +160,7 @@ def _listed(controls: Iterable[Control]) -> str:
 
 def _configuration(loaded: Loaded) -> Finding:
     if loaded.path is None:
-        return Finding("configuration", True, "no file, so the defaults are used (no class is pinned, no pool is known)", "")
+        return Finding("configuration", True, "no file, so the defaults are used (no class is pinned, no pool is sized)", "")
     config = loaded.config
     acts = f"acts on {', '.join(config.daemon.act_on) or 'everything'}" if config.daemon.act else "observes"
     summary = f"{loaded.path}: {len(config.groups)} groups, {len(config.pools)} pools, {acts}"
@@ -265,6 +267,14 @@ def _pool(name: str, found: tuple[ProcessHandle, str] | str | None) -> Finding:
     handle, source = found
     handle.close()
     return Finding("pools", True, printable(f"[pools.{name}]: {source}, pid {handle.id.pid}"), "")
+
+
+def _found(config: Config, environment: Mapping[str, str], proc: Path) -> Iterator[Finding]:
+    """Pools that run here and that the configuration does not have. That is no trouble: nobody has to have them sized."""
+    for pool in everything(machine(proc), config, environment, proc):
+        if pool.worth_a_line and not pool.configured:
+            then = "cannot be sized, nicety pools says why" if pool.unsized else f"not sized: nicety pools adopt {pool.name}"
+            yield Finding("pools found", True, printable(f"{pool.title}, {then}"), "")
 
 
 def _tenants(config: Config, uid: int) -> Finding:

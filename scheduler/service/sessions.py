@@ -22,6 +22,7 @@ from ..store.traces import TraceWriter
 from ..words import span
 from .latest import Latest
 from .live_models import models_in_use
+from .pool_watch import PoolWatch
 from .reports import Reports
 from .settings import Settings
 from .warm_start import Past, start_warm
@@ -100,6 +101,7 @@ class Sessions:
         self.observer = models.observer(config, session.abilities, session.own)
         self.observer.start_warm(past)
         self.unmatched = Watch(config)
+        self.pools_found = PoolWatch(config)
         self.engine = Engine.resume(config, session.id, memory, session.abilities.topology)
         self.log.begin(session)
         self._begin_traces()

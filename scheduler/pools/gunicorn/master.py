@@ -51,9 +51,8 @@ def is_worker(proc_root: Path, pid: int, master: int) -> bool:
     return not _replaces(proc_root, pid, master)
 
 
-def _objection(proc_root: Path, handle: ProcessHandle, acts: Acts) -> str:
+def stranger(proc_root: Path, pid: int) -> str:
     """Why a process is no gunicorn master; "" if it is one."""
-    pid = handle.id.pid
     if not _looks_like_gunicorn(proc_root, pid):
         runs = (arguments(proc_root, pid) or [_exe(proc_root, pid) or "an unknown program"])[0]
         return f"which is no gunicorn (it runs {runs!r}): no signal is sent to it; correct the pid"
@@ -64,6 +63,14 @@ def _objection(proc_root: Path, handle: ProcessHandle, acts: Acts) -> str:
         return f"which is a worker: give the pid of its master, {stat.ppid}"
     if not children(proc_root, pid) and not _listens(proc_root, pid):
         return "which has neither workers nor a listening socket: no signal is sent to it; correct the pid"
+    return ""
+
+
+def _objection(proc_root: Path, handle: ProcessHandle, acts: Acts) -> str:
+    """Why a process cannot be used as a gunicorn master; "" if it can."""
+    found = stranger(proc_root, handle.id.pid)
+    if found:
+        return found
     status, text = acts.send(handle.id, 0)
     return "" if status is Status.APPLIED else f"gunicorn's master, but: {text}"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 import signal
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from ....models.records import PoolSample, WorkerSample
 from ...config.sections import PoolConfig
 from ...hands.faults import Status
 from ...hands.kernel import Clock
-from ...read import door
 from ..sensing.acts import Acts
 from ..sensing.busy import CallView
 from ..sensing.hands_off import QUIET, HandsOff
@@ -28,6 +26,7 @@ from ..sensing.pidfile import named
 from ..sensing.signals import ProcessHandle, age_seconds, identify, read_stat
 from ..sensing.tally import PoolTally
 from . import stats as facts
+from .options import options, other_algorithm
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +52,8 @@ MOMENT_NS = _SECOND // 50
 """How long recycling waits for a moment at which the worker sleeps within a request. Chosen."""
 _LOOK_NS = _SECOND // 4000
 _REFRESH_NS = 5 * _SECOND
-_ALGORITHM = re.compile(r"\s*-*cheaper-algo2?\s*[= ]\s*([\w.-]+)\s*")
 _OUTSIDE = frozenset({"running", "none", "epoll_wait", "epoll_pwait", "epoll_pwait2"})
 """Calls in which a worker runs or waits for a connection: all other calls are waits of the application."""
-_MAX_CONFIGURATION = 1 << 16  # bytes read of an .ini file
 
 
 @dataclass(slots=True)
@@ -221,7 +218,7 @@ class UwsgiPool:
 
     def _check_fitness(self, master: _UwsgiMaster) -> None:
         """Check whether uWSGI sizes itself, as far as its arguments and .ini files show, or loses requests when it shrinks."""
-        algorithm = _other_algorithm(self._proc_root, master.handle.id.pid)
+        algorithm = other_algorithm(options(self._proc_root, master.handle.id.pid))
         found = re.match(r"(\d+)\.(\d+)\.(\d+)", master.version)
         version = (9,) if found is None else tuple(map(int, found.groups()))
         unfit = ""
@@ -423,33 +420,3 @@ class UwsgiPool:
 def _somebody_idle(answer: facts.Stats) -> bool:
     """Whether a - could take a worker now: one without any request."""
     return any(place.wanted and place.pid and not place.busy for place in answer.workers)
-
-
-def _other_algorithm(proc_root: Path, pid: int) -> str:
-    """The cheaper-algo in uWSGI's arguments, or in the .ini files among them; "" if it is manual or not found.
-
-    Configurations of other kinds are not read: there, another algorithm shows as a pool that resizes itself.
-    """
-    process = proc_root / str(pid)
-    try:
-        arguments = (process / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
-    except OSError:
-        return ""
-    lines = [" ".join(pair) for pair in zip(arguments, [*arguments[1:], ""], strict=True) if pair[0].startswith("-")]
-    lines += [word for word in arguments if word.startswith("-") and "=" in word]
-    for name in (word.rpartition("=")[2] for word in arguments):
-        if name.endswith(".ini"):
-            try:
-                lines += _configuration(process / "cwd" / name)
-            except PermissionError:  # it, or only its directory, is not ours to open through procfs
-                with suppress(OSError):
-                    lines += _configuration(Path(door.link(str(process), "cwd")) / name)
-            except OSError:
-                continue
-    found = [match[1] for line in lines if (match := _ALGORITHM.fullmatch(line))]
-    return next((name for name in found if name != "manual"), "")
-
-
-def _configuration(path: Path) -> list[str]:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return file.read(_MAX_CONFIGURATION).splitlines()

@@ -22,6 +22,7 @@ from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.pools.build import build
 from nicety.scheduler.pools.uwsgi import adapter as uwsgi
 from nicety.scheduler.pools.uwsgi.adapter import UwsgiPool
+from nicety.scheduler.pools.uwsgi.options import options, other_algorithm
 from nicety.scheduler.testing.acts import own_acts
 from nicety.scheduler.testing.clock import FakeClock
 
@@ -574,7 +575,7 @@ def test_a_uwsgi_that_sizes_itself_is_known_by_its_configuration(
     (process / "cmdline").write_bytes("\0".join([*arguments, ""]).encode())
     if ini:
         (process / "cwd" / "web.ini").write_text(ini, encoding="ascii")
-    assert uwsgi._other_algorithm(tmp_path, 7) == found
+    assert other_algorithm(options(tmp_path, 7)) == found
 
 
 # --- recycling -----------------------------------------------------------------------------------------------------------------
