@@ -351,6 +351,8 @@ class GunicornPool:
             turnover.at_work(worker.id, worker.idle_at)
             if certain and not self._loop and worker.id in turnover.old:  # never seen idle, but between two requests it may beat
                 turnover.at_work(worker.id, last_beat(self._proc_root, worker.id.pid) or 0)
+        if self._changed_at == now:  # workers come or go at this look, so the list of them may have gaps
+            return True
         turn = turnover.turn(now, listens=certain and takes_signals(self._proc_root, pid) is True)
         if turn is Turn.OPEN:
             self._deploying = turnover.text() if certain else ""

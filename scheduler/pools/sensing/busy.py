@@ -420,7 +420,11 @@ def children(proc_root: Path, pid: int) -> list[int]:
 
 
 class ChildList:
-    """The children of one process, as `children` returns them, for ten looks a second: it keeps a descriptor open."""
+    """The children of one process, as `children` returns them, for ten looks a second: it keeps a descriptor open.
+
+    The kernel's list may leave out a child that lives, when another one ends during the read (proc(5)). So one that was there and
+    is missing is looked at itself.
+    """
 
     def __init__(self, proc_root: Path, pid: int) -> None:
         self._proc_root, self._pid = proc_root, pid
@@ -428,6 +432,7 @@ class ChildList:
             self._listing = os.open(proc_root / str(pid) / "task" / str(pid) / "children", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             self._listing = -1  # the kernel keeps no list
+        self._last: set[int] = set()
         self._scan_at = 0
         self._scanned: list[int] = []
 
@@ -435,9 +440,15 @@ class ChildList:
         """Their pids, sorted; [] if the process is gone. Up to a second old where all of /proc must be searched."""
         if self._listing >= 0:
             try:
-                return sorted(int(word) for word in os.pread(self._listing, 1 << 17, 0).split())
+                listed = {int(word) for word in os.pread(self._listing, 1 << 17, 0).split()}
             except ProcessLookupError:
                 return []
+            for pid in self._last - listed:
+                stat = read_stat(self._proc_root, pid)
+                if stat is not None and stat.ppid == self._pid:
+                    listed.add(pid)
+            self._last = listed
+            return sorted(listed)
         if now >= self._scan_at:
             self._scan_at = now + 1_000_000_000
             self._scanned = children(self._proc_root, self._pid)
