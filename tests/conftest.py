@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +53,15 @@ def nicety(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NICETY_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "nothing"))
+
+    def become(_path: str, command: list[str]) -> None:
+        """In place of execv(3), which would make this process a daemon for good."""
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        sys.stdout.write(done.stdout)
+        sys.stderr.write(done.stderr)
+        raise SystemExit(done.returncode)
+
+    monkeypatch.setattr(os, "execv", become)
 
     def invoke(*arguments: str | Path) -> Result:
         with pytest.raises(SystemExit) as ended:

@@ -153,14 +153,17 @@ def run(
     if not act and (things or act_seconds is not None):
         raise typer.BadParameter("THINGs and --for need --act as well")
     from ..interpreter import PYTHON
-    from ..running import Wanted, words
+    from ..running import Wanted, main, words
 
     named: Named = context.obj
     wanted = Wanted(config or named.config, state_dir or named.state_dir, act, duration, things or [], act_seconds)
     # The same process, as a program without what reads a command line: that takes 12 MiB, and a daemon runs for long.
     sys.stdout.flush()
     command = [*PYTHON, "-m", "nicety.scheduler.running", *words(wanted)]
-    os.execv(command[0], command)  # noqa: S606 - no shell is the point
+    try:
+        os.execv(command[0], command)  # noqa: S606 - no shell is the point
+    except OSError:  # the interpreter is in a folder of another user, or was replaced
+        raise typer.Exit(main(words(wanted))) from None
 
 
 @command("hands", "nicety hands --state-dir /var/lib/nicety")

@@ -27,9 +27,10 @@ def hook(event, arguments):
                  "subprocess.Popen", "ctypes.dlopen"):
         log.write(json.dumps([event, repr(arguments[-1] if event.startswith("socket") else arguments)]) + "\\n")
 sys.addaudithook(hook)
-from nicety.scheduler.cli import app
-app(args=sys.argv[2:], prog_name="nicety")
+from nicety.scheduler.running import Wanted, main, words
+sys.exit(main(words(Wanted(*sys.argv[2:], act=None, duration=None, things=[], act_seconds=None))))
 """
+"""The program that `nicety run` becomes."""
 
 
 class Running:
@@ -39,7 +40,7 @@ class Running:
         self.state, self.seen, self.log = place / "state", place / "seen", place / "log"
         config = place / "nicety.toml"
         config.write_text("[daemon]\ninterval = 0.1\n")
-        command = [*PYTHON, "-c", AUDITED, str(self.seen), "run", "--config", str(config), "--state-dir", str(self.state)]
+        command = [*PYTHON, "-c", AUDITED, str(self.seen), str(config), str(self.state)]
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=out, umask=0)
 
