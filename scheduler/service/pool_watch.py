@@ -17,7 +17,8 @@ from ..config.sections import Config
 from ..decision import Note
 from ..pools.finding.found import Process, Table
 from ..pools.finding.invocation import may_be
-from ..pools.finding.search import arguments_of, quickly
+from ..pools.finding.reading import arguments_of
+from ..pools.finding.search import quickly
 
 EVERY_NS = 10 * 10**9
 """ns between two searches (chosen): a server has its workers after that time, and nobody waits for the note."""
@@ -71,10 +72,12 @@ class PoolWatch:
             return
         table = Table(near, lambda pid: arguments_of(self._proc_root, pid))
         by_pid = {process.id.pid: process.id for process in near}
+        sized = {worker.id for pool in snapshot.pools for worker in pool.workers} | {pool.master for pool in snapshot.pools}
         for pool in quickly(table, self._config, self._proc_root):
             main = by_pid[pool.pid]
             self._judged.add(main)
-            if not pool.configured and pool.worth_a_line:
+            ours = pool.configured or main in sized or not sized.isdisjoint(map(by_pid.get, pool.workers))
+            if pool.worth_a_line and not ours:
                 figures: dict[str, float | int | str] = {"kind": pool.kind, "pid": pool.pid, "workers": len(pool.workers)}
                 self._notes[main] = Note(f"found {pool.kind} {pool.name}", f"found {pool.title}: nicety pools", figures)
 

@@ -34,12 +34,17 @@ def without_pidfile(pidfile: str | None, advice: str) -> Sequence[str]:
     return () if pidfile and pidfile.startswith("/") else (f"{advice}; until then its pid is used, which counts until it restarts",)
 
 
-def command_keys(command: Sequence[str], workers: int) -> tuple[Key, ...]:
-    """The keys of a command pool in place of workers that run with these arguments now."""
+def command_keys(command: Sequence[str], workers: int, jobs: int) -> tuple[Key, ...]:
+    """The keys of a command pool in place of workers that run with these arguments now. `jobs`: how many they do at once, where
+    one of the pool's does one."""
+    least, most = limits(workers, serves=False)
+    if jobs > workers:
+        most = Key("maximum", jobs, f"{jobs} jobs run at once now, and a worker does one")
     return (
         Key("kind", "command", "nicety starts the workers itself"),
         Key("command", list(command), "one worker, as it runs now"),
-        *limits(workers, serves=False),
+        least,
+        most,
         WORKS_OFF,
     )
 

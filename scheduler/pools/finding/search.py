@@ -9,20 +9,19 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import dropwhile
 from pathlib import Path
 
 from ...config.sections import Config, PoolConfig
-from ...read import door
 from ...read.process import see_all
 from ..celery import found as celery
 from ..gunicorn import found as gunicorn
+from ..uvicorn import found as uvicorn
 from ..uwsgi import found as uwsgi
 from . import executors, queues, servers, supervised
 from .found import Found, Key, Process, Table, user_name
 from .invocation import may_be
-
-MOST_ARGUMENTS = 1 << 16
-"""Most bytes of an argument list that are read (chosen): a longer one is not that of a server."""
+from .reading import arguments_of, directory_of
 
 _SAYS_NOTHING = frozenset({"", "app", "asgi", "main", "server", "tasks", "wsgi", "worker", "www"})
 """Names of applications that many have."""
@@ -36,24 +35,15 @@ def machine(proc_root: Path = Path("/proc")) -> Table:
     return Table(processes, lambda pid: arguments_of(proc_root, pid))
 
 
-def arguments_of(proc_root: Path, pid: int) -> tuple[str, ...]:
-    """The argument list of a process; () if it is gone or hides it."""
-    try:
-        with (proc_root / str(pid) / "cmdline").open("rb") as file:
-            raw = file.read(MOST_ARGUMENTS)
-    except OSError:
-        return ()
-    text = raw.rstrip(b"\0").decode("utf-8", "surrogateescape")
-    return tuple(text.split("\0")) if text else ()
-
-
 def everything(table: Table, config: Config, environ: Mapping[str, str], proc_root: Path = Path("/proc")) -> list[Found]:
     """All pools of a machine, those of the configuration first, each with the name that it has or would have.
 
     Asks stats sockets and reads .ini files of uWSGI: for commands, not for the daemon.
     """
-    found = [*_by_program(table, proc_root, ask=True)]
-    found += supervised.find(table, {pid for each in found for pid in (each.pid, *each.workers)})
+    found = list(_by_program(table, proc_root, ask=True))
+    queued = list(queues.find(_likely(table)))
+    kept = list(supervised.find(table, {pid for each in found for pid in (each.pid, *each.workers)}, proc_root))
+    found += _joined(queued, kept)
     uids = {process.uid for process in table.processes} if os.geteuid() == 0 else {os.geteuid()}
     found += executors.find(uids, environ, proc_root)
     return named([_placed(each, proc_root) for each in found], table, config)
@@ -61,20 +51,40 @@ def everything(table: Table, config: Config, environ: Mapping[str, str], proc_ro
 
 def quickly(table: Table, config: Config, proc_root: Path = Path("/proc")) -> list[Found]:
     """As `everything`, but asks nobody, and finds only what has a program of its own."""
-    return named(list(_by_program(table, proc_root, ask=False)), table, config)
+    found = [*_by_program(table, proc_root, ask=False), *queues.find(_likely(table))]
+    return named(found, table, config)
+
+
+def _joined(queued: Iterable[Found], kept: Iterable[Found]) -> Iterator[Found]:
+    """Workers of queues, and copies that a supervisor keeps. Workers that one keeps are that pool, with their queue."""
+    kept = list(kept)
+    for each in queued:
+        at = next((at for at, pool in enumerate(kept) if {each.pid, *each.workers} & set(pool.workers)), None)
+        if at is None:
+            yield each
+            continue
+        queue = tuple(key for key in each.keys if key.name.startswith("queue."))
+        if queue and not kept[at].unsized and queue[0] not in kept[at].keys:
+            kept[at] = replace(kept[at], keys=(*kept[at].keys, *queue), missing=())
+    yield from kept
+
+
+def _likely(table: Table) -> Table:
+    """The processes that may run a pool, and their children: only of these the arguments are read."""
+    return Table((process for process in table.processes if _is_near(table, process)), table.arguments_of)
 
 
 def _by_program(table: Table, proc_root: Path, *, ask: bool) -> Iterator[Found]:
-    likely = Table((process for process in table.processes if _is_near(table, process)), table.arguments_of)
+    """The pools whose main process a program of its own leads."""
+    likely = _likely(table)
     yield from gunicorn.find(likely, proc_root)
+    yield from uvicorn.find(likely, proc_root)
     yield from uwsgi.find(likely, proc_root, ask=ask)
     yield from celery.find(likely)
     yield from servers.find(likely)
-    yield from queues.find(likely)
 
 
 def _is_near(table: Table, process: Process) -> bool:
-    """Whether it, or its parent, may run a pool: only of these the arguments are read."""
     above = table.parent(process)
     return may_be(process.program) or (above is not None and may_be(above.program))
 
@@ -83,12 +93,9 @@ def _placed(found: Found, proc_root: Path) -> Found:
     """With the directory and the user of a command pool's workers."""
     if not found.keys or found.keys[0].value != "command":
         return found
-    try:
-        directory = door.link(f"{proc_root}/{found.pid}", "cwd")
-    except OSError:
-        directory = ""
+    directory = directory_of(proc_root, found.pid)
     keys = list(found.keys[:2])
-    keys += [Key("directory", directory, "where they run now")] if directory.startswith("/") else []
+    keys += [Key("directory", directory, "where they run now")] if directory else []
     keys += [Key("user", user_name(found.uid), "who runs them now")] if found.uid != os.geteuid() else []
     return replace(found, keys=(*keys, *found.keys[2:]))
 
@@ -109,11 +116,13 @@ def hidden(proc_root: Path = Path("/proc")) -> list[str]:
 def named(found: Iterable[Found], table: Table, config: Config) -> list[Found]:
     """Each with its name in the configuration, or one that is free there; by that order, then by pid."""
     units = {process.id.pid: process.unit for process in table.processes}
-    ours, others = list[Found](), list[Found]()
+    ours, others = dict[str, Found](), list[Found]()
     for each in sorted(found, key=lambda each: each.pid):
-        name = _configured_as(each, config)
-        if name:
-            ours.append(replace(each, name=name, configured=True))
+        name = _configured_as(each, config, units.get(each.pid, ""))
+        if name in ours:  # the workers of a command pool that have children of their own
+            ours[name] = replace(ours[name], master=None, workers=(*ours[name].workers, *each.workers))
+        elif name:
+            ours[name] = replace(each, name=name, configured=True)
         else:
             others.append(each)
     taken = {*config.pools, *config.groups}
@@ -122,7 +131,7 @@ def named(found: Iterable[Found], table: Table, config: Config) -> list[Found]:
         name = _free(_suggested(each, units.get(each.pid, "")), taken)
         taken.add(name)
         result.append(replace(each, name=name))
-    return [*sorted(ours, key=lambda each: each.name), *result]
+    return [*(ours[name] for name in sorted(ours)), *result]
 
 
 def _suggested(found: Found, unit: str) -> str:
@@ -137,13 +146,17 @@ def _free(name: str, taken: Collection[str]) -> str:
     return next(free for number in range(1, len(taken) + 2) if (free := name if number == 1 else f"{name}-{number}") not in taken)
 
 
-def _configured_as(found: Found, config: Config) -> str:
-    """The name of the configuration's pool that this one is, "" if it has none."""
-    return next((name for name, pool in config.pools.items() if _is(found, pool, name)), "")
+def _configured_as(found: Found, config: Config, unit: str) -> str:
+    """The name of the configuration's pool that this one is, "" if it has none. `unit`: of its main process."""
+    return next((name for name, pool in config.pools.items() if _is(found, pool, name, unit)), "")
 
 
-def _is(found: Found, pool: PoolConfig, name: str) -> bool:
+def _is(found: Found, pool: PoolConfig, name: str, unit: str) -> bool:
     keys = {key.name: key.value for key in found.keys}
+    if pool.kind == "systemd":
+        return re.fullmatch(re.sub(r"%(0\d)?d", r"\\d+", re.escape(pool.unit)), unit.removesuffix(".service")) is not None
+    if pool.kind == "supervisord":
+        return pool.unit == keys.get("unit")
     if pool.kind == "command":
         command = keys.get("command")
         return isinstance(command, list) and _runs(pool.command, command)
@@ -158,10 +171,19 @@ def _is(found: Found, pool: PoolConfig, name: str) -> bool:
 
 
 def _runs(configured: list[str], command: list[str]) -> bool:
-    """Whether a command of the configuration shows as these arguments: a script has its interpreter before it."""
-    program = configured[0].rpartition("/")[2]
-    at = len(command) - len(configured) + 1
-    return at >= 1 and command[at:] == configured[1:] and program in (word.rpartition("/")[2] for word in command[:at])
+    """Whether a command of the configuration shows as these arguments: `env` is gone then, and a script has its interpreter before
+    it."""
+    wanted, there = _bare(configured), _bare(command)
+    program = wanted[0].rpartition("/")[2] if wanted else ""
+    at = len(there) - len(wanted) + 1
+    return at >= 1 and there[at:] == wanted[1:] and program in (word.rpartition("/")[2] for word in there[:at])
+
+
+def _bare(command: list[str]) -> list[str]:
+    """A command without `env NAME=VALUE`."""
+    if not command or command[0].rpartition("/")[2] != "env":
+        return command
+    return list(dropwhile(lambda word: "=" in word, command[1:]))
 
 
 def _read_pid(path: str) -> int | None:

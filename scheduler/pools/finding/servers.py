@@ -1,4 +1,4 @@
-"""Finds web servers that have workers and no adapter: uvicorn, hypercorn, granian, php-fpm, puma, unicorn. Each with the reason why
+"""Finds web servers that have workers and no adapter: hypercorn, granian, php-fpm, puma, unicorn. Each with the reason why
 it is not sized, and what to do instead. Pure: from the table."""
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ _SPAWNED = "--multiprocessing-fork"
 
 _UNSIZED: Mapping[str, str] = MappingProxyType(
     {
-        "uvicorn": "nicety has no adapter for its supervisor: run the application under gunicorn, -k uvicorn_worker.UvicornWorker",
         "hypercorn": "its workers are counted once, at its start (--workers), and no signal or request changes their number: run "
-        "the application under gunicorn",
+        "the application under gunicorn or uvicorn",
         "granian": "its workers are counted once, at its start (--workers), and no signal or request changes their number: run the "
-        "application under gunicorn",
+        "application under gunicorn or uvicorn",
         "php-fpm": "it sizes its pools itself (pm = dynamic or ondemand)",
         "puma": "nicety has no adapter for it: puma itself takes TTIN and TTOU",
         "unicorn": "nicety has no adapter for it: unicorn itself takes TTIN and TTOU",
@@ -35,7 +34,7 @@ def find(table: Table) -> Iterator[Found]:
     """Each server with its workers; of php-fpm each of its pools."""
     for master in table.processes:
         kind = kind_of(table.arguments(master))
-        if kind in ("uvicorn", "hypercorn"):
+        if kind == "hypercorn":
             yield from _spawning(table, master, kind)
         elif kind == "granian":
             yield from _titled(table, master, kind, re.escape(table.arguments(master)[0]) + r" worker-\d+")
@@ -51,7 +50,7 @@ def _spawning(table: Table, master: Process, kind: str) -> Iterator[Found]:
     """A server of Python that spawns its workers, or serves in one process."""
     arguments = invoked(table.arguments(master)).arguments
     workers = tuple(child.id.pid for child in table.children(master) if _SPAWNED in table.arguments(child)[-1:])
-    if "--reload" in arguments or arguments[:1] == ("dev",) or not (workers or application(arguments)):
+    if "--reload" in arguments or not (workers or application(arguments)):
         return
     yield _seen(kind, master, workers, application(arguments), arguments)
 

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..finding.found import Arguments, Found, Key, Table
-from ..finding.invocation import application, invoked, kind_of, option, whole_number
+from ..finding.invocation import application, invoked, kind_of, option
 from ..finding.keys import SERVES, limits, named_by, without_pidfile
 from .master import is_worker, stranger
-
-_SYNC = frozenset({"sync", "gunicorn.workers.sync.SyncWorker", "gunicorn.workers.sync"})
 
 
 def find(table: Table, proc_root: Path) -> Iterator[Found]:
@@ -51,8 +49,4 @@ def _name(arguments: Arguments) -> str:
 def _unsized(arguments: Arguments) -> str:
     if "--reuse-port" in arguments:
         return "each worker has a queue of its own (--reuse-port), and a worker that leaves would lose what waits there"
-    kind, threads = option(arguments, "-k", "--worker-class"), whole_number(arguments, "--threads") or 1
-    if threads > 1 or (kind is not None and kind not in _SYNC):
-        how = kind or f"{threads} threads"
-        return f"its workers hold several requests at once ({how}), so how busy they are is not known"
     return ""

@@ -70,14 +70,21 @@ def serves(proc_root: Path, pid: int) -> bool | None:
         view.close()
 
 
-def _objection(proc_root: Path, handle: ProcessHandle, acts: Acts) -> str:
+def stranger(proc_root: Path, pid: int) -> str:
     """Why a process is no uvicorn supervisor; "" if it is one."""
-    pid = handle.id.pid
     words = arguments(proc_root, pid)
     if program(words) != "uvicorn":
         runs = words[0] if words else "an unknown program"
         return f"which is no uvicorn (it runs {runs!r}): no signal is sent to it; correct the pid"
     if not any(is_worker(proc_root, child) for child in children(proc_root, pid)):
         return "which has no workers: start uvicorn with --workers 2"
+    return ""
+
+
+def _objection(proc_root: Path, handle: ProcessHandle, acts: Acts) -> str:
+    """Why a process cannot be used as a uvicorn supervisor; "" if it can."""
+    found = stranger(proc_root, handle.id.pid)
+    if found:
+        return found
     status, text = acts.send(handle.id, 0)
     return "" if status is Status.APPLIED else f"uvicorn's supervisor, but: {text}"

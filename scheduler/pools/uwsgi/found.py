@@ -10,10 +10,10 @@ from pathlib import Path
 
 from ...hands.clock import SystemClock
 from ...hands.pools import address
-from ...read import door
 from ..finding.found import Found, Key, Process, Table
 from ..finding.invocation import kind_of
 from ..finding.keys import SERVES, limits, named_by, without_pidfile
+from ..finding.reading import directory_of
 from . import stats as facts
 from .options import Options, has_file, is_on, options, other_algorithm
 
@@ -35,7 +35,7 @@ def find(table: Table, proc_root: Path, *, ask: bool) -> Iterator[Found]:
         leads = is_on(given, "master") or (not ask and has_file(table.arguments(master)))
         if not leads or is_on(given, "emperor") or not workers:
             continue
-        paths = _Paths(given, _directory(proc_root, master))
+        paths = _Paths(given, directory_of(proc_root, master.id.pid))
         answer = _stats(paths.stats, master.id.pid) if ask and paths.stats else None
         if answer is not None:
             workers = tuple(place.pid for place in answer.workers if place.pid and place.wanted) or workers
@@ -99,13 +99,6 @@ def _like(table: Table, master: Process, child: Process) -> bool:
     """Whether a child is a fork of this master."""
     arguments = table.arguments(master)
     return kind_of(arguments) == "uwsgi" and arguments == table.arguments(child)
-
-
-def _directory(proc_root: Path, process: Process) -> str:
-    try:
-        return door.link(f"{proc_root}/{process.id.pid}", "cwd")
-    except OSError:
-        return ""
 
 
 def _stats(where: str, pid: int) -> facts.Stats | None:

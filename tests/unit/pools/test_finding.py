@@ -168,12 +168,13 @@ def test_copies_of_a_template_are_a_pool_but_not_sessions(tree: ProcessTree, bar
     assert (one.kind, one.name, one.workers, one.master) == ("systemd", "thumbs", (41, 42), None)
 
 
-def test_copies_below_supervisord_are_a_pool_and_a_program_of_its_own_is_none(tree: ProcessTree) -> None:
+def test_copies_below_supervisord_are_a_pool_also_where_their_names_are_hidden(tree: ProcessTree) -> None:
     tree.add(40, 1, [PYTHON, "/usr/bin/supervisord", "-n"])
     for pid, arguments in ((41, ["thumbs.py"]), (42, ["thumbs.py"]), (43, ["beat.py"])):
         tree.add(pid, 40, [PYTHON, *arguments])
     one = only(tree)
     assert (one.kind, one.name, one.workers) == ("supervisord", "thumbs", (41, 42))
+    assert "run this as root" in one.unsized
 
 
 DECOYS: dict[str, tuple[str, list[list[str]]]] = {
@@ -229,8 +230,8 @@ def test_a_program_that_only_looks_like_a_pool_is_none(tree: ProcessTree, argume
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (script("gunicorn", "-k", "gevent", "a:app"), "its workers hold several requests at once (gevent)"),
-        (script("gunicorn", "--threads=4", "a:app"), "its workers hold several requests at once (4 threads)"),
+        (script("fastapi", "run", "a.py"), "it has one worker and no supervisor"),
+        (script("gunicorn", "-k", "gevent", "--threads=4", "a:app"), ""),
         (script("gunicorn", "--reuse-port", "a:app"), "each worker has a queue of its own"),
         (script("gunicorn", "-k", "sync", "a:app"), ""),
         (script("celery", "worker", "--autoscale", "4,1"), "it sizes itself"),
@@ -280,9 +281,74 @@ def test_a_queues_worker_becomes_a_command_with_one_process(tree: ProcessTree) -
     assert config.command == script("rq", "worker", "-u", "redis://:secret@10.0.0.1/2", "mail", "slow")
     assert (config.directory, config.minimum, config.maximum) == ("/srv/app", 1, 6)
     assert config.queue is not None
-    assert config.queue.redis_list == "redis://:secret@10.0.0.1/2/rq%3Aqueue%3Amail"
+    assert config.queue.rq == "redis://:secret@10.0.0.1/2/mail,slow"
     assert "secret" not in str(one.record())
     assert "pid 40" in one.before
+
+
+PREFETCH = ["env", "dramatiq_queue_prefetch=1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "forks", "command", "jobs", "signal"),
+    [
+        (
+            script("dramatiq", "shop", "-p2", "-t", "3"),
+            2,
+            ["env", "dramatiq_queue_prefetch=1", *script("dramatiq", "shop")],
+            6,
+            "SIGTERM",
+        ),
+        (
+            script("huey_consumer", "shop.huey", "-w", "3"),
+            0,
+            script("huey_consumer", "shop.huey", "-w", "1", "-k", "thread"),
+            3,
+            "SIGINT",
+        ),
+        (script("huey_consumer", "shop.huey", "-g", "TERM"), 0, script("huey_consumer", "shop.huey", "-g", "TERM"), 4, "SIGTERM"),
+        (script("arq", "shop.Settings"), 0, script("arq", "shop.Settings"), 4, "SIGTERM"),
+    ],
+)
+def test_a_worker_of_a_command_pool_does_one_job_and_leaves_after_it(
+    tree: ProcessTree, arguments: list[str], forks: int, command: list[str], jobs: int, signal: str
+) -> None:
+    family(tree, 40, arguments, *[arguments] * forks)
+    one = only(tree)
+    config = next(iter(parse(block(one)).pools.values()))
+    assert config.command[: len(command)] == command
+    assert (config.maximum, config.drain_signal) == (jobs, signal)
+    assert one.missing[0].startswith(f"say where its waiting work is counted: [pools.NAME.queue] {one.kind} = ")
+    assert ("job_completion_wait" in str(one.missing)) == (one.kind == "arq")
+
+
+# --- copies that a supervisor keeps ----------------------------------------------------------------------------------------------
+
+
+def test_the_numbers_of_a_template_are_its_places(tree: ProcessTree) -> None:
+    for number in (3, 4):
+        tree.add(40 + number, 1, script("rq", "worker", "--url", "redis://127.0.0.1/1", "mail"), unit=f"mail@{number}.service")
+        tree.add(50 + number, 40 + number, script("rq", "worker", "mail"), unit=f"mail@{number}.service")
+    one = only(tree)
+    config = parse(block(one)).pools["mail"]
+    assert (one.kind, one.workers, config.unit, config.first, config.minimum) == ("systemd", (43, 44), "mail@%d", 3, 1)
+    assert config.queue is not None
+    assert config.queue.rq == "redis://127.0.0.1/1/mail"
+    assert [each.configured for each in found(tree, parse(block(one)))] == [True]
+    assert quickly(machine(tree.root), parse(block(one)), tree.root)[0].configured
+
+
+def test_supervisord_says_what_it_calls_its_processes(tree: ProcessTree) -> None:
+    tree.add(40, 1, [PYTHON, "/usr/bin/supervisord", "-c", "conf/s.conf"])
+    for number in (0, 1, 2):
+        names = f"PATH=/bin SUPERVISOR_ENABLED=1 SUPERVISOR_PROCESS_NAME=thumbs_{number:02d} SUPERVISOR_GROUP_NAME=thumbs"
+        tree.add(41 + number, 40, [PYTHON, "thumbs.py", str(number)], environ=names)
+    tree.add(50, 40, [PYTHON, "beat.py"], environ="SUPERVISOR_PROCESS_NAME=beat SUPERVISOR_GROUP_NAME=beat")
+    one = only(tree)
+    config = parse(block(one)).pools["thumbs"]
+    assert (one.kind, one.workers, config.unit, config.first) == ("supervisord", (41, 42, 43), "thumbs:thumbs_%02d", None)
+    assert (config.maximum, config.command) == (3, ["supervisorctl", "-c", "/srv/app/conf/s.conf"])
+    assert [each.configured for each in found(tree, parse(block(one)))] == [True]
 
 
 # --- the configuration ---------------------------------------------------------------------------------------------------------
@@ -300,6 +366,21 @@ def test_what_the_configuration_has_is_known_by_pid_pid_file_and_command(tree: P
     )
     seen = [(one.name, one.pid, one.configured) for one in found(tree, config)]
     assert seen == [("one", 40, True), ("three", 70, True), ("two", 50, True), ("c-2", 60, False)]
+
+
+def test_the_workers_of_a_command_pool_are_one_pool(tree: ProcessTree) -> None:
+    command = script("dramatiq", "shop", "--processes", "1", "--threads", "1")
+    for pid in (40, 50):
+        family(tree, pid, command, command)
+    one = only(tree)
+    assert (one.workers, one.master) == ((40, 50), None)
+    there = found(
+        tree,
+        parse(
+            '[pools.mail]\nkind = "command"\ncommand = ["env", "A=1", "dramatiq", "shop", "--processes", "1", "--threads", "1"]\n'
+        ),
+    )
+    assert [(each.name, each.configured, each.workers) for each in there] == [("mail", True, (40, 50))]
 
 
 def test_pools_without_a_name_of_their_own_are_called_by_unit_or_kind_and_number(tree: ProcessTree) -> None:

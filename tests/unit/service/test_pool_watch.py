@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nicety.models.records import SAMPLE, HostSample, Snapshot
+from nicety.models.records import SAMPLE, HostSample, PoolSample, Snapshot, WorkerSample
 from nicety.scheduler.config.sections import Config, parse
-from nicety.scheduler.pools.finding.search import arguments_of
+from nicety.scheduler.pools.finding.reading import arguments_of
 from nicety.scheduler.read.process import see_all
 from nicety.scheduler.service import pool_watch
 from nicety.scheduler.service.pool_watch import EVERY_NS, PoolWatch
@@ -31,6 +31,8 @@ class Watched:
     def __init__(self, tree: ProcessTree, monkeypatch: pytest.MonkeyPatch, config: Config | None = None) -> None:
         self._tree, self._at = tree, 0
         self._watch = PoolWatch(config or Config(), tree.root)
+        self.pools: tuple[PoolSample, ...] = ()
+        """What the adapters see."""
         self.read: list[int] = []
         """Pids whose arguments were read since the last look."""
 
@@ -49,7 +51,7 @@ class Watched:
         for row, each in zip(table, seen, strict=True):
             row["pid"], row["start_ticks"], row["ppid"] = each.id.pid, each.id.start_ticks, each.parent
         identities = {each.id: each.identity for each in seen}
-        snapshot = Snapshot(self._at, 0, 0, table, identities, HostSample((0,), 1, 1, None), ())
+        snapshot = Snapshot(self._at, 0, 0, table, identities, HostSample((0,), 1, 1, None), self.pools)
         return [note.text for note in self._watch.notes(snapshot)]
 
 
@@ -103,5 +105,15 @@ def test_what_is_configured_or_cannot_be_a_pool_is_not_noted(tree: ProcessTree, 
     watched = Watched(tree, monkeypatch, parse('[pools.web]\nkind = "gunicorn"\npid = 40\n'))
     grow(tree, 40, GUNICORN, 2)
     grow(tree, 50, ["/usr/bin/python3", "/usr/bin/uvicorn", "api:app"], 0)
+    for _ in range(3):
+        assert watched.look() == []
+
+
+def test_what_an_adapter_has_is_not_noted(tree: ProcessTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(tree, monkeypatch)
+    for pid in (40, 41):
+        tree.add(pid, 1, ["/usr/bin/python3", "/usr/bin/rq", "worker", "mail"])
+    process = next(each.id for each in see_all(tree.root) if each.id.pid == 41)
+    watched.pools = (PoolSample("mail", 1, 1, None, (WorkerSample(process, None, True),), None, None, ""),)
     for _ in range(3):
         assert watched.look() == []
