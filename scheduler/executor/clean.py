@@ -50,7 +50,7 @@ def start_interpreter(
         pickle.dump((settings, None if initializer is None else dumps((initializer, initargs))), file)
         file.flush()
         process = subprocess.Popen(
-            [spawn.get_executable(), *flags, "-c", code, str(control.fileno()), str(handed)],
+            [spawn.get_executable(), *flags, "-P", "-c", code, str(control.fileno()), str(handed)],
             stdin=subprocess.DEVNULL,
             pass_fds=(control.fileno(), handed),
         )

@@ -28,6 +28,7 @@ STARTERS = {
     "scheduler/cli/running.py",
     "scheduler/service/retraining.py",
     "scheduler/demo/run.py",
+    "scheduler/executor/clean.py",  # the program's own interpreter, with -P
     "scheduler/demo/workload.py",
     "scheduler/testing/contention.py",
     "scheduler/testing/puppet.py",
