@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 
-from nicety.scheduler.hands.ledger import open_changes
+from nicety.scheduler.hands.ledger import NAME, open_changes
 from nicety.scheduler.interpreter import PYTHON
 from nicety.scheduler.testing.puppet import Puppet
 from nicety.scheduler.testing.sentries import hands_of, sentries_of
@@ -176,7 +176,12 @@ def kill(stage: Stage, tally: Tally, program: str, dying: tuple[str, ...], chanc
     actor.kill()
     actor.communicate()
     ended = seconds_until(lambda: not sentries_of(state) and not hands_of(state), 2 * LIMIT)
-    tally.left += ended is None or bool(open_changes(str(state)))
+    still_open = open_changes(str(state))
+    if ended is None or still_open:
+        there = {"sentries": sentries_of(state), "hands": hands_of(state)}
+        print(f"{dying}, by hand: {by_hand}: {there}, open: {still_open}", file=sys.stderr)
+        sys.stderr.write("".join((state / NAME).read_text().splitlines(keepends=True)[-60:]))
+        tally.left += 1
     tally.strange += any(stage.values()[pid] != stage.before[pid] for pid in stage.pids[VICTIMS:])
     for pid in stage.pids:
         os.setpriority(os.PRIO_PROCESS, pid, 0)

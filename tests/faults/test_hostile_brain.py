@@ -522,13 +522,13 @@ def test_the_hands_are_nobody_s_to_flood(brain: Brain, stage: Stage) -> None:
 
 
 def test_what_a_brain_makes_up_takes_no_memory(brain: Brain) -> None:
-    """100,000 processes that do not exist: nothing of them is kept. A reply's memory comes and goes by 1 MB in turns of eight."""
+    """100,000 processes that do not exist: nothing of them is kept. The memory of a reply comes and goes in turns of eight."""
     taken = []
     for first in range(1 << 24, (1 << 24) + 24 * ORDERS, ORDERS):
         made_up = [order((pid, 1), "nice", 19) for pid in range(first, first + ORDERS)]
         assert {each[2] for each in brain.ask("change", made_up)["done"]} == {"vanished"}
         taken.append(int(re.findall(r"VmRSS:\s+(\d+)", _text(f"/proc/{brain.process.pid}/status"))[0]))
-    assert min(taken[-8:]) - min(taken[:8]) < 1024, taken
+    assert min(taken[-8:]) <= max(taken[:8]), taken  # were 100 bytes of each kept, it would be 6 MB more
 
 
 def test_when_it_dies_after_all_that_nothing_of_it_is_left(brain: Brain, stage: Stage, before: dict[str, object]) -> None:
