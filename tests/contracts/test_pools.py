@@ -201,7 +201,11 @@ def start_uvicorn(folder: Path, pidfile: Path) -> Rig:
     real = SystemClock()
     config = PoolConfig(kind="uvicorn", pidfile=str(pidfile), maximum=MAXIMUM)
     rig = Rig(UvicornPool("web", config, real, own_acts("web", config, real)), real, master)
-    rig.settle(1)
+    try:
+        rig.settle(1)
+    except BaseException:
+        rig.close()
+        raise
     return rig
 
 
