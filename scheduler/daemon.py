@@ -60,6 +60,7 @@ from .service.own.cost import Helpers, keep_to_budget
 from .service.own.place import OwnPlace, ask_for_the_shortest, services_at_work
 from .service.own.rights import give_up
 from .service.readings import Readings
+from .service.replays import Replays
 from .service.reports import Reports
 from .service.retraining import Retraining
 from .service.sessions import Sessions
@@ -169,7 +170,8 @@ class Daemon:
         self._source = ProcSource(slow_every=settings.config.daemon.slow_every)
         self._deadlocks = KnownDeadlocks(LinuxWaits(), settings)
         self._feedback = KnownFeedback(paths.stores)
-        self._retraining = _retraining(settings, paths, started)
+        self._retraining, self._replays = _retraining(settings, paths, started), _replays(settings, paths)
+        self._replays.begin(settings.config, started, clock.wall())
         self._pauses = Pauses(paths.stores)
         memory = first_memory(self._pauses.read(started, clock.wall()))
         self._sessions = Sessions(settings, paths, facts, kernel, self._actuator, self._latest, clock, reports, memory)
@@ -182,7 +184,19 @@ class Daemon:
         clock, reports, notifier, steps = self._clock, self._reports, self._notifier, self._steps
         budget, retraining, latest, pools = self._budget, self._retraining, self._latest, self._pools
         reloading = Reloading(
-            paths.stores, settings, pools, actuator, sessions, acting_on, budget, retraining, notifier, clock, reports, self._ask
+            paths.stores,
+            settings,
+            pools,
+            actuator,
+            sessions,
+            acting_on,
+            budget,
+            retraining,
+            self._replays,
+            notifier,
+            clock,
+            reports,
+            self._ask,
         )
         status = StatusAnswer(
             sessions,
@@ -245,6 +259,7 @@ class Daemon:
                 steps.run("troubles", self._report_troubles)
             steps.run("budget", lambda: keep_to_budget(self._budget, self._helpers, self._clock, self._reports))
             steps.run("retraining", partial(self._retrain, at))
+            steps.run("replays", partial(self._replay, at))
             steps.run("notifier", self._notifier.watchdog)
             steps.run("own slice", ask_for_the_shortest)
             due = self._next(due)
@@ -273,7 +288,8 @@ class Daemon:
             sessions.traces.append(snapshot)
         yield "observe"
         deadlocks, feedback = self._deadlocks.look(snapshot, latest.ticks, pace.deadlocks), self._feedback.read()
-        tick = sessions.observer.tick(snapshot, latest.outcomes, self._pause.holds(at), deadlocks, feedback)
+        chosen = self._replays.chosen
+        tick = sessions.observer.tick(snapshot, latest.outcomes, self._pause.holds(at), deadlocks, feedback, chosen)
         yield "decide"
         memory = sessions.engine.memory() if sessions.log.keyframe_due else None
         verdict = sessions.engine.step(tick)
@@ -320,6 +336,12 @@ class Daemon:
             self._sessions.go_on(self._sessions.engine.memory())
             self._reports.event(NOTICE, "the promoted models are in use")
 
+    def _replay(self, at: int) -> None:
+        """Supervise the replays of the pools' loads in the background."""
+        tick = self._latest.tick
+        for priority, text in self._replays.tick(() if tick is None else tick.pools, at, self._clock.wall()):
+            self._reports.event(priority, text)
+
     # --- reports -----------------------------------------------------------------------------------------------------------------
 
     def _report_fault(self, fault: Fault, traceback: str) -> None:
@@ -339,6 +361,7 @@ class Daemon:
                 "sentries": self._sentries.trouble,
                 "deadlocks": self._deadlocks.watch.trouble,
                 "feedback": self._feedback.trouble,
+                "replays": self._replays.trouble,
                 "pauses": self._pauses.trouble,
                 "own priority": self._own_place.priority.trouble,
                 "budget": self._budget.trouble,
@@ -364,6 +387,7 @@ class Daemon:
         for name, pool in self._pools.adapters.items():
             run(f"closing pool {name}", pool.close)
         run("closing retraining", self._retraining.close)
+        run("closing replays", self._replays.close)
         run("pauses", lambda: self._pauses.write(sessions.engine.pauses, self._clock.monotonic(), self._clock.wall(), last=True))
         self._reports.event(NOTICE, "nicety stopped", ticks=self._latest.ticks, missed=self._latest.missed)
         for what, files in (("socket", self._socket), ("decision log", sessions.log), ("traces", sessions.traces)):
@@ -477,9 +501,19 @@ def _recover(
         reports.stream.undone(clock.wall(), "", outcomes)
 
 
-def _retraining(settings: Settings, paths: Paths, started: int) -> Retraining:
-    """The training in the background, which uses the files of this daemon."""
+def _files(settings: Settings, paths: Paths) -> tuple[str, ...]:
+    """Where the files of this daemon are, for what runs beside it."""
     where = () if settings.path is None else ("--config", str(settings.path.absolute()))
-    retraining = Retraining(paths.models, (*where, "--state-dir", str(paths.root)))
+    return (*where, "--state-dir", str(paths.root))
+
+
+def _replays(settings: Settings, paths: Paths) -> Replays:
+    """The replays in the background."""
+    return Replays(paths.stores, _files(settings, paths))
+
+
+def _retraining(settings: Settings, paths: Paths, started: int) -> Retraining:
+    """The training in the background."""
+    retraining = Retraining(paths.models, _files(settings, paths))
     retraining.configure(settings.config.models, started)
     return retraining

@@ -5,6 +5,7 @@ A Tick holds everything that the policies may look at, so `engine.step` can be r
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -117,6 +118,28 @@ class Service(Record, frozen=True):
     arrivals: float  # per second
     mean: float  # seconds of service, without waiting for a worker
     p95: float  # seconds of service
+
+
+class Rules(StrEnum):
+    """Which rules size a pool."""
+
+    ALL = "all"  # its seasonal pattern, else forecast and reactive rule
+    FORECAST = "forecast"  # forecast and reactive rule
+    REACTIVE = "reactive"
+    CONSTANT = "constant"  # a constant size, as long as the load is as it was
+
+
+class Chosen(Record, frozen=True):
+    """The rules that were cheapest when the recorded load of a pool was replayed, and kept its objective."""
+
+    pool: str
+    rules: Rules
+    size: int  # workers, if it is constant; else 0
+    workers: float  # mean number in the replay
+    hours: float  # that were replayed and counted
+    least: float  # Erlangs, least and most mean of ten minutes in the replay: it says nothing of other loads
+    most: float
+    peak: float  # likewise the most mean of a minute, with what waited
 
 
 class Pool(Record, frozen=True):
@@ -247,6 +270,7 @@ class Tick(Record, frozen=True):
     feedback: tuple[Feedback, ...] = ()  # in force, sorted by id
     sheltered: tuple[Member, ...] = ()  # configured programs (guard.protect), with session and cgroup, sorted by id
     shared: tuple[Shared, ...] = ()  # where batch groups stand beside processes of other users
+    chosen: tuple[Chosen, ...] = ()  # by replay, where not all rules count, sorted by pool
 
 
 # --- what was decided ---------------------------------------------------------------------------------------------------------

@@ -179,7 +179,7 @@ class _Again:
                 self._whole = False
             return
         # the other arguments are from the log, because snapshots do not have them
-        again = self._observer.tick(self._next, tick.outcomes, tick.paused, tick.deadlocks, tick.feedback)
+        again = self._observer.tick(self._next, tick.outcomes, tick.paused, tick.deadlocks, tick.feedback, tick.chosen)
         self._found.observed += 1
         self._made += 1
         if again.seq != tick.seq:

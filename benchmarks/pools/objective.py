@@ -3,8 +3,8 @@
     python -m benchmarks.pools.objective [--only LOAD,...] [--starts S,...] [--services S,...] [--json FILE]
 
 Simulated pools of 2 to 32 workers with `objective = { p95 = ... }`: a quarter above the p95 of the service times. Loads repeat
-every two minutes or never. Twenty periods go by before anything counts, and as many count. Worker starts of 1 to 60 s, requests of
-0.05 to 5 s.
+every two minutes or never. Twenty periods go by before anything counts; then their recorded load is replayed, as the daemon does,
+to choose the rules. As many periods count. Worker starts of 1 to 60 s, requests of 0.05 to 5 s.
 
 - The objective must be kept within a tenth wherever an oracle keeps it that knows the load of the coming seconds.
 - Worker-seconds may be a tenth more than those of the cheapest fixed size that keeps it, chosen in hindsight of the time that
@@ -26,9 +26,14 @@ from types import MappingProxyType
 import msgspec
 import numpy as np
 
-from nicety.scheduler.config.sections import Config, Models, Objective
-from nicety.scheduler.simulation.arrivals import Floats, Load, varying
-from nicety.scheduler.simulation.run import MAXIMUM, MINIMUM, simulate
+from nicety.models.queueing import Times
+from nicety.scheduler.config.sections import Config, Models, Objective, PoolConfig
+from nicety.scheduler.decision import Rules
+from nicety.scheduler.simulation.arrivals import Floats, Load, Recorded, varying
+from nicety.scheduler.simulation.contest import contest
+from nicety.scheduler.simulation.ours import Nicety
+from nicety.scheduler.simulation.queueing import SimulatedQueue
+from nicety.scheduler.simulation.run import MAXIMUM, MINIMUM, first_size, make, simulate
 
 from ..claims import Claims
 
@@ -83,6 +88,7 @@ class Cell:
     start: float
     service: float
     objective: float
+    rule: str  # chosen by the replay
     p95: float
     workers: float
     oracle_p95: float
@@ -94,7 +100,8 @@ class Cell:
         fixed = "none keeps it" if self.fixed is None else str(self.fixed)
         return (
             f"{self.load:8} start {self.start:3g} s, requests {self.service:4g} s: p95 {self.p95 / self.objective:5.2f} of the "
-            f"objective, {self.workers:4.1f} workers; oracle {self.oracle_p95 / self.objective:5.2f}; best fixed size {fixed}; "
+            f"objective, {self.workers:4.1f} workers by {self.rule}; oracle {self.oracle_p95 / self.objective:5.2f}; "
+            f"best fixed size {fixed}; "
             f"without an objective {self.plain_p95 / self.objective:5.2f}, {self.plain_workers:4.1f} workers"
         )
 
@@ -105,7 +112,8 @@ def measured(name: str, start: float, service: float) -> Cell:
     load = varying(name, LOADS[name](np.arange(SECONDS)), SECONDS, service, 1)
     config, half = msgspec.structs.replace(Config(), models=Models(demand=False)), SECONDS / 2
     kept = Objective(p95=f"{1000 * objective:.0f}ms")
-    ours = simulate("nicety", load, start, 1, warmup=half, config=config, objective=kept)
+    rule = _chosen(load, start, service, config, kept)
+    ours = simulate(rule, load, start, 1, warmup=half)
     plain = simulate("nicety", load, start, 1, warmup=half, config=config)
     oracle = simulate("oracle-70", load, start, 1, warmup=half)
     return Cell(
@@ -113,6 +121,7 @@ def measured(name: str, start: float, service: float) -> Cell:
         start=start,
         service=service,
         objective=objective,
+        rule=rule.name,
         p95=ours.p95,
         workers=ours.workers,
         oracle_p95=oracle.p95,
@@ -120,6 +129,26 @@ def measured(name: str, start: float, service: float) -> Cell:
         plain_p95=plain.p95,
         plain_workers=plain.workers,
     )
+
+
+def _chosen(load: Load, start: float, service: float, config: Config, objective: Objective) -> Nicety:
+    """nicety with the rules that a replay of the first half chooses, from what it records of it."""
+    rule = make("nicety", load, start, MINIMUM, MAXIMUM, config, None, objective)
+    queue = SimulatedQueue(load.arrivals, load.services, start, first_size(MINIMUM, MAXIMUM))
+    probes, looks = round(1 / rule.period), list[tuple[float, float, float]]()
+    for turn in range(1, round(SECONDS / 2) * probes + 1):
+        queue.advance(turn * rule.period)
+        seen = queue.look(rule.wants_workers)
+        looks.append((seen.busy_mean, seen.queued_mean, seen.size))
+        queue.resize(min(max(rule.size(seen), MINIMUM), MAXIMUM))
+    busy, queued, sizes = np.array(looks).reshape(-1, probes, 3).mean(axis=1).T
+    times = Times.fitted(service, TAIL * service)
+    recorded = Recorded("pool", 1.0, busy, queued, sizes, np.zeros(0), start, 0.0, times)
+    pool = PoolConfig(kind="command", command=["worker"], minimum=MINIMUM, maximum=MAXIMUM, objective=objective)
+    replay = contest(recorded, msgspec.structs.replace(config, pools={"pool": pool}), objective, (Rules.ALL, 0), 1)
+    rules = replay.chosen
+    assert rules is not None
+    return Nicety(config, MINIMUM, MAXIMUM, None, rules=rules.rules, size=rules.size, peak=rules.peak, objective=objective)
 
 
 def _cheapest(load: Load, start: float, half: float, objective: float) -> int | None:

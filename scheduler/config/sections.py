@@ -347,6 +347,15 @@ class PoolSize(Section, frozen=True):
     ] = 10.0
     cooldown_up: Annotated[Seconds, Meta(description="Seconds between two growths of a pool.")] = 1.0
     cooldown_down: Annotated[Seconds, Meta(description="Seconds between any change of a pool and the next shrink.")] = 5.0
+    replay_hours: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=8760,
+            description="Hours after which a pool's recorded load is replayed in the background, to choose the cheapest rules "
+            "for it. 0: never; all rules count.",
+        ),
+    ] = 24.0
 
 
 class Priority(Section, frozen=True):

@@ -76,6 +76,8 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "workers_by_cpu_headroom": ("at most, for the CPUs", "workers"),
     "workers_by_memory_headroom": ("at most, for the memory", "workers"),
     "workers_by_scaling_curve": ("at most, for how it scales", "workers"),
+    "rules": ("rules that count, chosen by replay", ""),
+    "workers_by_replay": ("constant size, chosen by replay", "workers"),
     "workers_by_starved_starts": ("at most, while new workers wait for a CPU", "workers"),
     "starting": ("are starting", "workers"),
     "starting_wait_cores": ("they waited for a CPU", "cores"),

@@ -20,7 +20,7 @@ from ...models.forecast.demand import Network
 from ...models.identity import ProcId
 from ...models.records import Behaviour, Class, Deadlock, PoolSample, Score, Snapshot
 from ..config.sections import Config
-from ..decision import Abilities, Feedback, Member, Outcome, Tick
+from ..decision import Abilities, Chosen, Feedback, Member, Outcome, Tick
 from .antagonists import Antagonists
 from .forecasts import Forecasts, keys_of
 from .group_figures import Classes, groups_of, member_of
@@ -74,9 +74,10 @@ class Observer:
         paused: bool,
         deadlocks: tuple[Deadlock, ...] = (),
         feedback: tuple[Feedback, ...] = (),
+        chosen: tuple[Chosen, ...] = (),
     ) -> Tick:
         """The tick of this snapshot. `deadlocks`: what `Deadlocks` saw on the live machine; a trace has none. `feedback`: what
-        users reported as no incident."""
+        users reported as no incident. `chosen`: rules of pools that a replay chose."""
         self._seq += 1
         measured = self._measurer.measure(snapshot)
         before, self._before = self._before, snapshot
@@ -113,6 +114,7 @@ class Observer:
             deadlocks=deadlocks,
             starved_workers=self._antagonists.of(scores, snapshot),
             feedback=feedback,
+            chosen=chosen,
             sheltered=sheltered,
             shared=self._tenancy.shared(snapshot, batch),
         )

@@ -13,6 +13,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from ...models.queueing import Times
+
 Floats = NDArray[np.float64]
 
 SCATTER = 0.8
@@ -78,6 +80,8 @@ class Recorded:
     born: Floats  # seconds from the beginning at which each new worker was first seen
     start_seconds: float | None  # as measured last; None: no start was seen
     holes: float  # seconds without a recording, left out
+    times: Times | None = None  # of service, as measured last; None: no single requests were seen
+    capacity: float = 1.0  # requests that a worker serves at once, likewise
 
     @property
     def seconds(self) -> float:
@@ -110,10 +114,11 @@ def made_up(shape: str, seconds: float, maximum: int, service: float, seed: int)
     return Load(shape, seconds, arrivals, _drawn(len(arrivals), service, chance), erlangs, "")
 
 
-def drawn_from(recorded: Recorded, service: float, seed: int) -> Load:
+def drawn_from(recorded: Recorded, service: float, seed: int, scatter: float = SCATTER, smooth: int = 1) -> Load:
     """The load of a recorded pool, neither sped up nor scaled. A trace has no single requests, so they arrive at random at the
-    recorded intensity and take `service` seconds on average."""
-    erlangs = recorded.offered(service)
+    recorded intensity, the median of `smooth` ticks (odd), and take `service` seconds on average, `scatter` being sigma of their
+    logarithm."""
+    erlangs = _median(recorded.offered(service), smooth)
     seconds, step = recorded.seconds, recorded.step
     if float(erlangs.sum()) * step / service > MOST_REQUESTS:
         raise LoadError(f"{recorded.name}: more than {MOST_REQUESTS:g} requests of {service:g} s; simulate a shorter part of it")
@@ -126,7 +131,15 @@ def drawn_from(recorded: Recorded, service: float, seed: int) -> Load:
     work = np.interp(np.arange(np.ceil(seconds) + 1), np.arange(len(erlangs) + 1) * step, np.cumsum([0.0, *(erlangs * step)]))
     holes = f"; {recorded.holes:.3g} s without a recording left out" if recorded.holes else ""
     said = f"arrivals drawn at the load that was seen; service times drawn, {service:.3g} s on average (--service){holes}"
-    return Load(recorded.name, seconds, arrivals, _drawn(len(arrivals), service, chance), np.diff(work), said)
+    return Load(recorded.name, seconds, arrivals, _drawn(len(arrivals), service, chance, scatter), np.diff(work), said)
+
+
+def _median(erlangs: Floats, width: int) -> Floats:
+    """Moving medians, scaled so that the work stays the same."""
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(erlangs, width // 2, mode="edge"), width)
+    medians = np.median(around, axis=1)
+    left = float(medians.sum())
+    return np.asarray(medians * (float(erlangs.sum()) / left) if left > 0 else erlangs)
 
 
 def _check(seconds: float, maximum: int, service: float) -> None:
@@ -279,6 +292,6 @@ def _within(counts: NDArray[np.int64], step: float, chance: np.random.Generator)
     return np.sort(begins + chance.random(len(begins)) * step)
 
 
-def _drawn(count: int, mean: float, chance: np.random.Generator) -> Floats:
+def _drawn(count: int, mean: float, chance: np.random.Generator, scatter: float = SCATTER) -> Floats:
     """Log-normal service times."""
-    return np.asarray(chance.lognormal(np.log(mean) - SCATTER**2 / 2, SCATTER, count))
+    return np.asarray(chance.lognormal(np.log(mean) - scatter**2 / 2, scatter, count))

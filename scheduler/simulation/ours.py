@@ -5,6 +5,8 @@ is large enough for all of its workers, so only the load and the configured limi
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
 
@@ -13,7 +15,7 @@ from ...models.identity import ProcId
 from ...models.records import SAMPLE, Flights, HostSample, Identity, Known, PoolSample, SampleTable, Snapshot, WorkerSample
 from ..config.sections import Config, Objective, Placement, PoolConfig, Priority, Quarantine
 from ..decide.engine import Engine
-from ..decision import Abilities, Outcome, ResizePool, Tick, Verdict
+from ..decision import Abilities, Chosen, Outcome, ResizePool, Rules, Tick, Verdict
 from ..hands.faults import Status
 from ..observe.observer import Observer
 from .queueing import PoolSeen, WorkerSeen
@@ -50,6 +52,15 @@ def configured(config: Config, minimum: int, maximum: int, objective: Objective 
     )
 
 
+def name_of(rules: Rules, size: int) -> str:
+    """What `nicety simulate --rule` calls these rules.
+
+    >>> name_of(Rules.ALL, 0), name_of(Rules.REACTIVE, 0), name_of(Rules.CONSTANT, 8)
+    ('nicety', 'nicety-reactive', 'nicety-8')
+    """
+    return "nicety" if rules is Rules.ALL else f"nicety-{size if rules is Rules.CONSTANT else rules}"
+
+
 class Nicety:
     """The policy under simulation. Workers and queue are probed every `daemon.probe_interval`, as an adapter does; every
     `daemon.interval` is a tick."""
@@ -63,16 +74,18 @@ class Nicety:
         maximum: int,
         demand: Network | None,
         *,
-        forecasts: bool = True,
+        rules: Rules = Rules.ALL,
+        size: int = 0,
+        peak: float = math.inf,
         objective: Objective | None = None,
     ) -> None:
-        """`demand`: the model that the daemon would use; None: the experts forecast. `forecasts`: False hides them and the load's
-        seasonal pattern from the policy, which leaves its reactive rule. `objective`: of the pool."""
-        self.name = "nicety" if forecasts else "nicety-reactive"
+        """`demand`: the model that the daemon would use; None: the experts forecast. `rules`: those that count; `size`: workers, if
+        it is constant, for loads up to `peak` Erlangs. `objective`: of the pool."""
+        self.name = name_of(rules, size)
         self._config = configured(config, minimum, maximum, objective)
         self._probes_a_tick = max(1, round(config.daemon.interval / config.daemon.probe_interval))
         self.period = config.daemon.interval / self._probes_a_tick
-        self._forecasts = forecasts
+        self._chosen = () if rules is Rules.ALL else (Chosen(POOL, rules, size, 0.0, 0.0, 0.0, 0.0, peak),)
         abilities = Abilities(autogroup=False, cpu_cgroup="", may_renice=False)
         self._observer = Observer(self._config, abilities, _OWN, demand, None, None)
         self._engine = Engine(self._config, "simulate")
@@ -108,10 +121,7 @@ class Nicety:
     def _tick(self, seen: PoolSeen) -> None:
         assert self._wanted is not None
         snapshot = self._snapshot(seen, self._wanted)
-        tick = self._observer.tick(snapshot, self._outcomes, paused=False)
-        if not self._forecasts:
-            pools = tuple(msgspec.structs.replace(pool, predicted=None) for pool in tick.pools)
-            tick = msgspec.structs.replace(tick, forecasts=(), pools=pools)
+        tick = self._observer.tick(snapshot, self._outcomes, paused=False, chosen=self._chosen)
         verdict = self._engine.step(tick)
         outcomes = []
         for decision in verdict.decisions:

@@ -240,6 +240,12 @@ class SimulatedQueue:
         latencies = np.array(self._begun) - arrivals + np.array(self._services[:done])
         return np.asarray(latencies[arrivals >= since])
 
+    def waits(self, since: float) -> Floats:
+        """Seconds from arrival to the begin of the service of the same requests."""
+        done = len(self._begun)
+        arrivals = np.array(self._arrivals[:done])
+        return np.asarray((np.array(self._begun) - arrivals)[arrivals >= since])
+
     def waited(self, begin: float, end: float) -> float:
         """Mean number of waiting requests between two times that are past."""
         begun = np.full(len(self._arrivals), math.inf)

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from ...models.identity import ProcId
+from ...models.queueing import Times
 from ...models.records import PoolSample
 from ..observe.loads import offered_load
-from ..observe.requests import RequestHistory
+from ..observe.requests import RequestHistory, Requests
 from ..store.traces import PoolsTick, newest_pools
 from .arrivals import LoadError, Recorded
 
@@ -53,6 +54,7 @@ def _laid_out(ticks: Iterable[PoolsTick], name: str, seconds: float) -> Recorded
     before: PoolsTick | None = None
     requests: RequestHistory | None = None
     known, start_seconds = set[ProcId](), None
+    found: Requests | None = None
     step = position = holes = 0.0
     for tick in ticks:
         sample = next((sample for sample in tick.pools if sample.pool == name), None)
@@ -60,7 +62,8 @@ def _laid_out(ticks: Iterable[PoolsTick], name: str, seconds: float) -> Recorded
             continue
         step = step or tick.recording.interval
         requests = requests or RequestHistory(step)
-        offered = offered_load(sample, requests.step(sample).capacity)
+        found = requests.step(sample)
+        offered = offered_load(sample, found.capacity)
         if offered is None and not busy:
             continue
         passed = step if before is None else _passed(before, tick)
@@ -95,6 +98,8 @@ def _laid_out(ticks: Iterable[PoolsTick], name: str, seconds: float) -> Recorded
         born=np.array([at - begin for at in born if at > begin]),
         start_seconds=start_seconds,
         holes=holes,
+        times=None if found is None or found.service is None else Times.fitted(found.service.mean, found.service.p95),
+        capacity=1.0 if found is None else found.capacity,
     )
 
 

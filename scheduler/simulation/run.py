@@ -15,9 +15,10 @@ import numpy as np
 from ...models import artifact
 from ...models.forecast.demand import Network
 from ..config.sections import Config, Objective
+from ..decision import Rules
 from .arrivals import Load, LoadError, Recorded, Trace, drawn_from, fitted, made_up
 from .oracle import Oracle
-from .ours import Nicety
+from .ours import Nicety, name_of
 from .peers import PEERS, Fixed
 from .queueing import Floats, SimulatedQueue, SizeRule, play, worker_seconds
 
@@ -33,7 +34,9 @@ START = 4.0
 ORACLES = (0.8, 0.7)
 """Busy shares of the oracles in `ALL`: the targets of the HPA and of Knative."""
 
-OURS = ("nicety", "nicety-reactive")
+OURS = {name_of(rules, 0): rules for rules in (Rules.ALL, Rules.FORECAST, Rules.REACTIVE)}
+"""The daemon's policy, by the rules that count."""
+
 ALL = (*OURS, *PEERS, "fixed-8", "fixed-16", "fixed-32", *(f"oracle-{100 * target:.0f}" for target in ORACLES))
 """Every rule, as `nicety simulate --rule all` runs them."""
 
@@ -43,9 +46,10 @@ USUAL = ("nicety", "nicety-reactive", "kpa", "hpa-80", "celery", "uwsgi-busyness
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """Size and load of a run, second by second, for a plot."""
+    """Size and load of a run, second by second."""
 
     workers: Floats  # at the end of each second, starting and leaving ones too
+    requests: Floats  # in the pool at the end of each second, waiting ones too
     erlangs: Floats  # offered load, as `Load` has it
 
 
@@ -61,6 +65,7 @@ class Figures:
     p50: float  # seconds from arrival to end of a request
     p95: float
     p99: float
+    waits_p95: float  # seconds from arrival to the begin of its service
     workers: float  # mean number, starting and leaving ones too
     worker_seconds: float
     spawns_per_hour: float
@@ -72,7 +77,7 @@ class Figures:
 
 
 def simulate(
-    rule: str,
+    rule: str | SizeRule,
     load: str | Trace | Load,
     start_seconds: float,
     seed: int,
@@ -89,14 +94,15 @@ def simulate(
 ) -> Figures:
     """Run one rule on one load.
 
-    `rule`: one of `ALL`, "fixed-N" or "oracle-N". `load`: the name of a synthetic one, a trace, or a prepared load. `warmup`:
-    seconds at the beginning that do not count; hours of it show what has been learned by then. `initial`: workers at the beginning,
-    unless the pool is fixed; None: a third of the way from the minimum to the maximum. `config`, `demand`: for nicety itself; by
-    default the configuration's defaults and the shipped model. `objective`: what nicety is to keep. Raises LoadError.
+    `rule`: one of `ALL`, "nicety-N", "fixed-N" or "oracle-N", or one that was made. `load`: the name of a synthetic one, a trace, or a
+    prepared load. `warmup`: seconds at the beginning that do not count; hours of it show what has been learned by then. `initial`:
+    workers at the beginning, unless the pool is fixed; None: a third of the way from the minimum to the maximum. `config`, `demand`:
+    for nicety itself; by default the configuration's defaults and the shipped model. `objective`: what nicety is to keep. Raises
+    LoadError.
     """
     if not isinstance(load, Load):
         load = prepare(load, seed, seconds=seconds, maximum=maximum, service=service)
-    made = make(rule, load, start_seconds, minimum, maximum, config, demand, objective)
+    made = make(rule, load, start_seconds, minimum, maximum, config, demand, objective) if isinstance(rule, str) else rule
     if initial is None:
         initial = first_size(minimum, maximum)
     elif isinstance(made, Fixed):
@@ -112,10 +118,10 @@ def simulate(
         raise LoadError(f"{load.name}: no request arrives after the first {warmup:g} s, which do not count; give a longer load")
     p50, p95, p99 = np.quantile(latencies, (0.5, 0.95, 0.99)).tolist()
     spent = worker_seconds(born, gone, warmup, load.seconds)
-    ends = np.arange(1, math.ceil(load.seconds) + 1)
+    ends = np.arange(1, math.ceil(load.seconds) + 1).astype(np.float64)
     workers = np.searchsorted(np.sort(born), ends, side="right") - np.searchsorted(np.sort(gone), ends, side="left")
     return Figures(
-        rule=rule,
+        rule=made.name,
         load=load.name,
         start_seconds=start_seconds,
         seed=seed,
@@ -123,11 +129,19 @@ def simulate(
         p50=p50,
         p95=p95,
         p99=p99,
+        waits_p95=float(np.quantile(queue.waits(warmup), 0.95)),
         workers=spent / counted,
         worker_seconds=spent,
         spawns_per_hour=started * 3600 / counted,
-        track=Track(workers.astype(np.float64), load.erlangs),
+        track=Track(workers.astype(np.float64), _present(load.arrivals, queue.latencies(0.0), ends), load.erlangs),
     )
+
+
+def _present(arrivals: Floats, latencies: Floats, at: Floats) -> Floats:
+    """How many requests had arrived and not ended at these times."""
+    came = np.searchsorted(arrivals, at, side="right")
+    went = np.searchsorted(np.sort(arrivals[: len(latencies)] + latencies), at, side="right")
+    return (came - went).astype(np.float64)
 
 
 def prepare(load: str | Trace | Recorded, seed: int, *, seconds: float, maximum: int, service: float) -> Load:
@@ -181,19 +195,20 @@ def make(
     objective: Objective | None = None,
 ) -> SizeRule:
     """A rule by its name. Raises LoadError for an unknown name."""
-    if rule in OURS:
-        config = config or Config()
+    kind, _, number = rule.partition("-")
+    constant = kind == "nicety" and re.fullmatch(r"[1-9]\d{0,4}", number)
+    if rule in OURS or constant:
+        config, rules, size = config or Config(), OURS.get(rule, Rules.CONSTANT), int(number) if constant else 0
         model = demand if demand is not None else shipped_demand() if config.models.demand else None
-        return Nicety(config, minimum, maximum, model, forecasts=rule == "nicety", objective=objective)
+        return Nicety(config, minimum, maximum, model, rules=rules, size=size, objective=objective)
     if rule in PEERS:
         return PEERS[rule](minimum, maximum)
-    kind, _, number = rule.partition("-")
     if kind == "fixed" and re.fullmatch(r"[1-9]\d{0,4}", number):
         return Fixed(int(number))
     if kind == "oracle" and re.fullmatch(r"[1-9]\d?|100", number):
         return Oracle(int(number) / 100, load.erlangs, start_seconds)
     close = difflib.get_close_matches(rule, ALL, n=1)
-    hint = f'did you mean "{close[0]}"?' if close else f"choose all, {', '.join(ALL)}, or fixed-N or oracle-N"
+    hint = f'did you mean "{close[0]}"?' if close else f"choose all, {', '.join(ALL)}, or nicety-N, fixed-N or oracle-N"
     raise LoadError(f'there is no rule "{rule}"; {hint}')
 
 

@@ -25,7 +25,8 @@ from nicety.scheduler.explain.logstream import INFO, NOTICE, WARNING
 from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.hands.ledger import StateLock
 from nicety.scheduler.observe.observer import Observer
-from nicety.scheduler.service.retraining import GRACE_NS, TRAINING, News, Retraining
+from nicety.scheduler.service.background import GRACE_NS
+from nicety.scheduler.service.retraining import TRAINING, News, Retraining
 from nicety.scheduler.testing.hands import daemon_in_process
 from nicety.training import cli as training
 

@@ -19,6 +19,7 @@ from ...ports import PoolAdapter
 from ..notify import Notifier
 from ..own.budget import Budget
 from ..readings import Readings
+from ..replays import Replays
 from ..reports import Reports
 from ..retraining import Retraining
 from ..sessions import Sessions
@@ -39,6 +40,7 @@ class Reloading:
         acting_on: ActingOn,
         budget: Budget,
         retraining: Retraining,
+        replays: Replays,
         notifier: Notifier,
         clock: Clock,
         reports: Reports,
@@ -48,7 +50,7 @@ class Reloading:
         self._ask = ask
         self._root, self._settings, self._pools, self._actuator = root, settings, pools, actuator
         self._sessions, self._acting_on, self._budget, self._retraining = sessions, acting_on, budget, retraining
-        self._notifier, self._clock, self._reports = notifier, clock, reports
+        self._notifier, self._clock, self._reports, self._replays = notifier, clock, reports, replays
 
     def reload(self) -> str:
         """Read configuration and models again. Returns why the old ones stay, "" if the new ones are in force.
@@ -75,6 +77,7 @@ class Reloading:
         self._settings.config = config
         self._budget.limit = config.daemon.budget
         self._retraining.configure(config.models, self._clock.monotonic())
+        self._replays.configure(config, self._clock.monotonic())
         if scope is not None:
             self._acting_on.switch(scope)
         else:

@@ -13,6 +13,7 @@ import pytest
 
 from nicety.models.records import SAMPLE, HostSample, PoolSample, Snapshot
 from nicety.scheduler.config.sections import Config
+from nicety.scheduler.decision import Rules
 from nicety.scheduler.simulation.arrivals import LoadError, Recorded, drawn_from
 from nicety.scheduler.simulation.ours import Nicety
 from nicety.scheduler.simulation.queueing import SimulatedQueue
@@ -222,23 +223,25 @@ def test_a_file_of_another_format_is_named(nicety: Invoke, tmp_path: Path) -> No
     assert (result.code, "not both" in result.err) == (2, True)
 
 
-def test_the_reactive_twin_sees_neither_forecast_nor_rhythm() -> None:
+def test_only_the_rules_that_count_decide() -> None:
     busy = np.where(np.arange(480) % 180 < 60, 9.0, 1.5)
     load = drawn_from(Recorded("web", 1.0, busy, busy * 0, busy, np.zeros(0), None, 0.0), 0.2, 1)
-    seen = {}
-    for forecasts in (True, False):
-        rule = Nicety(Config(), 2, 32, None, forecasts=forecasts)
+    asked = {}
+    for rules in Rules:
+        rule = Nicety(Config(), 2, 32, None, rules=rules, size=11 if rules is Rules.CONSTANT else 0)
         queue = SimulatedQueue(load.arrivals, load.services, 4.0, 12)
-        told = list[bool]()
+        told = set[str]()
         for turn in range(1, round(480 / rule.period) + 1):
             queue.advance(turn * rule.period)
             queue.resize(rule.size(queue.look(rule.wants_workers)))
-            if rule.last is not None and rule.last[0].pools:
-                told.append(bool(rule.last[0].forecasts) or rule.last[0].pools[0].predicted is not None)
-        seen[forecasts] = told
-    assert any(seen[True])
-    assert seen[False]
-    assert not any(seen[False])
+            for decision in rule.last[1].decisions if rule.last is not None else ():
+                figures = dict(decision.why.figures)
+                told |= {each for each in ("season", "forecast", "replay") if f"workers_by_{each}" in figures}
+        asked[rules] = told, queue.look().size
+    assert asked[Rules.ALL][0] == {"season", "forecast"}
+    assert asked[Rules.FORECAST][0] == {"forecast"}
+    assert asked[Rules.REACTIVE][0] == set()
+    assert asked[Rules.CONSTANT] == ({"replay"}, 11)
 
 
 def test_a_load_that_is_too_much_is_refused() -> None:

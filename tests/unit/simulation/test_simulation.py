@@ -11,7 +11,7 @@ import pytest
 
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.decide.engine import Engine
-from nicety.scheduler.decision import ResizePool, Tick, Verdict
+from nicety.scheduler.decision import ResizePool, Rules, Tick, Verdict
 from nicety.scheduler.simulation import peers, run
 from nicety.scheduler.simulation.arrivals import PEAK, SHAPES, Load, LoadError, Trace, fitted, made_up, steady
 from nicety.scheduler.simulation.oracle import Oracle
@@ -320,10 +320,10 @@ def test_the_oracle_knows_it_one_start_time_ahead() -> None:
 # --- nicety -------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("forecasts", [True, False])
-def test_what_is_simulated_is_what_the_engine_decides(forecasts: bool) -> None:
+@pytest.mark.parametrize("rules", Rules)
+def test_what_is_simulated_is_what_the_engine_decides(rules: Rules) -> None:
     load = made_up("noise", 120, 32, 0.2, 1)
-    rule = Nicety(Config(), 2, 32, run.shipped_demand(), forecasts=forecasts)
+    rule = Nicety(Config(), 2, 32, run.shipped_demand(), rules=rules, size=14 if rules is Rules.CONSTANT else 0)
     queue = SimulatedQueue(load.arrivals, load.services, 4.0, 12)
     logged: list[tuple[Tick, Verdict, int]] = []
     for turn in range(1, 1201):
@@ -344,8 +344,8 @@ def test_what_is_simulated_is_what_the_engine_decides(forecasts: bool) -> None:
             assert isinstance(decision.action, ResizePool)
             wanted, resizes = decision.action.size, resizes + 1
         assert size == wanted
-    assert resizes > 1
-    assert any(tick.forecasts for tick, _, _ in logged) == forecasts
+    assert resizes > (0 if rules is Rules.CONSTANT else 1)
+    assert {chosen.rules for tick, _, _ in logged for chosen in tick.chosen} == {rules} - {Rules.ALL}
     (pool,) = logged[-1][0].pools
     assert (pool.minimum, pool.maximum, pool.start_seconds, pool.trouble) == (2, 32, 4.0, "")
 

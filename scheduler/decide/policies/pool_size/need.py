@@ -1,4 +1,5 @@
-"""What a pool needs at a tick: by its seasonal pattern, the reactive rule and the forecast, within limits and headroom. Pure."""
+"""What a pool needs at a tick, within limits and headroom: by its seasonal pattern, the reactive rule and the forecast, or by those
+of them that a replay of its load chose. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import msgspec
 
 from .....models.records import Class
 from ....config.sections import Config, PoolSize
-from ....decision import START_MARGIN, START_UNKNOWN, Group, Pool, Predicted, Tick
+from ....decision import START_MARGIN, START_UNKNOWN, Chosen, Group, Pool, Predicted, Rules, Tick
 from ..policy import Memory, Outlook, horizon_for, peak
 from .objective import Sizing
 from .reaction import EPSILON, PANIC_THRESHOLD, reaction, up
@@ -27,6 +28,10 @@ GRADUAL, SHARP = 2.0, 2.5
 `predicted_target` (decision 0008). The reactive rule serves a gradual load well: with less room than that rule leaves, latency
 would suffer."""
 
+UNLIKE = 1.1
+"""A constant size counts up to this multiple of the highest mean load of 60 s for which it was chosen (chosen), and up to
+`PANIC_THRESHOLD` times as much over 6 s; above, the reactive rule does too."""
+
 LASTING = 10.0
 """Longest time, in seconds, that more work than the seasonal pattern predicted must last before workers are started for it; a
 worker start time if that is shorter. By then a seasonal pattern that is wrong is no longer trusted (chosen)."""
@@ -40,6 +45,7 @@ class SizeRule(StrEnum):
     FORECAST = "forecast floor"
     REACTIVE = "reactive rule"
     PANIC = "panic"
+    CONSTANT = "constant size"  # chosen by replay
     MINIMUM = "minimum"
     FEWER = "fewer sufficed"
 
@@ -95,6 +101,7 @@ class Need:
     workers: int  # what to grow to
     sufficient: int  # what to shrink to at least: the need with MARGIN
     rule: SizeRule
+    chosen: Chosen | None  # by replay, the rules that count; None: all
     forecast: float | None  # Erlangs at the configured quantile
     by_forecast: int | None
     by_reaction: int | None
@@ -120,18 +127,21 @@ class Needs:
         self._sizing = sizing
 
     def need(self, tick: Tick, pool: Pool, memory: PoolMemory, outlook: Outlook, current: int, mean: float | None) -> Need | None:
-        """What the pool needs in this tick; None if there is no seasonal pattern, no forecast and no history of the load.
+        """What the pool needs in this tick; None if no rule that counts has what it needs: a seasonal pattern, a forecast, or a
+        history of the load.
 
         `current`: the size last asked for. `mean`: load for the reactive rule, Erlangs.
         """
         config, fallen = self._config, memory.fallen
+        chosen = next((each for each in tick.chosen if each.pool == pool.name and each.rules is not Rules.ALL), None)
+        rules = Rules.ALL if chosen is None else chosen.rules
         horizon = horizon_for(None if pool.start_seconds is None else START_MARGIN * pool.start_seconds, self._interval)
-        forecast = outlook.value(pool.name, "load", horizon, config.quantile)
+        forecast = outlook.value(pool.name, "load", horizon, config.quantile) if rules in (Rules.ALL, Rules.FORECAST) else None
         by_forecast = None if forecast is None else self._sizing.workers_for(forecast, pool, config.predicted_target)
         reacts = reaction(
             pool, mean, lambda load: self._sizing.wanted(load, pool, config.target), MARGIN, fallen=fallen is not None
         )
-        by_season = self._by_season(pool)
+        by_season = self._by_season(pool) if rules is Rules.ALL else None
         by_reaction = 0 if reacts is None else reacts.workers
         if by_season is not None:
             needed_now = kept = self._lasting(tick.at, pool, memory)
@@ -139,6 +149,12 @@ class Needs:
                 needed_now = min(needed_now, current)  # the load decreases: the present workers cope
             change, sufficient = max(by_season, needed_now), max(self._by_season(pool, MARGIN) or 0, kept)
             rule = SizeRule.SEASONALITY if by_season >= needed_now else SizeRule.PRESENT
+        elif chosen is not None and rules is Rules.CONSTANT:
+            unlike = (pool.load_stable, UNLIKE), (pool.load_panic, PANIC_THRESHOLD)
+            beyond = any(load is not None and load > times * chosen.peak for load, times in unlike)
+            needed_now, kept = (by_reaction, reacts.sufficient) if reacts is not None and beyond else (0, 0)
+            change, sufficient = max(chosen.size, needed_now), max(chosen.size, kept)
+            rule = SizeRule.REACTIVE if needed_now > chosen.size else SizeRule.CONSTANT
         elif reacts is None and by_forecast is None:
             return None
         else:
@@ -160,6 +176,7 @@ class Needs:
             workers=workers,
             sufficient=max(workers, sufficient),
             rule=SizeRule.MINIMUM if bound is Bound.MINIMUM else rule,
+            chosen=chosen,
             forecast=forecast,
             by_forecast=by_forecast,
             by_reaction=None if reacts is None else by_reaction,

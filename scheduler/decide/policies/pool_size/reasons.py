@@ -7,9 +7,9 @@ import math
 from .....models.records import HORIZONS
 from .....models.scaling import WORTH
 from ....config.sections import Config
-from ....decision import Note, Pool, Predicted, Scaled, Tick, Why
+from ....decision import Chosen, Note, Pool, Predicted, Rules, Scaled, Tick, Why
 from ..policy import Figures, Outlook, figures
-from .need import MARGIN, Bound, Need, SizeRule, busy_share
+from .need import MARGIN, UNLIKE, Bound, Need, SizeRule, busy_share
 from .objective import Goal, Sizing
 
 
@@ -53,6 +53,8 @@ class PoolReasons:
                 workers_by_memory_headroom=need.by_memory,
                 workers_by_scaling_curve=need.by_scaling,
                 workers_by_starved_starts=need.by_starts,
+                rules=None if need.chosen is None else need.chosen.rules.value,
+                workers_by_replay=_constant(need),
                 **({} if pool.scaling is None or need.by_scaling is None else _curve(pool.scaling)),
                 minimum=pool.minimum,
                 maximum=pool.maximum,
@@ -98,6 +100,8 @@ class PoolReasons:
             if rule is SizeRule.FEWER:
                 soon = f"no more workers are needed in the next {config.down_after:g} s"
                 return f"the load has fallen as {period} had predicted, and {soon}."
+        if need.chosen is not None and need.rule is SizeRule.CONSTANT and rule in (SizeRule.CONSTANT, SizeRule.FEWER):
+            return f"{need.chosen.size} workers were the cheapest when {need.chosen.hours:.3g} h of its load were replayed."
         if rule is SizeRule.FEWER and need.fallen is not None:
             return f"the load fell {need.fallen:.3g} s ago and has been {need.mean:.3g} Erlang since."
         if rule is SizeRule.FEWER:
@@ -114,6 +118,8 @@ class PoolReasons:
     def _sized_for(self, pool: Pool, need: Need) -> tuple[float, float]:
         """The load that the rule sizes for, and the busy share that it aims at."""
         config = self._config
+        if need.rule is SizeRule.CONSTANT:
+            return pool.load_stable or 0.0, config.predicted_target
         if need.by_season is not None and pool.predicted is not None and need.rule is not SizeRule.PRESENT:
             return max(pool.predicted.median, 0.0), busy_share(config, pool.predicted)
         if need.forecast is not None and (need.rule is SizeRule.FORECAST or need.mean is None):
@@ -139,7 +145,7 @@ class PoolReasons:
                 f"keeps {objective}; look at what they wait for, such as a database, or allow more"
             )
         load, share = self._sized_for(pool, need)
-        if self._sizing.wanted(load, pool, share) <= need.workers:
+        if need.rule is SizeRule.CONSTANT or self._sizing.wanted(load, pool, share) <= need.workers:
             return ""
         rooms = (need.by_cpu, Bound.CPU), (need.by_memory, Bound.MEMORY), (need.by_scaling, Bound.SCALING)
         least = min(((room, bound) for room, bound in rooms if room is not None), default=(pool.maximum, Bound.MAXIMUM))
@@ -185,14 +191,16 @@ class PoolReasons:
 
     def _rejected(self, pool: Pool, need: Need, source: str) -> tuple[str, ...]:
         said, predicted = [], pool.predicted
-        if source and need.forecast is None:
+        if source and need.forecast is None and need.chosen is None:
             said.append(f"the load forecast of {source}: not a finite number, ignored")
         if need.by_season is not None:
             for workers, whose in ((need.by_reaction, "the reactive rule"), (need.by_forecast, "the forecast")):
                 if workers is not None and workers != need.change:
                     said.append(f"{workers} workers, which {whose} asks for: the load follows its seasonal pattern")
         else:
-            if predicted is not None:
+            if need.chosen is not None:
+                said.append(f"the other rules: {_cheapest(need.chosen)}")
+            elif predicted is not None:
                 right = f"{_share(predicted)} of its newest period came as predicted"
                 said.append(f"what {_period(predicted)} predicts: not trusted; {right}")
             if need.by_reaction is not None and need.by_forecast is not None and need.by_reaction != need.by_forecast:
@@ -212,6 +220,12 @@ class PoolReasons:
 
     def _flips_of_load(self, pool: Pool, need: Need, size: int, current: int) -> tuple[str, ...]:
         config = self._config
+        if need.rule is SizeRule.CONSTANT and need.chosen is not None:
+            most, usual = UNLIKE * need.chosen.peak, f"{need.chosen.least:.3g} to {need.chosen.most:.3g} Erlang"
+            return (
+                f"a mean load above {most:.3g} Erlang would add workers",
+                f"a load of other than {usual} for ten minutes would bring back all rules",
+            )
         quantile = "median" if config.quantile == 0.5 else f"{config.quantile:.0%} quantile"
         forecast = f"a {quantile} of the load forecast"
         if need.by_season is not None and pool.predicted is not None:
@@ -233,6 +247,19 @@ class PoolReasons:
         if need.by_reaction is not None and need.by_reaction > current:
             said.append(f"a mean load below {self._sizing.load_for(current, pool, config.target):.3g} Erlang")
         return (" and ".join(said) + f" would keep {current}",) if said else ()
+
+
+def _constant(need: Need) -> int | None:
+    return need.chosen.size if need.chosen is not None and need.chosen.rules is Rules.CONSTANT else None
+
+
+def _cheapest(chosen: Chosen) -> str:
+    said = {
+        Rules.FORECAST: "forecast and reactive rule",
+        Rules.REACTIVE: "the reactive rule alone",
+        Rules.CONSTANT: "a constant size",
+    }
+    return f"{said[chosen.rules]} took {chosen.workers:.3g} workers in a replay of {chosen.hours:.3g} h, and none took fewer"
 
 
 def _seconds(expected: float | None) -> str | None:
