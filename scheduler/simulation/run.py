@@ -94,8 +94,8 @@ def simulate(
 ) -> Figures:
     """Run one rule on one load.
 
-    `rule`: one of `ALL`, "nicety-N", "fixed-N" or "oracle-N", or one that was made. `load`: the name of a synthetic one, a trace, or
-    a prepared load. `warmup`: seconds at the beginning that do not count; hours of it show what has been learned by then.
+    `rule`: one of `ALL`, "nicety-N", "fixed-N" or "oracle-N", or one that was made. `load`: the name of a synthetic one, a trace,
+    or a prepared load. `warmup`: seconds at the beginning that do not count; hours of it show what has been learned by then.
     `initial`: workers at the beginning, unless the pool is fixed; None: a third of the way from the minimum to the maximum.
     `config`, `demand`: for nicety itself; by default the configuration's defaults and the shipped model. `objective`: what nicety
     is to keep. Raises LoadError.
