@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from nicety.models.records import PoolSample
 from nicety.scheduler.config.sections import PoolConfig
 from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.hands.faults import Status
@@ -207,15 +208,40 @@ def test_a_master_that_ends_is_said_and_its_successor_adopted(tmp_path: Path) ->
         server.close()
 
 
-def test_a_reload_keeps_the_master_and_is_somebody_elses_resize(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["HUP", "r", "c"])
+def test_a_reload_is_no_hand_and_the_size_is_there_again(tmp_path: Path, how: str) -> None:
     server = Server(tmp_path)
     try:
         before = server.settle(3)
+        with server.clients(2, "/sleep/40") as clients:
+            server.over(0.2)
+            if how == "HUP":
+                server.master.send_signal(signal.SIGHUP)
+            else:
+                server.by_hand(how)
+            old, troubles = {w.id for w in before.workers}, set[str]()
+
+            def renewed(sample: PoolSample) -> bool:
+                troubles.add(sample.trouble)
+                return sample.size == 3 and not {w.id for w in sample.workers} & old and all(w.ready for w in sample.workers)
+
+            sample = server.until(renewed)
+        assert (sample.master, sample.requested) == (before.master, 3), "it executes itself anew"
+        assert not any("by somebody else" in trouble for trouble in troubles)
+        assert (clients.failures, len(clients.answers) > 4) == ([], True)
+        server.by_hand("-")
+        server.until(lambda s: "resized to 2 workers by somebody else (3 were asked for)" in s.trouble)
+    finally:
+        server.close()
+
+
+def test_after_a_reload_a_pool_that_nobody_sized_stays_as_uwsgi_wants_it(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    try:
+        first = server.until(lambda s: s.size == 1)
         server.by_hand("r")
-        sample = server.until(lambda s: s.size == 1 and not {w.id for w in s.workers} & {w.id for w in before.workers})
-        assert sample.master == before.master, "it executes itself anew"
-        sample = server.until(lambda s: "by somebody else" in s.trouble)
-        assert sample.requested == 1
+        sample = server.until(lambda s: s.size == 1 and s.workers[0].id != first.workers[0].id and not s.trouble)
+        assert (sample.requested, sample.master) == (1, first.master)
     finally:
         server.close()
 

@@ -89,6 +89,7 @@ class _UwsgiMaster:
     version: str = ""
     cores: int = 0  # requests that a worker can serve at a time; 0: unknown
     unfit: str = ""  # why this one cannot be sized at all
+    starts: tuple[int, ...] = ()  # how often a worker was started in each place, as of the last answer
 
     def close(self) -> None:
         self.handle.close()
@@ -273,6 +274,9 @@ class UwsgiPool:
         master.heard_at, master.room, master.version = now, len(answer.workers), answer.version
         master.cores = max(len(place.cores) for place in answer.workers)
         master.wanted = sum(place.wanted for place in answer.workers)
+        before, master.starts = master.starts, tuple(place.respawn_count for place in answer.workers)
+        if any(count < earlier for count, earlier in zip(master.starts, before, strict=False)):
+            self._reloaded(master.wanted)
         there = {place.pid: place for place in answer.workers if place.pid}
         for gone in self._workers.keys() - there.keys():
             del self._workers[gone]
@@ -380,6 +384,13 @@ class UwsgiPool:
             self._retry(problem, now)
             return
         self._step = _FifoStep(commands, coming, coming + change, since=now, not_before=now + CANCEL_NS if waiting else 0)
+
+    def _reloaded(self, wanted: int) -> None:
+        """uWSGI has executed itself anew, and wants as many workers as after its start. Nobody has asked it for a size, so ours is
+        asked for again."""
+        self._believed, self._step, self._retries = wanted, None, 0
+        again = "" if self._target is None else f"; {self._target} workers are asked for again"
+        log.info("pool %s: uWSGI was reloaded%s", self.name, again)
 
     def _retry(self, problem: str, now: int) -> None:
         self._retries += 1
