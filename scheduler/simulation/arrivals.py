@@ -114,16 +114,18 @@ def made_up(shape: str, seconds: float, maximum: int, service: float, seed: int)
     return Load(shape, seconds, arrivals, _drawn(len(arrivals), service, chance), erlangs, "")
 
 
-def drawn_from(recorded: Recorded, service: float, seed: int, scatter: float = SCATTER, smooth: int = 1) -> Load:
-    """The load of a recorded pool, neither sped up nor scaled. A trace has no single requests, so they arrive at random at the
-    recorded intensity, the median of `smooth` ticks (odd), and take `service` seconds on average, `scatter` being sigma of their
-    logarithm."""
-    erlangs = _median(recorded.offered(service), smooth)
+def drawn_from(recorded: Recorded, service: float, seed: int, scatter: float = SCATTER) -> Load:
+    """The load of a recorded pool, neither sped up nor scaled. A trace has no single requests, so as many as make up the recorded
+    load of a tick arrive at random times in it, and take `service` seconds on average, `scatter` being sigma of their logarithm.
+
+    Their number is not drawn: the load of a tick has the chance of single requests in it, which would count twice.
+    """
+    erlangs = recorded.offered(service)
     seconds, step = recorded.seconds, recorded.step
     if float(erlangs.sum()) * step / service > MOST_REQUESTS:
         raise LoadError(f"{recorded.name}: more than {MOST_REQUESTS:g} requests of {service:g} s; simulate a shorter part of it")
     chance = np.random.default_rng([seed, len(erlangs)])
-    arrivals = _within(chance.poisson(erlangs * step / service), step, chance)
+    arrivals = _within(np.diff(np.floor(np.cumsum([chance.random(), *(erlangs * step / service)]))).astype(np.int64), step, chance)
     if len(arrivals) < 2:
         raise LoadError(
             f"{recorded.name}: fewer than two requests of {service:g} s arrive in {seconds:g} s; give a shorter --service"
@@ -132,14 +134,6 @@ def drawn_from(recorded: Recorded, service: float, seed: int, scatter: float = S
     holes = f"; {recorded.holes:.3g} s without a recording left out" if recorded.holes else ""
     said = f"arrivals drawn at the load that was seen; service times drawn, {service:.3g} s on average (--service){holes}"
     return Load(recorded.name, seconds, arrivals, _drawn(len(arrivals), service, chance, scatter), np.diff(work), said)
-
-
-def _median(erlangs: Floats, width: int) -> Floats:
-    """Moving medians, scaled so that the work stays the same."""
-    around = np.lib.stride_tricks.sliding_window_view(np.pad(erlangs, width // 2, mode="edge"), width)
-    medians = np.median(around, axis=1)
-    left = float(medians.sum())
-    return np.asarray(medians * (float(erlangs.sum()) / left) if left > 0 else erlangs)
 
 
 def _check(seconds: float, maximum: int, service: float) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -35,8 +35,9 @@ from .run import START, Figures, limits, simulate
 LONGEST, LEAST = 86_400.0, 1800.0
 """Seconds of a recording that are replayed at most, and at least (chosen)."""
 
-LEARNING = 0.25
-"""Share of a recording after whose replay figures count: by then a seasonal pattern is known (chosen)."""
+LEARNING = 3600.0
+"""Seconds of a replay that do not count, because the rules learn in them, as a daemon has learned that runs for longer (chosen). A
+shorter recording is played twice."""
 
 CLEARLY = 0.95
 """Rules replace those in force if they take at most this many times as many workers (chosen)."""
@@ -50,10 +51,6 @@ SERVICE = 0.2
 HABIT, MINUTE = 600.0, 60.0
 """Seconds of the mean loads that say whether a load is as it was: see `Chosen`. The shorter is the reactive rule's window, the
 longer is chosen."""
-
-SMOOTH = 5
-"""Ticks whose median load the requests are drawn at. Chosen: the load of a tick has the chance of single requests in it, and a draw
-adds as much again; the median leaves steps, and what lasts three ticks, as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +78,11 @@ def contest(recorded: Recorded, config: Config, objective: Objective | None, pre
         raise LoadError(f"{recorded.name}: a worker serves {recorded.capacity:.3g} requests at once; only one is simulated")
     times, (minimum, maximum) = recorded.times, limits(recorded, config)
     service, scatter = (SERVICE, SCATTER) if times is None else (times.mean, times.sigma)
-    load = drawn_from(recorded, service, seed, scatter, SMOOTH)
     start = START if recorded.start_seconds is None else recorded.start_seconds
-    warmup = recorded.seconds * LEARNING
+    warmup = min(LEARNING, recorded.seconds)
+    if recorded.seconds < 2 * LEARNING:
+        recorded, warmup = _twice(recorded), recorded.seconds
+    load = drawn_from(recorded, service, seed, scatter)
 
     def run(rule: str) -> Figures:
         first = min(max(int(recorded.sizes[0]), minimum), maximum)
@@ -131,6 +130,12 @@ def contest(recorded: Recorded, config: Config, objective: Objective | None, pre
     )
     table = tuple(ReplayedRules(each.rules, each.size, each.seconds, each.workers, each.seconds <= most) for each in trials)
     return PoolReplay(recorded.name, chosen, table, most, "")
+
+
+def _twice(recorded: Recorded) -> Recorded:
+    """The recording, and once more."""
+    busy, queued, sizes = (np.concatenate([values, values]) for values in (recorded.busy, recorded.queued, recorded.sizes))
+    return replace(recorded, busy=busy, queued=queued, sizes=sizes)
 
 
 def _smallest(keeps: Callable[[int], bool], minimum: int, maximum: int) -> int | None:

@@ -46,7 +46,7 @@ def test_a_load_without_a_pattern_gets_a_constant_size(monkeypatch: pytest.Monke
     assert 5 < replay.chosen.size < 10
     assert [(row.rules, row.keeps) for row in replay.table] == [(rules, True) for rules in Rules]
     assert replay.table[0].workers > 1.05 * replay.chosen.workers
-    assert (replay.chosen.least, replay.chosen.most, replay.chosen.hours) == (5.0, 5.0, 300 / 3600)
+    assert (replay.chosen.least, replay.chosen.most, replay.chosen.hours) == (5.0, 5.0, 400 / 3600)
     assert 5.0 < replay.chosen.peak < 10.0
 
 
