@@ -20,6 +20,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from ..claims import Claims
 
 WHOLE = """
@@ -86,6 +88,23 @@ def memory(pids: list[int], name: str, file: str) -> float:
     return sum(int(line.split()[1]) for text in texts for line in text.splitlines() if line.startswith(f"{name}:")) / 1024
 
 
+def together(pids: list[int]) -> float:
+    """Resident memory of processes, pages that several of them share counted once, MiB. Needs root: the kernel shows page frames to
+    nobody else (Documentation/admin-guide/mm/pagemap.rst)."""
+    page, frames = os.sysconf("SC_PAGE_SIZE"), set[int]()
+    for pid in pids:
+        with Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as pagemap:
+            for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+                first, last = (int(end, 16) // page for end in line.split()[0].split("-"))
+                if line.endswith(("[vsyscall]", "[vvar]", "[vvar_vclock]", "[vdso]")):
+                    continue
+                pagemap.seek(8 * first)
+                entries = np.frombuffer(pagemap.read(8 * (last - first)), dtype=np.uint64)
+                present = entries[(entries >> np.uint64(63)) == 1]
+                frames.update((present & np.uint64((1 << 55) - 1)).tolist())
+    return len(frames - {0}) * page / (1 << 20)
+
+
 def measure(processes: int, seconds: float) -> dict[str, float]:
     """Run all three and return the figures."""
     with tempfile.TemporaryDirectory() as state:
@@ -102,6 +121,7 @@ def measure(processes: int, seconds: float) -> dict[str, float]:
             used, span = [cpu_seconds(pids) for pids in families], time.monotonic() - began
             apart, one, psutil = ((after - first) / span for after, first in zip(used, before, strict=True))
             mib, shared = memory(families[0], "VmRSS", "status"), memory(families[0], "Pss", "smaps_rollup")
+            once = together(families[0])
             for process in (daemon, whole):
                 if process.poll() is not None:
                     raise SystemExit(f"a daemon ended with exit code {process.returncode}")
@@ -118,6 +138,7 @@ def measure(processes: int, seconds: float) -> dict[str, float]:
         "psutil_share": psutil,
         "daemon_mib": mib,
         "daemon_pss_mib": shared,
+        "daemon_once_mib": once,
         "daemon_processes": float(len(families[0])),
         "other_processes": float(seen),
     }
@@ -146,7 +167,8 @@ def main() -> None:
     )
     extra = figures["daemon_share"] / figures["one_process_share"]
     claims.at_most("its CPU, times that of a daemon in one process", extra, 1.05)
-    claims.at_most("resident memory of the daemon, its hands and its eyes, MiB", figures["daemon_mib"], 64)
+    claims.at_most("resident memory of the daemon, its hands and its eyes together, MiB", figures["daemon_once_mib"], 64)
+    claims.at_most("the same, with the pages that they share counted for each, MiB", figures["daemon_mib"], 64)
     claims.add("scikit-learn, scipy, pandas or pyarrow in the daemon", ", ".join(heavy) or "none", "none", not heavy)
     claims.add("psutil's loop, times the daemon's CPU", figures["psutil_share"] / figures["daemon_share"], "shown", True)
     claims.close(options.json, **figures)
