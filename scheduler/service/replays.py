@@ -119,7 +119,8 @@ class Replays:
         self._put_off(now, self._period())
         command = (*self._command, *(word for name in names for word in ("--pool", name)))
         try:
-            self._background.start(command, now, MOST_SECONDS, MOST_BYTES)
+            pid = self._background.start(command, now, MOST_SECONDS, MOST_BYTES)
+            said.append((INFO, f"replay of the load of {', '.join(names)} began: pid {pid}, only on idle CPUs"))
         except (OSError, subprocess.SubprocessError) as error:
             said.append((WARNING, f"the pools' loads could not be replayed: {error}; the next time {self._next(now)}"))
         return said
@@ -140,9 +141,11 @@ class Replays:
         same = before is not None and (before.chosen.rules, before.chosen.size) == (chosen.rules, chosen.size)
         table = "; ".join(_row(row) for row in replay.table)
         stays = "still " if same else ""
+        kept = any(row.keeps for row in replay.table)
+        found = "no others kept it with clearly fewer workers" if kept else "no rules kept it"
         text = (
-            f"replay: pool {replay.pool} is {stays}sized by {_words(chosen.rules, chosen.size)}, the cheapest in "
-            f"{chosen.hours:.3g} h of its load with a p95 of at most {replay.most:.3g} s (workers, p95): {table}"
+            f"replay: pool {replay.pool} is {stays}sized by {_words(chosen.rules, chosen.size)}. Asked for was a p95 of at most "
+            f"{replay.most:.3g} s in {chosen.hours:.3g} h of its load, and {found} (workers, p95): {table}"
         )
         return [(INFO if same else NOTICE, text)]
 
