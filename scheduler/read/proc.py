@@ -232,10 +232,12 @@ class ProcSource:
                 if 0 < now == process.run_clock and not due and name not in watched:
                     yield process
                     continue
-            if due or name in watched or self._is_young(process):
+            # what has not run since it was last read in full needs only a look at its stat: nothing is asked of the hands for that
+            calm = now == process.run_clock != -1 and not (process.ran or process.unlooked or (due and self._has_turn(process)))
+            if name in watched or (not calm and (due or self._is_young(process))):
                 whole.append(name)
                 continue
-            found = self._attempt(process, now)
+            found = self._attempt(process, now, due)
             if found is _Found.UNKNOWN:
                 process.stat_seen, process.run_clock = None, -1  # keeps its last row; what changed is read in the next tick
             elif found is not _Found.READ:

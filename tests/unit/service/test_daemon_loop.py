@@ -205,6 +205,7 @@ STEPS: dict[str, Callable[[Rig], tuple[Any, str]]] = {
     "troubles": lambda rig: (rig.daemon, "_report_troubles"),
     "budget": lambda rig: (rig.daemon._budget, "used"),
     "retraining": lambda rig: (rig.daemon._retraining, "tick"),
+    "replays": lambda rig: (rig.daemon._replays, "tick"),
 }
 
 
@@ -281,6 +282,7 @@ CLOSING: dict[str, Callable[[Rig], tuple[Any, str]]] = {
     "own priority": lambda rig: (rig.daemon._own_place.priority, "give_back"),
     "pool": lambda rig: (rig.pool, "close"),
     "retraining": lambda rig: (rig.daemon._retraining, "close"),
+    "replays": lambda rig: (rig.daemon._replays, "close"),
     "socket": lambda rig: (rig.socket, "close"),
     "decision log": lambda rig: (rig.daemon._sessions.log, "close"),
     "traces": lambda rig: (rig.daemon._sessions.traces, "close"),
@@ -454,9 +456,9 @@ def test_beyond_its_budget_each_level_is_applied_and_told_once(rig: Rig, monkeyp
 
     real = rig.daemon._sessions.observer.tick
 
-    def tick(snapshot: Snapshot, outcomes: tuple[Outcome, ...], paused: bool, deadlocks: tuple[Any, ...], feedback: Any) -> Any:
+    def tick(snapshot: Snapshot, outcomes: tuple[Outcome, ...], paused: bool, deadlocks: tuple[Any, ...], *more: Any) -> Any:
         seen.append(deadlocks)
-        return real(snapshot, outcomes, paused, (), feedback)
+        return real(snapshot, outcomes, paused, (), *more)
 
     monkeypatch.setattr(rig.daemon._deadlocks.watch, "step", look)
     monkeypatch.setattr(rig.daemon._sessions.observer, "tick", tick)
