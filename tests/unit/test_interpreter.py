@@ -26,7 +26,7 @@ STARTERS = {
     "scheduler/act/sentries.py",
     "scheduler/act/hands_apart.py",
     "scheduler/cli/running.py",
-    "scheduler/service/retraining.py",
+    "scheduler/service/background.py",
     "scheduler/demo/run.py",
     "scheduler/executor/clean.py",  # the program's own interpreter, with -P
     "scheduler/demo/workload.py",
