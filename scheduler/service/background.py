@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..interpreter import environment
 from ..read.text import printable
@@ -33,6 +33,15 @@ _PR_SET_PDEATHSIG = 1
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
+class Limits(NamedTuple):
+    """What a program may take until it is stopped, with words for the message that says so."""
+
+    seconds: float
+    seconds_said: str
+    memory: int  # resident bytes, of all its processes
+    memory_said: str
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """What an ended program left."""
@@ -50,8 +59,6 @@ class _Child:
     began: int  # monotonic ns
     result: int  # descriptor of the memory file for its result
     talk: int  # descriptor of the memory file for its messages
-    seconds: float
-    memory: int  # bytes
     stopped_for: str = ""
     kill_at: int = 0  # monotonic ns when it gets SIGKILL, if it was asked to end
 
@@ -77,9 +84,8 @@ class Background:
         """How long the program has been running."""
         return 0.0 if self._child is None else (now - self._child.began) / 1e9
 
-    def start(self, command: Sequence[str], now: int, seconds: float, memory: int) -> int:
-        """Start a program that is stopped after so many seconds, and above so many bytes of resident memory. Returns its pid.
-        Raises OSError and subprocess.SubprocessError. Takes some milliseconds."""
+    def start(self, command: Sequence[str], now: int) -> int:
+        """Start a program. Returns its pid. Raises OSError and subprocess.SubprocessError. Takes some milliseconds."""
         assert self._child is None
         result, talk = (os.memfd_create(f"nicety-{self._name}-{part}") for part in ("result", "talk"))
         try:
@@ -97,12 +103,11 @@ class Background:
             os.close(talk)
             raise
         _make_idle(process.pid)
-        self._child = _Child(process, now, result, talk, seconds, memory)
+        self._child = _Child(process, now, result, talk)
         return process.pid
 
-    def look(self, now: int, time_key: str, memory_key: str) -> Ended | None:
-        """Check whether the program has ended or exceeded a limit; the keys of the configuration that set the limits are for the
-        message. None: it still runs, or none does."""
+    def look(self, now: int, limits: Limits) -> Ended | None:
+        """Check whether the program has ended, and stop it if it is beyond a limit. None: it still runs, or none does."""
         child = self._child
         if child is None:
             return None
@@ -115,10 +120,10 @@ class Background:
         if child.stopped_for:
             if now >= child.kill_at:
                 _signal(child, signal.SIGKILL)
-        elif now - child.began > child.seconds * 1e9:
-            self.stop(now, f"it took more than {time_key} = {child.seconds:g}")
-        elif (resident := _resident(child.process.pid)) > child.memory:
-            self.stop(now, f"it used {size(resident)}, more than {memory_key} = {child.memory}")
+        elif now - child.began > limits.seconds * 1e9:
+            self.stop(now, f"it took more than {limits.seconds_said}")
+        elif (resident := _resident(child.process.pid)) > limits.memory:
+            self.stop(now, f"it used {size(resident)}, more than {limits.memory_said}")
         return None
 
     def stop(self, now: int, reason: str) -> None:

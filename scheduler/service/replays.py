@@ -21,14 +21,14 @@ from ..hands.safe_files import StoreError
 from ..interpreter import PYTHON
 from ..store.chosen import ChosenStore, Kept, PoolReplay, ReplayedRules
 from ..words import span
-from .background import Background
+from .background import Background, Limits
 
 CONTEST = (*PYTHON, "-m", "nicety.scheduler.simulation.contest")
 
 FIRST_NS = 3600 * 10**9
 """ns of running before the first replay of a pool, and between two replays at least (chosen): it needs an hour of a recording."""
 
-MOST_SECONDS, MOST_BYTES = 7200.0, 1 << 29
+LIMITS = Limits(7200.0, "two hours", 1 << 29, "512 MiB")
 """Time and memory of a replay. Chosen: a day of ten pools at 1 Hz takes that long on an idle CPU. Those whose choice is oldest come
 first, so the others come the next time."""
 
@@ -103,7 +103,7 @@ class Replays:
         """Follow the loads, start a replay that is due, and take the result of one that has ended."""
         said = self._follow(pools, now)
         if self._background.pid is not None:
-            ended = self._background.look(now, "a replay's seconds", "a replay's bytes")
+            ended = self._background.look(now, LIMITS)
             if ended is None:
                 return said
             self._put_off(now, self._period())
@@ -119,7 +119,7 @@ class Replays:
         self._put_off(now, self._period())
         command = (*self._command, *(word for name in names for word in ("--pool", name)))
         try:
-            pid = self._background.start(command, now, MOST_SECONDS, MOST_BYTES)
+            pid = self._background.start(command, now)
             said.append((INFO, f"replay of the load of {', '.join(names)} began: pid {pid}, only on idle CPUs"))
         except (OSError, subprocess.SubprocessError) as error:
             said.append((WARNING, f"the pools' loads could not be replayed: {error}; the next time {self._next(now)}"))

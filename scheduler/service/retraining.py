@@ -17,7 +17,7 @@ from ..explain.logstream import INFO, NOTICE, WARNING
 from ..interpreter import PYTHON
 from ..read.text import printable
 from ..words import size, span
-from .background import Background, Ended
+from .background import Background, Ended, Limits
 
 TRAINING = (*PYTHON, "-m", "nicety.training")
 
@@ -61,7 +61,7 @@ class Retraining:
     def tick(self, now: int) -> News:
         """Start a training that is due, supervise one that runs, collect one that has ended. A start takes some milliseconds."""
         if self._training.pid is not None:
-            ended = self._training.look(now, "models.retrain_seconds", "models.retrain_bytes")
+            ended = self._training.look(now, self._limits())
             if ended is None:
                 return News()
             self._put_off(now)
@@ -74,7 +74,7 @@ class Retraining:
         limits = "--time-budget", f"{seconds}s", "--memory", str(memory)
         self._before = self._live()
         try:
-            pid = self._training.start((*self._command, *limits), now, config.retrain_seconds, config.retrain_bytes)
+            pid = self._training.start((*self._command, *limits), now)
         except (OSError, subprocess.SubprocessError) as error:
             return News(((WARNING, f"retraining could not start: {error}; the next one {self._next(now)}"),))
         most = f"at most {span(config.retrain_seconds)} and {size(config.retrain_bytes)}"
@@ -89,6 +89,10 @@ class Retraining:
     def close(self) -> None:
         """End a running training and wait for its end. Idempotent."""
         self._training.close()
+
+    def _limits(self) -> Limits:
+        seconds, memory = self._config.retrain_seconds, self._config.retrain_bytes
+        return Limits(seconds, f"models.retrain_seconds = {seconds:g}", memory, f"models.retrain_bytes = {memory}")
 
     def _put_off(self, now: int) -> None:
         """Make the next training due `models.retrain_hours` from now; never if they are 0."""
