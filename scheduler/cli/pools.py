@@ -42,7 +42,7 @@ def _list_pools(context: typer.Context, as_json: bool, config: str | None) -> No
     elif found:
         print(pools_page([each.record() for each in found], columns()))
     else:
-        say("no pool of a kind that nicety knows runs here; docs/your-stack.md lists the kinds")
+        say("no pool that nicety knows runs here; docs/your-stack.md lists the kinds")
     for text in _unseen():
         say(f"nicety: {text}")
 

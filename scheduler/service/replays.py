@@ -65,6 +65,7 @@ class Replays:
         self._kept: dict[str, Kept] = {}
         self._windows: dict[str, _Window] = {}
         self._due: int | None = None
+        self._asked: dict[str, str] = {}  # pools that are replayed now, with the settings that the replay has read
         self._background = Background("replay")
         self.trouble = ""
         """Why what was chosen is not kept over restarts; "": it is."""
@@ -106,10 +107,11 @@ class Replays:
             ended = self._background.look(now, LIMITS)
             if ended is None:
                 return said
-            self._put_off(now, self._period())
+            changed = any(_settings(self._config, name) != settings for name, settings in self._asked.items())
+            self._put_off(now, FIRST_NS if changed else self._period())
             found = _results(ended.result)
             said += [line for replay in found for line in self._take(replay, wall)]
-            if len(found) < len(_replayed(self._config)):
+            if len(found) < len(self._asked):
                 why = f"was stopped: {ended.stopped_for}" if ended.stopped_for else f"failed {ended.failure}"
                 said.append((WARNING, f"the replay of the pools' loads {why}; the next one {self._next(now)}"))
             return said
@@ -117,6 +119,7 @@ class Replays:
         if self._due is None or now < self._due or not names:
             return said
         self._put_off(now, self._period())
+        self._asked = {name: _settings(self._config, name) for name in names}
         command = (*self._command, *(word for name in names for word in ("--pool", name)))
         try:
             pid = self._background.start(command, now)
@@ -133,7 +136,9 @@ class Replays:
         """Use a result from now on."""
         chosen, before = replay.chosen, self._kept.get(replay.pool)
         settings = _settings(self._config, replay.pool)
-        if chosen is None or not settings:
+        if not settings or self._asked.get(replay.pool) != settings:
+            return []  # a reload has changed what it was asked about
+        if chosen is None:
             return [(INFO, f"replay: {replay.trouble}")]
         self._kept[replay.pool] = Kept(chosen, settings, wall)
         self._windows.pop(replay.pool, None)

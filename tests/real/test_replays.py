@@ -50,8 +50,9 @@ class Bench:
 
     def run(self, now: int, wall: int = 0) -> Said:
         """Start what is due at `now`, and wait for its end."""
+        runs = self.replays._background.pid is not None
         said = self.replays.tick((), now, wall)
-        if self.replays._background.pid is not None:
+        if self.replays._background.pid is not None and not runs:
             priority, text = said.pop()
             assert (priority, text.startswith("replay of the load of ")) == (INFO, True)
             assert f" began: pid {self.replays._background.pid}, only on idle CPUs" in text
@@ -185,6 +186,25 @@ def test_a_program_that_fails_is_told_with_its_last_words(bench: Bench) -> None:
     assert priority == WARNING
     assert text.startswith("the replay of the pools' loads failed (status 1): FileNotFoundError:")
     assert text.endswith("; the next one comes in 1 d 0 h")
+
+
+def test_what_was_found_for_other_limits_is_dropped(bench: Bench) -> None:
+    bench.replays.begin(configured(), 0, 0)
+    bench.replays.tick((), HOUR, 0)
+    bench.replays.configure(configured(changes={"maximum": 6}), HOUR)
+    assert bench.run(HOUR) == []
+    assert bench.replays.chosen == ()
+    assert ChosenStore(bench.folder).read() == ()
+    assert len(bench.run(2 * HOUR)) == 1, "the new limits are replayed"
+
+
+def test_switched_off_during_a_replay_nothing_of_it_counts(bench: Bench) -> None:
+    bench.replays.begin(configured(), 0, 0)
+    bench.replays.tick((), HOUR, 0)
+    bench.replays.configure(configured(hours=0.0), HOUR)
+    said = bench.run(HOUR)
+    assert all("pool_size.replay_hours is 0 now" in text for _, text in said)
+    assert bench.replays.chosen == ()
 
 
 @pytest.mark.parametrize("config", [configured(hours=0.0), configured(changes={"objective": Objective(utilization=0.7)}), Config()])

@@ -101,7 +101,7 @@ class PoolReasons:
                 soon = f"no more workers are needed in the next {config.down_after:g} s"
                 return f"the load has fallen as {period} had predicted, and {soon}."
         if need.chosen is not None and need.rule is SizeRule.CONSTANT and rule in (SizeRule.CONSTANT, SizeRule.FEWER):
-            return f"{need.chosen.size} workers were the cheapest when {need.chosen.hours:.3g} h of its load were replayed."
+            return f"a replay of {need.chosen.hours:.3g} h of its load chose a constant size of {need.chosen.size}."
         if rule is SizeRule.FEWER and need.fallen is not None:
             return f"the load fell {need.fallen:.3g} s ago and has been {need.mean:.3g} Erlang since."
         if rule is SizeRule.FEWER:
@@ -259,7 +259,8 @@ def _cheapest(chosen: Chosen) -> str:
         Rules.REACTIVE: "the reactive rule alone",
         Rules.CONSTANT: "a constant size",
     }
-    return f"{said[chosen.rules]} took {chosen.workers:.3g} workers in a replay of {chosen.hours:.3g} h, and none took fewer"
+    took = f"{said[chosen.rules]} took {chosen.workers:.3g} workers in a replay of {chosen.hours:.3g} h"
+    return f"{took}, and none that was as good took clearly fewer"
 
 
 def _seconds(expected: float | None) -> str | None:
