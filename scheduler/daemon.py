@@ -170,7 +170,10 @@ class Daemon:
         self._source = ProcSource(slow_every=settings.config.daemon.slow_every)
         self._deadlocks = KnownDeadlocks(LinuxWaits(), settings)
         self._feedback = KnownFeedback(paths.stores)
-        self._retraining, self._replays = _retraining(settings, paths, started), _replays(settings, paths)
+        where = _files(settings, paths)
+        self._retraining = Retraining(paths.models, where, hands=apart)
+        self._retraining.configure(settings.config.models, started)
+        self._replays = Replays(paths.stores, where, hands=apart)
         self._replays.begin(settings.config, started, clock.wall())
         self._pauses = Pauses(paths.stores)
         memory = first_memory(self._pauses.read(started, clock.wall()))
@@ -505,15 +508,3 @@ def _files(settings: Settings, paths: Paths) -> tuple[str, ...]:
     """Where the files of this daemon are, for what runs beside it."""
     where = () if settings.path is None else ("--config", str(settings.path.absolute()))
     return (*where, "--state-dir", str(paths.root))
-
-
-def _replays(settings: Settings, paths: Paths) -> Replays:
-    """The replays in the background."""
-    return Replays(paths.stores, _files(settings, paths))
-
-
-def _retraining(settings: Settings, paths: Paths, started: int) -> Retraining:
-    """The training in the background."""
-    retraining = Retraining(paths.models, _files(settings, paths))
-    retraining.configure(settings.config.models, started)
-    return retraining

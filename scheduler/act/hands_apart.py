@@ -5,6 +5,7 @@ The daemon keeps a copy of the ledger's book, which each reply brings up to date
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...models.identity import ProcId
 from ..hands.book import Book
 from ..hands.changes import EntryStatus
 from ..hands.ledger import LedgerError, StateBusyError
@@ -21,7 +23,7 @@ from ..hands.messages import done_of, note_of, order_record, subject_of, subject
 from ..hands.places import Control, PoolPlace, Subject
 from ..hands.serve import ENVIRONMENT
 from ..hands.tally import Done, Note
-from ..hands.wire import VERSION, Asking, Channel, GoneError, pair
+from ..hands.wire import VERSION, Asking, Channel, GoneError, RefusedError, pair
 from ..interpreter import isolated
 
 END_SECONDS = 10.0
@@ -132,6 +134,13 @@ class HandsApart:
     def own_nice(self, nice: int, *, session: bool) -> None:
         """Set the nice of this process's session, which it leads, or of its one thread. Raises OSError as the kernel does."""
         self._ask("own nice", nice, session)
+
+    def idle(self, process: ProcId) -> None:
+        """Have a child of this process, which leads a session, run only where nothing else wants a CPU. Raises OSError."""
+        try:
+            self._ask("idle", *process)
+        except RefusedError as refusal:
+            raise PermissionError(errno.EPERM, str(refusal)) from None
 
     def close(self) -> None:
         """End the hands, if they are still there. Idempotent."""

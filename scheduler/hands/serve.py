@@ -7,6 +7,7 @@ died. The hands have sentries of their own: `sentry.py`.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -21,11 +22,13 @@ from .guarding import Guarding, Watchers, by_fork
 from .knobs.control import LinuxKernel
 from .ledger import LedgerError, StateBusyError, StateLock
 from .lines import text_of, whole_of
+from .memory import text
 from .messages import list_of, name_of, order_of, size_of, status_of, subject_of, subject_record, words_of
 from .own import OwnHands
 from .places import Control, PoolPlace
 from .pool_blocks import blocks_of
 from .pools import Pools
+from .reads import SMALL
 from .saying import say
 from .sentry import stay
 from .settings import HandsSettings, SettingsError, read
@@ -47,7 +50,8 @@ ENVIRONMENT = "NICETY_ENVIRONMENT"
 
 
 class Server:
-    """Serves one brain, of which nothing is touched but its own nice. The caller must hold the lock of the state directory.
+    """Serves one brain, of which nothing is touched but its own nice, and what it runs in the background. The caller must hold the
+    lock of the state directory.
 
     `brain`: its pid, 0: not known; `pools`: what is done to pools; `proc_root`: what its eyes look at; `diagnosis`: see
     `reads.operations`.
@@ -92,6 +96,7 @@ class Server:
             "resize": self._resize,
             "settle": self._settle,
             "own nice": self._own_nice,
+            "idle": self._idle,
             "eyes": self._give_eyes,
             "farewell": self._farewell,
         }
@@ -219,6 +224,28 @@ class Server:
         else:
             raise RefusedError("the brain does not lead its session: others are in it")
         return None, ()
+
+    def _idle(self, arguments: Sequence[object]) -> Result:
+        """[pid, start] of a child of the brain, of its user and in a session of its own: it runs only where nothing else wants a
+        CPU. That is not undone."""
+        pid, start = map(whole_of, arguments)
+        self._channel.check()
+        if not self._is_child(pid, start):
+            raise RefusedError("no child of the brain, of its user and in a session of its own")
+        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+        os.setpriority(os.PRIO_PROCESS, pid, 19)
+        if not self._is_child(pid, start):  # it has ended, and somebody else may have its pid
+            os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
+            os.setpriority(os.PRIO_PROCESS, pid, 0)
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+        return None, ()
+
+    def _is_child(self, pid: int, start: int) -> bool:
+        fields = text(f"/proc/{pid}/stat", SMALL).rpartition(b")")[2].split()
+        parent, session, started = (int(fields[at]) for at in (1, 3, 19))
+        if not self._brain or (parent, session, started) != (self._brain, pid, start):
+            return False
+        return os.stat(f"/proc/{pid}").st_uid == os.stat(f"/proc/{self._brain}").st_uid
 
     def _give_eyes(self, arguments: Sequence[object]) -> Result:
         _none(arguments)

@@ -11,11 +11,14 @@ import os
 import signal
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+from ...models.identity import ProcId
 from ..interpreter import environment
+from ..read.holders import identify
 from ..read.text import printable
 from ..words import size
 
@@ -63,6 +66,14 @@ class _Child:
     kill_at: int = 0  # monotonic ns when it gets SIGKILL, if it was asked to end
 
 
+class MakesIdle(Protocol):
+    """Hands that make a child of ours idle where we may not."""
+
+    def idle(self, process: ProcId) -> None:
+        """Have it run only where nothing else wants a CPU. Raises OSError."""
+        ...
+
+
 class Background:
     """Runs one program at a time. Times are monotonic ns.
 
@@ -70,9 +81,12 @@ class Background:
     started it ends.
     """
 
-    def __init__(self, name: str) -> None:
-        """`name` of the memory files."""
+    def __init__(self, name: str, hands: MakesIdle | None = None) -> None:
+        """`name` of the memory files. `hands` as in the units, whose brain may set no priorities."""
         self._name = name
+        self._hands = hands
+        self.where = ""
+        """Where the program runs that was started last, for people."""
         self._child: _Child | None = None
 
     @property
@@ -102,7 +116,7 @@ class Background:
             os.close(result)
             os.close(talk)
             raise
-        _make_idle(process.pid)
+        self.where = "only on idle CPUs" if _make_idle(process.pid, self._hands) else "on any CPUs: it may not be made idle here"
         self._child = _Child(process, now, result, talk)
         return process.pid
 
@@ -160,12 +174,13 @@ def _end_with_parent(prctl: Any, parent: int) -> None:
         os._exit(1)
 
 
-def _make_idle(pid: int) -> None:
+def _make_idle(pid: int, hands: MakesIdle | None) -> bool:
     """Give the program only CPU time that nothing else wants, and make it the first process to be killed when memory is short.
 
     The parent does this after the start, which waits for the exec: an idle child would reach the exec only on an idle machine. The
     program is alone in the autogroup of its session, where SCHED_IDLE yields to nothing. So the autogroup gets the least weight
-    too. The kernel serves disk requests of SCHED_IDLE as idle ones: task_nice_ioclass in include/linux/ioprio.h.
+    too. The kernel serves disk requests of SCHED_IDLE as idle ones: task_nice_ioclass in include/linux/ioprio.h. Returns whether it
+    is idle.
     """
     for act in (
         lambda: os.setpriority(os.PRIO_PROCESS, pid, 19),
@@ -173,10 +188,20 @@ def _make_idle(pid: int) -> None:
         lambda: Path(f"/proc/{pid}/autogroup").write_text("19"),
         lambda: Path(f"/proc/{pid}/oom_score_adj").write_text("1000"),
     ):
-        try:
+        with suppress(OSError):  # the program has ended already, we may not, or this kernel has no autogroups
             act()
-        except OSError:
-            pass  # the program has ended already, or this kernel has no autogroups
+    process = None if hands is None or _is_idle(pid) else identify("/proc", pid)
+    if hands is not None and process is not None:
+        with suppress(OSError):
+            hands.idle(process)
+    return _is_idle(pid)
+
+
+def _is_idle(pid: int) -> bool:
+    try:
+        return os.sched_getscheduler(pid) == os.SCHED_IDLE
+    except OSError:  # it has ended
+        return True
 
 
 def _resident(pid: int) -> int:

@@ -21,7 +21,7 @@ from ..hands.safe_files import StoreError
 from ..interpreter import PYTHON
 from ..store.chosen import ChosenStore, Kept, PoolReplay, ReplayedRules
 from ..words import span
-from .background import Background, Limits
+from .background import Background, Limits, MakesIdle
 
 CONTEST = (*PYTHON, "-m", "nicety.scheduler.simulation.contest")
 
@@ -57,7 +57,9 @@ class Replays:
     `tick` must be called from a thread that lives as long as the daemon: see `Background`.
     """
 
-    def __init__(self, directory: Path, arguments: Sequence[str], command: Sequence[str] = CONTEST) -> None:
+    def __init__(
+        self, directory: Path, arguments: Sequence[str], command: Sequence[str] = CONTEST, hands: MakesIdle | None = None
+    ) -> None:
         """`directory` of the stores. `arguments`: where configuration and state are, for the replay."""
         self._store = ChosenStore(directory)
         self._command = (*command, *arguments)
@@ -66,7 +68,7 @@ class Replays:
         self._windows: dict[str, _Window] = {}
         self._due: int | None = None
         self._asked: dict[str, str] = {}  # pools that are replayed now, with the settings that the replay has read
-        self._background = Background("replay")
+        self._background = Background("replay", hands)
         self.trouble = ""
         """Why what was chosen is not kept over restarts; "": it is."""
 
@@ -123,7 +125,7 @@ class Replays:
         command = (*self._command, *(word for name in names for word in ("--pool", name)))
         try:
             pid = self._background.start(command, now)
-            said.append((INFO, f"replay of the load of {', '.join(names)} began: pid {pid}, only on idle CPUs"))
+            said.append((INFO, f"replay of the load of {', '.join(names)} began: pid {pid}, {self._background.where}"))
         except (OSError, subprocess.SubprocessError) as error:
             said.append((WARNING, f"the pools' loads could not be replayed: {error}; the next time {self._next(now)}"))
         return said

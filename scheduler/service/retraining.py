@@ -17,7 +17,7 @@ from ..explain.logstream import INFO, NOTICE, WARNING
 from ..interpreter import PYTHON
 from ..read.text import printable
 from ..words import size, span
-from .background import Background, Ended, Limits
+from .background import Background, Ended, Limits, MakesIdle
 
 TRAINING = (*PYTHON, "-m", "nicety.training")
 
@@ -40,13 +40,15 @@ class Retraining:
     `tick` must be called from a thread that lives as long as the daemon: see `Background`.
     """
 
-    def __init__(self, models: Path, arguments: Sequence[str], command: Sequence[str] = TRAINING) -> None:
+    def __init__(
+        self, models: Path, arguments: Sequence[str], command: Sequence[str] = TRAINING, hands: MakesIdle | None = None
+    ) -> None:
         """`models`: the directory with the live models. `arguments`: where configuration and state are, for the training."""
         self._models = models
         self._command = (*command, "train", "--json", *arguments)
         self._config = Models()
         self._due: int | None = None
-        self._training = Background("training")
+        self._training = Background("training", hands)
         self._before: dict[str, str | None] = {}  # digests of the models that were live when it began, by kind
 
     def configure(self, config: Models, now: int) -> None:
@@ -78,7 +80,7 @@ class Retraining:
         except (OSError, subprocess.SubprocessError) as error:
             return News(((WARNING, f"retraining could not start: {error}; the next one {self._next(now)}"),))
         most = f"at most {span(config.retrain_seconds)} and {size(config.retrain_bytes)}"
-        return News(((INFO, f"retraining began: pid {pid}, only on idle CPUs, {most}"),))
+        return News(((INFO, f"retraining began: pid {pid}, {self._training.where}, {most}"),))
 
     def state(self, now: int) -> str:
         """The running training, or when the next one is due, for people."""

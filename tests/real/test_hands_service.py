@@ -21,7 +21,7 @@ from nicety.scheduler.hands.ledger import LedgerError, StateBusyError, StateLock
 from nicety.scheduler.hands.looks import Order
 from nicety.scheduler.hands.places import Control
 from nicety.scheduler.hands.wire import GoneError
-from nicety.scheduler.testing.puppet import Puppet
+from nicety.scheduler.testing.puppet import Puppet, proc_id
 from nicety.scheduler.testing.sentries import sentries_of
 from nicety.scheduler.testing.waiting import within
 
@@ -155,6 +155,45 @@ def test_a_brain_of_another_user_without_rights_changes_what_it_may_not_change_i
         assert nice(puppet.id) == 12
         brain.kill()
     assert within(2.0, lambda: nice(puppet.id) == 0)
+
+
+def test_what_a_brain_runs_in_the_background_is_made_idle_and_nothing_else(service: Service, puppet: Puppet) -> None:
+    def scheduling(pid: int) -> tuple[int, int]:
+        return os.sched_getscheduler(pid), os.getpriority(os.PRIO_PROCESS, pid)
+
+    hands = service.connect()
+    apart, inside = (subprocess.Popen(["sleep", "1000"], start_new_session=session) for session in (True, False))
+    others = subprocess.Popen(["sleep", "1000"], start_new_session=True, user=65534)
+    below = subprocess.Popen(
+        ["sh", "-c", "setsid sleep 1000 & echo $!; wait"], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert below.stdout is not None
+    grandchild = int(below.stdout.readline())
+    try:
+        child = proc_id(apart.pid)
+        strangers = [
+            ProcId(child.pid, child.start_ticks + 1),
+            proc_id(inside.pid),
+            proc_id(grandchild),
+            ProcId(1, 0),
+            proc_id(os.getpid()),
+        ]
+        before = [scheduling(each.pid) for each in strangers]
+        for stranger in strangers:
+            with pytest.raises(PermissionError, match="no child of the brain, of its user and in a session of its own"):
+                hands.idle(stranger)
+        assert [scheduling(each.pid) for each in strangers] == before
+        hands.idle(child)
+        assert scheduling(child.pid) == (os.SCHED_IDLE, 19)
+        assert open_changes(str(service.state)) == [], "it is not a change that goes back"
+    finally:
+        os.kill(grandchild, signal.SIGKILL)
+        for each in (apart, inside, others, below):
+            each.kill()
+            each.communicate()
+    with pytest.raises(FileNotFoundError):
+        hands.idle(child)
+    hands.close()
 
 
 def test_sockets_are_looked_up_where_the_service_manager_is(service: Service) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from typer.core import TyperGroup
 
 from nicety.models.anomaly.detectors import KINDS
 from nicety.models.artifact import FEATURES, Card, DataRange, promote, save
+from nicety.models.identity import ProcId
 from nicety.scheduler.config.paths import Loaded, Paths
 from nicety.scheduler.config.sections import Models, parse
 from nicety.scheduler.daemon import Daemon
@@ -168,6 +170,44 @@ def test_it_gets_only_what_nobody_else_wants(trial: Trial) -> None:
     autogroup = Path(f"/proc/{pid}/autogroup")
     if autogroup.exists():
         assert autogroup.read_text().split()[-1] == "19"
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_where_the_service_may_set_no_priorities_the_hands_make_it_idle_or_the_log_says_that_it_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helps: bool
+) -> None:
+    set_scheduler, asked = os.sched_setscheduler, list[ProcId]()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "seccomp")
+
+    class Hands:
+        def idle(self, process: ProcId) -> None:
+            asked.append(process)
+            if not helps:
+                raise PermissionError(errno.EPERM, "no")
+            set_scheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    monkeypatch.setattr(os, "setpriority", refuse)
+    (tmp_path / "training.py").write_text(SLEEP)
+    retraining = Retraining(tmp_path, (), (sys.executable, str(tmp_path / "training.py")), Hands())
+    retraining.configure(Models(retrain_hours=1.0), 0)
+    ((_, text),) = retraining.tick(HOUR).said
+    ((pid, _),) = asked
+    try:
+        assert f"began: pid {pid}, {'only on idle CPUs' if helps else 'on any CPUs: it may not be made idle here'}, at most" in text
+        assert (os.sched_getscheduler(pid) == os.SCHED_IDLE) == helps
+    finally:
+        retraining.close()
+
+
+def test_a_limit_that_a_reload_lowers_holds_for_the_training_that_runs(trial: Trial) -> None:
+    trial.begin(SLEEP)
+    trial.retraining.configure(Models(retrain_hours=1.0, retrain_seconds=10.0, retrain_bytes=1 << 30), trial.now)
+    trial.now += 11 * SECOND
+    ((priority, text),) = trial.end().said
+    assert (priority, "it took more than models.retrain_seconds = 10" in text) == (WARNING, True)
 
 
 def test_it_is_told_where_to_learn_and_what_it_may_take_and_has_one_thread(trial: Trial) -> None:
@@ -322,7 +362,8 @@ def test_kill_nine_of_the_daemon_ends_it(tmp_path: Path) -> None:
 def training_with(script: Path, loaded: Loaded, paths: Paths) -> Daemon:
     """A daemon whose training is this script."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nicety.scheduler.daemon.Retraining", lambda models, _: Retraining(models, (), (sys.executable, str(script))))
+        command = (sys.executable, str(script))
+        patch.setattr("nicety.scheduler.daemon.Retraining", lambda models, _, hands: Retraining(models, (), command, hands))
         return daemon_in_process(loaded, paths, SystemClock(), act=False)
 
 
