@@ -132,7 +132,7 @@ def drawn_from(recorded: Recorded, service: float, seed: int, scatter: float = S
         )
     work = np.interp(np.arange(np.ceil(seconds) + 1), np.arange(len(erlangs) + 1) * step, np.cumsum([0.0, *(erlangs * step)]))
     holes = f"; {recorded.holes:.3g} s without a recording left out" if recorded.holes else ""
-    said = f"arrivals drawn at the load that was seen; service times drawn, {service:.3g} s on average (--service){holes}"
+    said = f"arrivals at random times at the load that was seen; service times drawn, {service:.3g} s on average (--service){holes}"
     return Load(recorded.name, seconds, arrivals, _drawn(len(arrivals), service, chance, scatter), np.diff(work), said)
 
 

@@ -149,7 +149,7 @@ def test_a_recorded_pool_is_simulated_beside_what_it_had(nicety: Invoke, tmp_pat
     result = nicety(*asked)
     assert result.code == 0
     assert (
-        "web: 120 s of it, arrivals drawn at the load that was seen; service times drawn, 0.2 s on average (--service)"
+        "web: 120 s of it, arrivals at random times at the load that was seen; service times drawn, 0.2 s on average (--service)"
         in result.err
     )
     assert "(measured " in result.err
