@@ -212,6 +212,7 @@ class Daemon:
             self._helpers,
             self._own_place,
             retraining,
+            self._replays,
             steps,
             clock,
             started,

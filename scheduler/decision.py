@@ -128,6 +128,21 @@ class Rules(StrEnum):
     REACTIVE = "reactive"
     CONSTANT = "constant"  # a constant size, as long as the load is as it was
 
+    def words(self, size: int) -> str:
+        """For people.
+
+        >>> Rules.FORECAST.words(0), Rules.CONSTANT.words(8)
+        ('forecast and reactive rule', 'a constant size of 8')
+        """
+        match self:
+            case Rules.ALL:
+                return "all rules"
+            case Rules.FORECAST:
+                return "forecast and reactive rule"
+            case Rules.REACTIVE:
+                return "the reactive rule"
+        return f"a constant size of {size}"
+
 
 class Chosen(Record, frozen=True):
     """The rules that were cheapest when the recorded load of a pool was replayed, and kept its objective."""

@@ -26,7 +26,7 @@ CONTROLS = {"autogroup": "nice of the session", "fence": "cgroup of its own", "p
 
 HEAD = frozenset({"version", "mode", "paused", "running_seconds", "session", "ticks", "missed_ticks", "cpus", "scope", "cannot"})
 COST = frozenset({"own_cpu_seconds", "own_memory_bytes", "trace_ticks_dropped", "decision_ticks_dropped"})
-MODELS = frozenset({"demand_model", "behaviour_model", "anomaly_model", "retraining"})
+MODELS = frozenset({"demand_model", "behaviour_model", "anomaly_model", "retraining", "replay"})
 LISTS = frozenset({"acting_on", "spared", "notes", "changes", "changes_in_force", "pools", "groups"})
 
 
@@ -99,8 +99,8 @@ def _budget(answer: Record) -> str:
 
 def _models(answer: Record) -> str:
     said = [f"{kind} {answer[f'{kind}_model']}" for kind in ("demand", "behaviour", "anomaly") if f"{kind}_model" in answer]
-    retraining = answer.get("retraining")
-    return ", ".join([*said, *([f"retraining {retraining}"] if retraining and retraining != "off" else [])])
+    due = ((name, answer.get(name)) for name in ("retraining", "replay"))
+    return ", ".join([*said, *(f"{name} {state}" for name, state in due if state and state != "off")])
 
 
 # --- changes ------------------------------------------------------------------------------------------------------------------
@@ -151,8 +151,9 @@ def _why(change: Record) -> str:
 def _pools(pools: Sequence[Record], width: int | None) -> list[str]:
     headers = ("pool", "workers", "wanted", "busy", "queued")
     rows = [(it["pool"], *(_number(it.get(name)) for name in ("size", "requested", "busy", "queued"))) for it in pools]
-    troubles = [f"{pool['pool']}: {pool['trouble']}" for pool in pools if pool.get("trouble")]
-    return [*table(headers, rows, width, right=range(1, len(headers))), *indented(troubles, width)]
+    said = [f"{pool['pool']}: sized by {pool['rules']}" for pool in pools if pool.get("rules", "all rules") != "all rules"]
+    said += [f"{pool['pool']}: {pool['trouble']}" for pool in pools if pool.get("trouble")]
+    return [*table(headers, rows, width, right=range(1, len(headers))), *indented(said, width)]
 
 
 def _number(value: Any) -> str:

@@ -130,6 +130,12 @@ class Replays:
             said.append((WARNING, f"the pools' loads could not be replayed: {error}; the next time {self._next(now)}"))
         return said
 
+    def state(self, now: int) -> str:
+        """The running replay, or when the next one is due, for people."""
+        if self._background.pid is not None:
+            return f"pid {self._background.pid}, since {span(self._background.seconds(now))}"
+        return "off" if self._due is None or not _replayed(self._config) else f"in {span((self._due - now) / 1e9)}"
+
     def close(self) -> None:
         """End a running replay. Idempotent."""
         self._background.close()
@@ -151,7 +157,7 @@ class Replays:
         kept = any(row.keeps for row in replay.table)
         found = "no others kept it with clearly fewer workers" if kept else "no rules kept it"
         text = (
-            f"replay: pool {replay.pool} is {stays}sized by {_words(chosen.rules, chosen.size)}. Asked for was a p95 of at most "
+            f"replay: pool {replay.pool} is {stays}sized by {chosen.rules.words(chosen.size)}. Asked for was a p95 of at most "
             f"{replay.most:.3g} s in {chosen.hours:.3g} h of its load, and {found} (workers, p95): {table}"
         )
         return [(INFO if same else NOTICE, text)]
@@ -226,15 +232,6 @@ def _settings(config: Config, name: str) -> str:
     return hashlib.sha256(rests).hexdigest()[:16]
 
 
-def _words(rules: Rules, size: int) -> str:
-    return {
-        Rules.ALL: "all rules",
-        Rules.FORECAST: "forecast and reactive rule",
-        Rules.REACTIVE: "the reactive rule",
-        Rules.CONSTANT: f"a constant size of {size}",
-    }[rules]
-
-
 def _row(row: ReplayedRules) -> str:
     late = "" if row.keeps else ", too late"
-    return f"{_words(row.rules, row.size)}: {row.workers:.3g}, {row.seconds:.3g} s{late}"
+    return f"{row.rules.words(row.size)}: {row.workers:.3g}, {row.seconds:.3g} s{late}"

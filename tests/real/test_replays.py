@@ -87,6 +87,7 @@ def sizes(replays: Replays) -> list[int]:
 
 def test_the_first_replay_comes_after_an_hour_and_the_next_after_a_day(bench: Bench) -> None:
     bench.replays.begin(configured(), 0, 0)
+    assert bench.replays.state(HOUR // 2) == "in 30 min 0 s"
     assert bench.run(HOUR - 1) == []
     assert not bench.asked.exists()
     asked = "Asked for was a p95 of at most 1 s in 18 h of its load,"
@@ -210,6 +211,7 @@ def test_switched_off_during_a_replay_nothing_of_it_counts(bench: Bench) -> None
 @pytest.mark.parametrize("config", [configured(hours=0.0), configured(changes={"objective": Objective(utilization=0.7)}), Config()])
 def test_nothing_is_replayed_where_nothing_is_to_be_chosen(bench: Bench, config: Config) -> None:
     bench.replays.begin(config, 0, 0)
+    assert bench.replays.state(HOUR) == "off"
     assert bench.run(100 * HOUR) == []
     assert not bench.asked.exists()
 

@@ -9,7 +9,7 @@ import msgspec
 
 from .... import __version__
 from ...act.scoped import Scoped
-from ...decision import Group, Pool
+from ...decision import Chosen, Group, Pool, Rules
 from ...explain.in_force import each, sum_up
 from ...hands.guarding import Watchers
 from ...hands.kernel import Clock
@@ -17,6 +17,7 @@ from ..latest import Latest
 from ..own.budget import Budget
 from ..own.cost import Helpers, own_cpu_ns, resident_bytes
 from ..own.place import OwnPlace
+from ..replays import Replays
 from ..retraining import Retraining
 from ..sessions import Sessions
 from ..steps import Steps
@@ -39,6 +40,7 @@ class StatusAnswer:
         helpers: Helpers,
         own_place: OwnPlace,
         retraining: Retraining,
+        replays: Replays,
         steps: Steps,
         clock: Clock,
         started: int,
@@ -52,7 +54,7 @@ class StatusAnswer:
             latest,
         )
         self._pause, self._budget, self._helpers, self._own_place = pause, budget, helpers, own_place
-        self._retraining, self._steps, self._clock = retraining, steps, clock
+        self._retraining, self._replays, self._steps, self._clock = retraining, replays, steps, clock
         self._started = started
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -70,7 +72,7 @@ class StatusAnswer:
             **self._own(now),
             "users": "kept apart" if self._sessions.current.config["tenants"]["apart"] else "one team",
             "notes": msgspec.to_builtins(self._latest.notes),
-            "pools": _pools(tick.pools if tick else ()),
+            "pools": _pools(tick.pools, tick.chosen) if tick else [],
             "groups": _groups(self._latest.groups),
             **self._changes(full=bool(request.get("full"))),
         }
@@ -90,6 +92,7 @@ class StatusAnswer:
             "behaviour_model": artefacts["behaviour"][:12] or "none",
             "anomaly_model": artefacts["anomaly"][:12] or "baseline",
             "retraining": self._retraining.state(now),
+            "replay": self._replays.state(now),
             "own_cpu_seconds": (own_cpu_ns() + self._helpers.cpu_ns()) / 1e9,
             "own_memory_bytes": resident_bytes() + self._helpers.resident_bytes(),
         }
@@ -104,7 +107,8 @@ class StatusAnswer:
         return {"changes": changes, **({"changes_in_force": each(entries)} if full else {})}
 
 
-def _pools(pools: Iterable[Pool]) -> list[dict[str, Any]]:
+def _pools(pools: Iterable[Pool], chosen: Iterable[Chosen]) -> list[dict[str, Any]]:
+    rules = {each.pool: each.rules.words(each.size) for each in chosen}
     return [
         {
             "pool": pool.name,
@@ -112,6 +116,7 @@ def _pools(pools: Iterable[Pool]) -> list[dict[str, Any]]:
             "requested": pool.requested,
             "busy": pool.busy if pool.busy is not None else "unknown",
             "queued": pool.queued if pool.queued is not None else "unknown",
+            "rules": rules.get(pool.name, Rules.ALL.words(0)),
             "trouble": pool.trouble,
         }
         for pool in pools

@@ -101,7 +101,7 @@ def test_the_reason_names_the_replay() -> None:
         "web: 2 to 8 workers: a replay of 18 h of its load chose a constant size of 8.",
     )
     assert (figures["rules"], figures["workers_by_replay"], "workers_by_forecast" in figures) == ("constant", 8, False)
-    took = "a constant size took 6.5 workers in a replay of 18 h"
+    took = "a constant size of 8 took 6.5 workers in a replay of 18 h"
     assert why.rejected == (f"the other rules: {took}, and none that was as good took clearly fewer",)
     assert why.flips == (
         "a mean load above 8.8 Erlang would add workers",

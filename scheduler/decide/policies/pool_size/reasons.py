@@ -254,12 +254,7 @@ def _constant(need: Need) -> int | None:
 
 
 def _cheapest(chosen: Chosen) -> str:
-    said = {
-        Rules.FORECAST: "forecast and reactive rule",
-        Rules.REACTIVE: "the reactive rule alone",
-        Rules.CONSTANT: "a constant size",
-    }
-    took = f"{said[chosen.rules]} took {chosen.workers:.3g} workers in a replay of {chosen.hours:.3g} h"
+    took = f"{chosen.rules.words(chosen.size)} took {chosen.workers:.3g} workers in a replay of {chosen.hours:.3g} h"
     return f"{took}, and none that was as good took clearly fewer"
 
 
