@@ -157,7 +157,7 @@ class Replays:
         kept = any(row.keeps for row in replay.table)
         found = "no others kept it with clearly fewer workers" if kept else "no rules kept it"
         text = (
-            f"replay: pool {replay.pool} is {stays}sized by {chosen.rules.words(chosen.size)}. Asked for was a p95 of at most "
+            f"replay: pool {replay.pool} is {stays}sized by {chosen.rules.words(chosen.size)}. The goal was a p95 of at most "
             f"{replay.most:.3g} s in {chosen.hours:.3g} h of its load, and {found} (workers, p95): {table}"
         )
         return [(INFO if same else NOTICE, text)]
@@ -182,8 +182,8 @@ class Replays:
             self._write()
             self._put_off(now, FIRST_NS)
             text = (
-                f"replay: the load of pool {pool.name} has other habits: {mean:.3g} Erlang for {span(HABIT_NS / 1e9)}, where the "
-                f"replay had {least:.3g} to {most:.3g}. All rules size it; the next replay {self._next(now)}"
+                f"replay: the load of pool {pool.name} has changed: {mean:.3g} Erlang over the last {span(HABIT_NS / 1e9)}, outside of "
+                f"the replayed {least:.3g} to {most:.3g}. All rules count again; the next replay {self._next(now)}"
             )
             said.append((NOTICE, text))
         return said

@@ -90,7 +90,7 @@ def test_the_first_replay_comes_after_an_hour_and_the_next_after_a_day(bench: Be
     assert bench.replays.state(HOUR // 2) == "in 30 min 0 s"
     assert bench.run(HOUR - 1) == []
     assert not bench.asked.exists()
-    asked = "Asked for was a p95 of at most 1 s in 18 h of its load,"
+    asked = "The goal was a p95 of at most 1 s in 18 h of its load,"
     table = "(workers, p95): all rules: 9.5, 0.9 s; a constant size of 8: 8, 0.95 s; the reactive rule: 9, 1.2 s, too late"
     assert bench.run(HOUR) == [
         (
@@ -139,9 +139,9 @@ def test_a_load_with_other_habits_brings_all_rules_back_and_a_replay_within_the_
     assert bench.follow(8.7, 3 * HOUR, 0) == []
     assert bench.follow(8.9, 3 * HOUR + MINUTE, 9) == []
     ((priority, text),) = bench.follow(8.9, 3 * HOUR + 11 * MINUTE, 0)
-    why = "8.9 Erlang for 10 min 0 s, where the replay had 2 to 7"
-    again = "All rules size it; the next replay comes in 1 h 0 min"
-    assert (priority, text) == (NOTICE, f"replay: the load of pool web has other habits: {why}. {again}")
+    why = "8.9 Erlang over the last 10 min 0 s, outside of the replayed 2 to 7"
+    again = "All rules count again; the next replay comes in 1 h 0 min"
+    assert (priority, text) == (NOTICE, f"replay: the load of pool web has changed: {why}. {again}")
     assert bench.replays.chosen == ()
     assert ChosenStore(bench.folder).read() == ()
     assert bench.run(4 * HOUR + 10 * MINUTE) == []
