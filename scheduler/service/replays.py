@@ -182,8 +182,8 @@ class Replays:
             self._write()
             self._put_off(now, FIRST_NS)
             text = (
-                f"replay: the load of pool {pool.name} has changed: {mean:.3g} Erlang over the last {span(HABIT_NS / 1e9)}, outside "
-                f"of the replayed {least:.3g} to {most:.3g}. All rules count again; the next replay {self._next(now)}"
+                f"replay: the load of pool {pool.name} has changed: {mean:.3g} Erlang over the last {span(HABIT_NS / 1e9)}, "
+                f"outside of the replayed {least:.3g} to {most:.3g}. All rules count again; the next replay {self._next(now)}"
             )
             said.append((NOTICE, text))
         return said
