@@ -151,7 +151,8 @@ class Daemon:
         self._notifier = Notifier(os.environ, os.getpid())
         self._own_place = OwnPlace(settings, apart)
         self._budget = Budget(settings.config.daemon.budget)
-        self._helpers = Helpers(() if apart is None else apart.processes)
+        helpers = () if apart is None else tuple(apart.processes)
+        self._helpers = Helpers(helpers)
         self._latest = Latest()
         self._pause = Pause(clock, reports)
         facts, kernel = probe(), LinuxKernel()
@@ -168,7 +169,7 @@ class Daemon:
         self._sentries = sentries
         self._actuator.act_on(self._names.first_scope(act, things, act_seconds))
         self._source = ProcSource(slow_every=settings.config.daemon.slow_every)
-        self._deadlocks = KnownDeadlocks(LinuxWaits(), settings)
+        self._deadlocks = KnownDeadlocks(LinuxWaits(own=(os.getpid(), *helpers)), settings)
         self._feedback = KnownFeedback(paths.stores)
         where = _files(settings, paths)
         self._retraining = Retraining(paths.models, where, hands=apart)

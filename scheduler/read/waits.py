@@ -40,10 +40,16 @@ from .blocked.threads import Threads
 class LinuxWaits:
     """`ports.Waits` of this machine."""
 
-    def __init__(self, proc_root: Path = Path("/proc"), machine: str = os.uname().machine) -> None:
+    def __init__(
+        self,
+        proc_root: Path = Path("/proc"),
+        machine: str = os.uname().machine,
+        own: Collection[int] = (),
+    ) -> None:
+        """`own`: pids of nicety itself. They hold nothing that workers wait for."""
         proc = str(proc_root)
         self._number = 0  # of the look
-        self._belongings = Belongings(proc)
+        self._belongings = Belongings(proc, own)
         self._threads = Threads(proc, machine, self._belongings)
         self._excuses = Excuses()
         self._restless = Restless(proc, machine)

@@ -23,7 +23,9 @@ from nicety.models.anomaly.waitgraph import UNLESS
 from nicety.models.identity import ProcId
 from nicety.models.records import Deadlock, PoolSample, WorkerSample
 from nicety.scheduler.config.paths import Paths
+from nicety.scheduler.hands.reads import KEPT, RESERVE
 from nicety.scheduler.observe.deadlocks import Deadlocks
+from nicety.scheduler.read.blocked.belongings import DESCRIPTORS
 from nicety.scheduler.read.calls import NUMBERS
 from nicety.scheduler.read.holders import stat_fields
 from nicety.scheduler.read.proc import ProcSource
@@ -155,6 +157,34 @@ def test_a_circle_of_unlike_things_is_found(circles: Scenes, size: int) -> None:
     assert whats[last] == ("mutex", first)
     if size == 3:
         assert whats[circle.workers[1]] == ("reading", last)
+
+
+MANY = f"""
+import os, resource, signal
+resource.setrlimit(resource.RLIMIT_NOFILE, [resource.getrlimit(resource.RLIMIT_NOFILE)[1]] * 2)
+kept = [os.open("/proc/self", os.O_PATH) for _ in range({DESCRIPTORS + 1})]
+print(len(kept), flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_nicety_s_own_processes_have_many_files_open_and_hide_no_circle(own: bool) -> None:
+    with (
+        subprocess.Popen([sys.executable, "-c", MANY], stdout=subprocess.PIPE, text=True) as eyes,
+        Circles(("flock", 2)) as started,
+    ):
+        assert eyes.stdout is not None
+        assert int(eyes.stdout.readline()) > DESCRIPTORS
+        (circle,) = started.scenes
+        watched = Watched((pool("program", circle.workers),), waits=LinuxWaits(own=(eyes.pid,) if own else ()))
+        watched.watch(15, enough=1)
+        eyes.kill()
+    assert (watched.of(circle) is not None) == own, "a stranger with so many may have the lock's file open"
+
+
+def test_the_eyes_of_another_nicety_have_few_enough_open() -> None:
+    assert KEPT + RESERVE < DESCRIPTORS
 
 
 @pytest.mark.parametrize("size", [2, 3])

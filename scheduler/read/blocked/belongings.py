@@ -6,7 +6,7 @@ Must not know who asks, or whether the process proceeds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ....models.identity import ProcId
 from .. import door
@@ -21,8 +21,10 @@ DESCRIPTORS = 4096
 class Belongings:
     """Keeps what processes have. A process that may have run is read again."""
 
-    def __init__(self, proc: str) -> None:
+    def __init__(self, proc: str, own: Collection[int] = ()) -> None:
+        """`own`: pids of nicety itself, which has nothing that others wait for, but more open than is read."""
         self._proc = proc
+        self._own = own
         self._query = START
         self._links: dict[ProcId, tuple[int, dict[str, list[int]] | None]] = {}  # by version; None: too many
         self._maps: dict[ProcId, tuple[int, tuple[Area, ...]]] = {}  # by version
@@ -50,6 +52,8 @@ class Belongings:
             return process in ask.processes
         if isinstance(ask, Maps):
             return process not in self._query.aloof and any(area.place == ask.place for area in self.areas(process))
+        if process.pid in self._own:
+            return False
         links = self._descriptors(process)
         if links is None:
             return True
