@@ -21,6 +21,7 @@ from .config.sections import from_builtins
 from .decide.engine import Engine
 from .decision import Session, Tick, encode
 from .observe.observer import Observer
+from .printed import Printed
 from .service.live_models import SessionModels
 from .service.warm_start import start_warm_again
 from .store.decisions import DecisionReader, LoggedTick
@@ -56,6 +57,25 @@ class Replayed:
     observed: int = 0  # ticks whose figures were computed again from the traces
     differences: list[Difference] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what could not be compared, and why
+
+
+class Replay(Printed, frozen=True, kw_only=True):
+    """The result of `nicety replay`. Exit 3 if anything differs."""
+
+    sessions: int
+    ticks: int
+    decisions: int
+    refusals: int
+    observed: int  # ticks whose figures were computed again from the traces
+    differences: list[Difference]
+    notes: list[str]  # what could not be compared, and why
+    identical: bool  # nothing differs
+
+
+def as_record(found: Replayed) -> Replay:
+    """For --json."""
+    values = {name: getattr(found, name) for name in found.__dataclass_fields__}
+    return Replay(**values, identical=not found.differences)
 
 
 def replay(paths: Paths, *, session: str | None = None, trace: Path | None = None, most: int = 20) -> Replayed:

@@ -86,8 +86,8 @@ def decisions(
     """
     from ..explain.decision_page import LOOKED_AT, decision_lines, decision_table, gathered
     from ..explain.layout import columns
-    from ..explain.logstream import ascii_json
     from ..store.decisions import DecisionReader, LoggedDecision
+    from ..store.records import record_of
 
     _, paths = load_stores(context, config, state_dir)
     wanted: dict[str, Any] = {
@@ -112,7 +112,7 @@ def decisions(
         found = reader.find(**wanted, limit=limit if as_json or limit is None else max(limit, LOOKED_AT))[::-1]
         if as_json:
             for logged in found:
-                print(ascii_json(logged.to_builtins()))
+                print_json(record_of(logged))
         elif follow:
             latest = gathered(found)[-limit if limit else None :]
             print(*decision_lines(latest, columns()), sep="\n")
@@ -138,7 +138,7 @@ def decisions(
         tell()
         for logged in reader.follow(wait, last):
             if fits(logged) and as_json:
-                print(ascii_json(logged.to_builtins()))
+                print_json(record_of(logged))
             elif fits(logged):
                 new.append(logged)
 
@@ -178,7 +178,7 @@ def _list_anomalies(context: typer.Context, since: float, as_json: bool, config:
         summed = incident_page.digests(reader, begin)
         latest = reader.latest()
     if as_json:
-        print_json([incident_page.as_record(incident) for incident in found])
+        print_json(incident_page.Incidents(incidents=[incident_page.as_record(incident) for incident in found]))
     elif found or summed or feedback:
         print(incident_page.list_page(found, summed, feedback, now, columns()))
     else:
@@ -255,8 +255,6 @@ def why(
     For a process: its class and the signs for it; which victim it was demoted for, or which contenders it is protected from; how
     long the victim waited before and after; which controls were used; and when they are put back. Or why nothing was done.
     """
-    import msgspec
-
     from ..decision import Flag
     from ..explain import decision_page as explain
     from ..explain.layout import columns
@@ -274,13 +272,18 @@ def why(
                 incident = incident_page.find(reader, FeedbackStore(paths.stores).read(), what)
                 looks = reader.evidence(incident.id)
                 if as_json:
-                    print_json(incident_page.as_record(incident, looks))
+                    from ..explain.why_records import WhyIncident
+
+                    print_json(WhyIncident(incident=incident_page.as_record(incident, looks)))
                 else:
                     print(incident_page.incident_page(incident, looks, session, time.time_ns(), width))
                 return
             if as_json:
+                from ..explain.why_records import WhyDecision
+                from ..store.records import fields_of
+
                 forecasts = [] if tick is None else explain.forecasts_about(logged.decision.action, tick)
-                print_json({**logged.to_builtins(), "forecasts": msgspec.to_builtins(forecasts)})
+                print_json(WhyDecision(**fields_of(logged), forecasts=list(forecasts)))
             else:
                 print(explain.decision_page(logged, tick, session, width))
             return
@@ -321,8 +324,6 @@ def replay(
     Decisions are repeated from the log alone. If the traces are there, every figure that the decisions rest on is computed again
     too. If anything differs, prints session, tick and place, and exits with 3.
     """
-    from dataclasses import asdict
-
     from ..explain.decision_page import ExplainError
     from ..explain.gathered import plural
     from ..store.decisions import DecisionReader
@@ -336,11 +337,12 @@ def replay(
     from ..interpreter import load_numpy
 
     load_numpy()
+    from ..replay import as_record
     from ..replay import replay as again
 
     found = again(paths, session=session, trace=trace)
     if as_json:
-        print_json({**asdict(found), "identical": not found.differences})
+        print_json(as_record(found))
     else:
         print(
             f"{plural(found.sessions, 'session')}, {plural(found.ticks, 'tick')}: {plural(found.decisions, 'decision')} and "

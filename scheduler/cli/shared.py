@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ..config.paths import Loaded, Paths
     from ..hands.kernel import Clock
+    from ..printed import Printed
     from ..store.files import NamedFile
 
 FAILURE, FINDINGS, INTERRUPTED = 1, 3, 130
@@ -137,11 +138,12 @@ def escaped(text: str) -> str:
     return printable(text)
 
 
-def print_json(value: object) -> None:
-    """Print data for programs."""
+def print_json(value: Printed | dict[str, Any]) -> None:
+    """Print data for programs. A dict is an answer of the daemon, which made it of such a struct."""
     from ..explain.logstream import ascii_json
+    from ..printed import plain
 
-    print(ascii_json(value))
+    print(ascii_json(value if isinstance(value, dict) else plain(value)))
 
 
 def load_files(context: typer.Context, config: str | None, state_dir: str | None) -> tuple[Loaded, Paths]:

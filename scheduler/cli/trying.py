@@ -7,7 +7,7 @@ import sys
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -252,20 +252,17 @@ def _print_simulation(
     from ..simulation import run as simulation
 
     summary = simulation.means(found)
-    record: dict[str, Any] = {
-        "means": [mean.as_record() for mean in summary],
-        "runs": [figures.as_record() for figures in found],
-        "recorded": None if itself is None else itself.as_record(),
-    }
+    record = simulation.Simulated(means=summary, runs=[figures.as_record() for figures in found], recorded=itself)
     if only_json:
         print_json(record)
         return
     if json_file is not None:
         from ..explain.logstream import ascii_json
+        from ..printed import plain
         from ..store.files import replacing
 
         with replacing(json_file) as file:
-            file.write(f"{ascii_json(record)}\n".encode())
+            file.write(f"{ascii_json(plain(record))}\n".encode())
     lines = [mean.cells() for mean in summary] + ([] if itself is None else [itself.cells()])
     print(*table(simulation.HEADERS, lines, columns()), sep="\n")
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from ..config.paths import Loaded, PathError, Paths, load_config, state_paths
 from ..config.sections import Config, ConfigError
@@ -24,6 +22,7 @@ from ..observe.unmatched import unmatched
 from ..pools.finding.search import everything, machine
 from ..pools.sensing.pidfile import STARTED, named
 from ..pools.sensing.signals import ProcessHandle
+from ..printed import Printed
 from ..read.facts import Finding, findings, probe
 from ..read.host import MachineError
 from ..read.process import see_all
@@ -48,6 +47,12 @@ LOST = {
     "memory": "leaks are not limited",
 }
 """What a fence limits with each controller, and the consequence if it cannot."""
+
+
+class Examination(Printed, frozen=True, kw_only=True):
+    """What `nicety doctor` found. Exit 3 if anything is not ok."""
+
+    findings: list[Finding]
 
 
 def examine(
@@ -78,11 +83,6 @@ def examine(
     result += _models(loaded.config, paths)
     result += rivals(proc, uid)
     return result
-
-
-def as_record(finding: Finding) -> dict[str, Any]:
-    """A finding for --json."""
-    return asdict(finding)
 
 
 def visibility(proc: Path, clock: Clock) -> Finding:

@@ -175,24 +175,6 @@ class LoggedDecision:
 
         return tuple(msgspec.json.decode(text, type=Effect) for text in self.effect_json)
 
-    def to_builtins(self) -> dict[str, Any]:
-        """Plain values, for `--json` and exports."""
-        return {
-            "id": self.id,
-            "session": self.session,
-            "seq": self.seq,
-            "wall": self.wall,
-            "policy": self.policy,
-            "action": self.action,
-            "target": self.target,
-            "pids": list(self.pids),
-            "status": self.status,
-            "decision": msgspec.json.decode(self.decision_json),
-            "refusal": None if self.refusal_json is None else msgspec.json.decode(self.refusal_json),
-            "outcomes": [msgspec.json.decode(text) for text in self.outcome_json],
-            "effects": [msgspec.json.decode(text) for text in self.effect_json],
-        }
-
 
 # --- writing ------------------------------------------------------------------------------------------------------------------
 

@@ -17,8 +17,10 @@ from typing import Any, BinaryIO, Literal, Protocol
 import msgspec
 
 from ..hands.safe_files import StoreError
+from ..printed import plain
 from .decisions import DecisionReader, LoggedDecision
 from .files import NamedFile, replacing
+from .records import record_of
 
 Format = Literal["csv", "jsonl", "parquet"]
 
@@ -171,10 +173,8 @@ def export_decisions(
                 elif not it.intact:
                     lost.append(f"decision {it.id} (number {it.n}): its checksum does not hold")
                 elif (since is None or it.wall >= since) and (until is None or it.wall < until):
-                    plain = (
-                        _decision_cells(it) if format == "csv" else {**it.to_builtins(), "wall": _iso(it.wall), "wall_ns": it.wall}
-                    )
-                    sink.write({name: [value] for name, value in plain.items()})
+                    cells = _decision_cells(it) if format == "csv" else _whole(it)
+                    sink.write({name: [value] for name, value in cells.items()})
                     rows += 1
             sink.finish()
         finally:
@@ -242,12 +242,16 @@ def _samples(session: str, boot_id: str, snapshot: Any) -> dict[str, list[Any]]:
     return {name: columns[name] if name in columns else numbers(name) for name in COLUMNS}
 
 
+def _whole(it: LoggedDecision) -> dict[str, Any]:
+    return {**plain(record_of(it)), "wall": _iso(it.wall), "wall_ns": it.wall}
+
+
 def _decision_cells(it: LoggedDecision) -> dict[str, Any]:
-    plain = it.to_builtins()
-    why, refusal = plain["decision"]["why"], plain["refusal"] or {}
-    effect = plain["effects"][-1] if plain["effects"] else {}
+    row = plain(record_of(it))
+    why, refusal = row["decision"]["why"], row["refusal"] or {}
+    effect = row["effects"][-1] if row["effects"] else {}
     return {
-        **{name: plain[name] for name in ("id", "session", "seq", "policy", "action", "target", "status")},
+        **{name: row[name] for name in ("id", "session", "seq", "policy", "action", "target", "status")},
         "wall": _iso(it.wall),
         "wall_ns": it.wall,
         "pids": " ".join(map(str, it.pids)),
@@ -256,7 +260,7 @@ def _decision_cells(it: LoggedDecision) -> dict[str, Any]:
         "figures": msgspec.json.encode(why["figures"], order="deterministic").decode(),
         "refused_by": refusal.get("rule"),
         "refused_because": refusal.get("text"),
-        "outcome": plain["outcomes"][-1]["detail"] if plain["outcomes"] else None,
+        "outcome": row["outcomes"][-1]["detail"] if row["outcomes"] else None,
         "effect": effect.get("verdict"),
         "before": effect.get("before"),
         "after": effect.get("after"),

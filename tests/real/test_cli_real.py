@@ -166,7 +166,7 @@ def test_a_daemon_that_acts_can_be_asked_paused_and_told_to_undo(place: Place) -
 
     undone = place.nicety("undo", "--json")
     assert undone.returncode == 0, undone.stderr
-    assert [outcome["status"] for outcome in json.loads(undone.stdout)] == ["applied", "applied"]
+    assert [outcome["status"] for outcome in json.loads(undone.stdout)["outcomes"]] == ["applied", "applied"]
     assert place.put_back()
     status = place.status()
     assert (status["paused"], status["changes"]) == (True, [])
@@ -196,7 +196,7 @@ def test_what_a_killed_daemon_left_is_shown_and_put_back(place: Place) -> None:
     status = place.nicety("status", "--json")
     assert status.returncode == 1
     assert len(json.loads(status.stdout)["changes_in_force"]) == 2
-    findings = json.loads(place.nicety("doctor", "--json").stdout)
+    findings = json.loads(place.nicety("doctor", "--json").stdout)["findings"]
     left = next(finding for finding in findings if finding["name"] == "daemon")
     assert (left["ok"], left["fix"]) == (False, "nicety undo")
 

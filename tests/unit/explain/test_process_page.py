@@ -38,6 +38,7 @@ from nicety.scheduler.explain.process_page import as_record, process_page, reaso
 from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
+from nicety.scheduler.printed import plain
 from nicety.scheduler.read.process import Seen
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
@@ -411,7 +412,7 @@ def test_an_empty_log_is_an_error_with_a_next_step(tmp_path: Path) -> None:
 
 
 def test_the_record_has_what_the_page_says(log: Log) -> None:
-    record = as_record(log.about(HOG.pid, a_seen(HOG, "stress-ng")))
+    record = plain(as_record(log.about(HOG.pid, a_seen(HOG, "stress-ng"))))
     (change,) = record["changes"]
     assert (change["victim"], change["contender"]) == ("program redis-server", "program stress-ng")
     assert (change["victim_wait_before"], change["victim_wait_after"], change["verdict"]) == (0.312, 0.004, "helped")
