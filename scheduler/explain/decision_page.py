@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 from ...models.records import HORIZONS, QUANTILES, Forecast, Score
 from ..config.paths import Paths
+from ..decide.policies.quarantine.words import rarity
 from ..decision import Action, Effect, Flag, Outcome, Recycle, ResizePool, Restore, Session, Set, Tick
 from ..hands.faults import Status
 from ..places import cgroup_of, process_of
@@ -242,8 +243,10 @@ def _forecast(forecast: Forecast) -> list[str]:
 
 def score_lines(score: Score) -> list[str]:
     """A score and the figures that it is based on."""
-    evidence = ", ".join(f"{name} {figure(value)}" for name, value in score.evidence)
-    return [f"{score.kind}: {figure(score.value)}, p = {score.p:.2g}, by {score.source}", *([evidence] if evidence else [])]
+    from .figure_words import evidence_in_words
+
+    head = f"{score.kind}: score {figure(score.value)}, as {rarity(score.p)} healthy worker-minutes, by {score.source}"
+    return [head, *(f"{label}: {value}" for label, value in evidence_in_words(dict(score.evidence)))]
 
 
 def _outcome(outcome: Outcome) -> str:

@@ -19,6 +19,7 @@ from ..read.evidence import STATES, Evidence
 from ..store.decisions import DecisionReader, LoggedDecision
 from ..words import figure, moment, size, span
 from .decision_page import ExplainError, look_up
+from .figure_words import in_words
 from .gathered import describe
 from .layout import indented, labelled, paragraph, part, printed, table
 
@@ -303,9 +304,7 @@ def incident_page(
         lines += part(f"Process {look.id.pid} when it was reported, before anything was done", snapshot_lines(look), width)
     if not looks:
         lines += part("Snapshot", ["none: the process was gone, or nicety may not read it"], width)
-    lines += part(
-        "Figures", labelled([(name, figure(value)) for name, value in figures.items()], None if width is None else width - 2)
-    )
+    lines += part("Figures", labelled(in_words(figures), None if width is None else width - 2))
     lines += part(
         "Would have flipped it", [text.replace(" ID", f" {incident.id}") for text in incident.decision.why.flips], width=width
     )

@@ -64,7 +64,8 @@ def indented(lines: Iterable[str], width: int | None) -> list[str]:
 
 
 def labelled(rows: Iterable[tuple[str, str]], width: int | None, label: int | None = None, indent: int = 0) -> list[str]:
-    """Labels, and the text of each folded in a column of its own. `label`: columns of the labels; None: the longest one."""
+    """Labels, and the text of each folded in a column of its own. `label`: columns of the labels; None: the longest one, which is
+    folded too where it would take more than two thirds of the width."""
     from rich.cells import cell_len
 
     cells = [(printable(name), printable(text)) for name, text in rows]
@@ -72,6 +73,7 @@ def labelled(rows: Iterable[tuple[str, str]], width: int | None, label: int | No
         return []
     if label is None:
         label = max(cell_len(name) for name, _ in cells)
+        label = label if width is None else min(label, max((width - indent) * 2 // 3, 1))
     whole = max(cell_len(text) for _, text in cells)
     room = whole if width is None else min(whole, max(width - indent - label - GAP, 1))
     return [" " * indent + line for line in _grid(cells, [label, room])]

@@ -63,7 +63,7 @@ def a_full_tick(seq: int, **changes: object) -> Tick:
         a_group("hogs", Class.BATCH, [a_member(4711, cgroup="/batch"), a_member(4712, cgroup="/batch")], cpu=1.5),
         a_group("editor", Class.EXEMPT, [a_member(77)]),
     ]
-    scores = (Score(WORKER, "web", Anomaly.LEAK, 3.5, 0.004, (("rss_mib_per_minute", 12.5),), "robust z"),)
+    scores = (Score(WORKER, "web", Anomaly.LEAK, 3.5, 0.004, (("growth_mib_per_minute", 12.5),), "robust z"),)
     values: dict[str, object] = {
         "groups": groups,
         "pools": [a_pool("web")],
@@ -110,7 +110,7 @@ def test_the_page_of_a_decision_answers_what_a_person_would_ask(paths: Paths) ->
         "tick 1, act mode",
         "forecast floor: a load of 4 Erlang is to be expected.",
         "Done, and read back; helped: wait of group web, cores: 0.8 before, 0.1 after 3 ticks.",
-        "3.142",
+        "work at hand now          3.14 workers' worth",
         "Forecast of web load, Erlangs",
         "4.25",
         "3 workers, which the reactive rule alone asks for",
@@ -142,7 +142,8 @@ def test_what_was_changed_by_hand_is_told_with_the_outcome_before(paths: Paths) 
 
 def test_a_flag_is_explained_by_its_score(paths: Paths) -> None:
     page = explain.page(paths, "s-3.0")
-    assert "leak: 3.5, p = 0.004, by robust z" in page
+    assert "leak: score 3.5, as 1 in 250 healthy worker-minutes, by robust z" in page
+    assert "its memory grows now by, a minute: 12.5 MiB" in page
     assert "Forecast" not in page
 
 

@@ -431,7 +431,7 @@ def a_full_tick(**changes: Any) -> Tick:
         a_group("hogs", Class.BATCH, [a_member(4711, cgroup="/batch"), a_member(4712, cgroup="/batch")], cpu=1.5),
         a_group("editor", Class.EXEMPT, [a_member(77)]),
     ]
-    scores = (Score(WORKER, "web", Anomaly.LEAK, 3.5, 0.004, (("rss_mib_per_minute", 12.5),), "robust z"),)
+    scores = (Score(WORKER, "web", Anomaly.LEAK, 3.5, 0.004, (("growth_mib_per_minute", 12.5),), "robust z"),)
     values: dict[str, Any] = {"groups": known, "pools": [a_pool("web")], "protected": (ProcId(1, 2),), "scores": scores}
     return a_tick(4, **{**values, **changes})
 
@@ -562,8 +562,8 @@ def test_the_page_of_a_worker_tells_its_pool_and_its_score(tmp_path: Path) -> No
     log.tick(flag, outcomes=[done("s-1.0")], groups=values.groups, pools=values.pools, scores=values.scores)
     page = " ".join(log.page(WORKER.pid, a_seen(WORKER, "gunicorn")).split())
     assert "worker of pool web (4 workers), ready, busy 50 % of the time" in page
-    assert "leak: 3.5, p = 0.004, by robust z" in page
-    assert "rss_mib_per_minute 12.5" in page
+    assert "leak: score 3.5, as 1 in 250 healthy worker-minutes, by robust z" in page
+    assert "its memory grows now by, a minute: 12.5 MiB" in page
     assert "flag leak" in page
 
 
