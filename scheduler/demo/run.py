@@ -20,7 +20,7 @@ import numpy as np
 from ..config.paths import Paths
 from ..decision import Flag, ResizePool
 from ..explain.decision_page import page
-from ..explain.layout import columns, table
+from ..explain.layout import page_columns, table
 from ..hands.faults import Status
 from ..interpreter import PYTHON
 from ..store.decisions import DecisionReader
@@ -143,10 +143,10 @@ def _demo(workload: Workload, directory: Path, json_path: Path | None, say: Call
     say("\n" + _table(without, acted))
     say("\n" + _workers(acted))
     for title, id_ in _two_decisions(state):
-        say(f"\n--- why {id_} ({title}) ---\n{page(Paths(state, state / 'control.sock'), id_, columns())}")
+        say(f"\n--- why {id_} ({title}) ---\n{page(Paths(state, state / 'control.sock'), id_, page_columns())}")
     say("\n" + _put_back(before, after, changed))
     rows = [(c.claim, _shown(c.value), c.bound, _yes(c.holds)) for c in claims]
-    say("\n".join(["", *table(("claim", "value", "bound", "holds"), rows, columns())]))
+    say("\n".join(["", *table(("claim", "value", "bound", "holds"), rows, page_columns())]))
     say(f"\nlog of the acting daemon: {directory / 'act.log'}; ask it yourself:")
     for command in ("decisions", "replay", "export traces -o traces.csv"):
         say(f"  nicety --config {config} --state-dir {state} {command}")
@@ -305,7 +305,7 @@ def _table(without: Half, acted: Half) -> str:
         ("spool: lateness p95, s", f"{without.late_p95:.2f}", f"{acted.late_p95:.2f}"),
         ("spool: mean workers", f"{without.spool_size:.1f}", f"{acted.spool_size:.1f} (two of them broken)"),
     ]
-    return "\n".join(table(("what changed", "without nicety", "with nicety"), rows, columns()))
+    return "\n".join(table(("what changed", "without nicety", "with nicety"), rows, page_columns()))
 
 
 def _workers(acted: Half) -> str:
@@ -317,7 +317,7 @@ def _workers(acted: Half) -> str:
         rows.append((f"pid {pid}", fault, reported or "not flagged"))
     faulty = {pid for pid, _ in acted.broken.values()}
     rows += [(f"pid {pid}", "healthy", f"{kind} ({id_})") for pid, kind, _, id_ in acted.flagged if pid not in faulty]
-    return "\n".join(table(("spool worker", "in truth", "flagged as"), rows, columns()))
+    return "\n".join(table(("spool worker", "in truth", "flagged as"), rows, page_columns()))
 
 
 def _two_decisions(state: Path) -> list[tuple[str, str]]:
@@ -337,7 +337,7 @@ def _put_back(before: Mapping[str, tuple[Values, ...]], after: Mapping[str, tupl
     if not changed:
         return f"restored: all {len(before)} processes have the same nice, policy, affinity, autogroup nice and cgroups as before"
     rows = [(name, str(before.get(name, "not there")), str(after.get(name, "not there"))) for name in changed]
-    return "\n".join(["NOT restored:", *table(("process", "before", "after"), rows, columns())])
+    return "\n".join(["NOT restored:", *table(("process", "before", "after"), rows, page_columns())])
 
 
 def _mean(sizes: list[int]) -> float:

@@ -3,9 +3,9 @@
 Rich measures, folds and aligns: it knows that some letters take two columns. It is loaded only when a page is made, so never in the
 daemon.
 
-A width is that of the terminal; None stands for a pipe or a file. On a terminal no line is longer than the width, and words are
-folded, not cut: only a word longer than its column is broken. In a pipe nothing is folded, so that `grep` finds whole lines. Pages
-are plain text everywhere.
+A width is that of the terminal. No line is longer than the width, and words are folded, not cut: only a word longer than its column
+is broken. In a pipe or a file a page to be read is `PAGE` wide; a list with a line for each item is not folded at all, which None
+stands for, so that `grep` finds whole lines. All is plain text.
 """
 
 from __future__ import annotations
@@ -27,13 +27,21 @@ GAP = 2
 NARROW = 16
 """A column of a table is never folded to less than this width; a table that does not fit then is laid out as blocks (chosen)."""
 
+PAGE = 100
+"""Columns of a page where there is no terminal (chosen: a mail and a ticket show as many)."""
+
 GLUE = "\ue000"
 """Stands for a blank at which no line ends. It is a private-use character, which `printable` removes from texts."""
 
 
 def columns() -> int | None:
-    """The width of the terminal that stdout is connected to; None: it is not a terminal."""
+    """The width for a list: of the terminal that stdout is connected to; None: it is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def page_columns() -> int:
+    """The width for a page: of the terminal, else PAGE."""
+    return columns() or PAGE
 
 
 def printed(lines: Iterable[str]) -> str:

@@ -149,11 +149,16 @@ def _why(change: Record) -> str:
 
 
 def _pools(pools: Sequence[Record], width: int | None) -> list[str]:
-    headers = ("pool", "workers", "wanted", "busy", "queued")
-    rows = [(it["pool"], *(_number(it.get(name)) for name in ("size", "requested", "busy", "queued"))) for it in pools]
+    figures = {"workers": "size", "wanted": "requested", "busy": "busy", "queued": "queued", "Erlangs": "load"}
+    headers = ["pool", *figures]
+    rows = [[it["pool"], *(_number(it.get(name)) for name in figures.values())] for it in pools]
+    if any(it.get("objective") for it in pools):
+        headers.append("objective")
+        rows = [[*row, it.get("objective", "")] for row, it in zip(rows, pools, strict=True)]
     said = [f"{pool['pool']}: sized by {pool['rules']}" for pool in pools if pool.get("rules", "all rules") != "all rules"]
     said += [f"{pool['pool']}: {pool['trouble']}" for pool in pools if pool.get("trouble")]
-    return [*table(headers, rows, width, right=range(1, len(headers))), *indented(said, width)]
+    right = range(1, len(figures) + 1)
+    return [*table(headers, rows, width, right=right, whole=range(1, len(headers))), *indented(said, width)]
 
 
 def _number(value: Any) -> str:

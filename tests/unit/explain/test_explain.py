@@ -31,6 +31,7 @@ from nicety.scheduler.decision import (
     encode,
 )
 from nicety.scheduler.explain import decision_page as explain
+from nicety.scheduler.explain import sentences
 from nicety.scheduler.explain.gathered import describe
 from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.hands.places import Control
@@ -105,18 +106,18 @@ def paths(tmp_path: Path) -> Paths:
 def test_the_page_of_a_decision_answers_what_a_person_would_ask(paths: Paths) -> None:
     page = explain.page(paths, "s-1.0")
     for part in (
-        "pool web: size 6",
-        "decision s-1.0 of policy pool_size",
+        "nicety asked pool web for 6 workers instead of 4.",
+        "decision s-1.0 of policy pool_size, rule forecast floor, ",
         "tick 1, act mode",
-        "forecast floor: a load of 4 Erlang is to be expected.",
-        "Done, and read back; helped: wait of group web, cores: 0.8 before, 0.1 after 3 ticks.",
+        "Why: a load of 4 Erlang is to be expected.",
+        "Done, and read back; it helped: wait of group web, cores: 0.8 before, 0.1 after 3 ticks.",
         "work at hand now          3.14 workers' worth",
         "Forecast of web load, Erlangs",
         "4.25",
         "3 workers, which the reactive rule alone asks for",
         "a load forecast below 2.1 Erlang would keep 4",
         "pool web: done, and read back (1 written): 4 -> 6",
-        "helped: wait of group web, cores: 0.8 before, 0.1 after 3 ticks",
+        "it helped: wait of group web, cores: 0.8 before, 0.1 after 3 ticks",
     ):
         assert part in page, f"{part!r} is not in\n{page}"
 
@@ -124,9 +125,9 @@ def test_the_page_of_a_decision_answers_what_a_person_would_ask(paths: Paths) ->
 def test_the_page_of_a_refusal_names_the_rule_of_the_guard(paths: Paths) -> None:
     page = explain.page(paths, "s-1.1")
     assert page.splitlines()[:3] == [
-        "pool web: size 1.",
-        "forecast floor: a load of 4 Erlang is to be expected.",
-        "The guard refused: limits: fewer than the minimum of 2",
+        "nicety wanted to ask pool web for 1 worker instead of 4, but its guard refused.",
+        "Why: a load of 4 Erlang is to be expected.",
+        "Nothing was changed, by the guard's rule limits: fewer than the minimum of 2",
     ]
     assert "Did it help" not in page
 
@@ -182,7 +183,7 @@ def test_an_action_in_words(action: Action, words: str) -> None:
 
 
 def test_every_outcome_has_a_meaning() -> None:
-    assert set(explain.MEANING) == set(Status)
+    assert set(sentences.MEANING) == set(Status)
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])

@@ -1,4 +1,4 @@
-"""`nicety why PID` answers in its first ten lines what was done, for whom, what that changed and what gives it back."""
+"""`nicety why PID` answers before its evidence what was done, for whom, what that changed and what gives it back."""
 
 from __future__ import annotations
 
@@ -156,10 +156,12 @@ def log(tmp_path: Path) -> Log:
 
 def first_lines(page: str) -> str:
     assert max(map(len, page.splitlines())) <= WIDTH, page
-    return " ".join(" ".join(page.splitlines()[:10]).split())
+    sentences, rows, _ = page.split("\n\n", 2)
+    assert len([*sentences.splitlines(), *rows.splitlines()]) <= 24, page
+    return " ".join(f"{sentences} {rows}".split())
 
 
-def test_the_page_of_a_demoted_process_answers_in_ten_lines(log: Log) -> None:
+def test_the_page_of_a_demoted_process_answers_before_its_evidence(log: Log) -> None:
     page = log.page(HOG.pid, a_seen(HOG, "stress-ng"))
     told = first_lines(page)
     for part in (
@@ -172,7 +174,7 @@ def test_the_page_of_a_demoted_process_answers_in_ten_lines(log: Log) -> None:
         "nice 19 of its session 4711 as a whole (autogroup); eased by 1; set 2 times since then",
         "given back 15 s after program redis-server last waited more than 2.5% of its demand",
     ):
-        assert part in told, f"{part!r} is not in the first ten lines of\n{page}"
+        assert part in told, f"{part!r} is not before the evidence of\n{page}"
     rest = " ".join(page.split())
     assert "has no listening network socket" in rest
     assert "against it: is in the foreground of a terminal" in rest
@@ -233,7 +235,7 @@ def test_the_page_of_a_protected_process_names_from_whom_and_by_what(log: Log) -
         "program stress-ng: nice 19 of a session as a whole (autogroup); eased by 1; set 2 times since then (s-2.0)",
         "about itself nothing is changed",
     ):
-        assert part in told, f"{part!r} is not in the first ten lines of\n{page}"
+        assert part in told, f"{part!r} is not before the evidence of\n{page}"
 
 
 def test_the_page_of_an_unsure_program_says_how_unsure(log: Log) -> None:
