@@ -273,8 +273,12 @@ def _living(sessions: Mapping[str, Session], last: Session | None) -> Callable[[
 def _protection(reader: DecisionReader, group: Group, living: Callable[[str], bool]) -> list[Change]:
     """Changes of others that were made for a group."""
     everything = changes(reader.find(kind="priority", limit=LOOKED_AT), living)
-    members = {member.id for member in group.members}  # its own slice is not a demotion of others
-    return [change for change in everything if change.concerns(group.name) and process_of(change.action.on) not in members]
+    members, own = {member.id for member in group.members}, f"group {group.name}"
+
+    def of_itself(change: Change) -> bool:  # its own slice is not a demotion of others
+        return subject(change.last.decision) == own or process_of(change.action.on) in members
+
+    return [change for change in everything if change.concerns(group.name) and not of_itself(change)]
 
 
 def _notes(latest: LoggedTick) -> tuple[Note, ...]:

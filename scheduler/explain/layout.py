@@ -40,8 +40,8 @@ def columns() -> int | None:
 
 
 def page_columns() -> int:
-    """The width for a page: of the terminal, else PAGE."""
-    return columns() or PAGE
+    """The width for a page: of the terminal, else $COLUMNS, else PAGE."""
+    return shutil.get_terminal_size((PAGE, 1)).columns
 
 
 def printed(lines: Iterable[str]) -> str:

@@ -77,8 +77,7 @@ def process_page(about: Account, width: int | None = None) -> str:
         lines += part("Why this and nothing else", why.rejected or ["nothing else was considered"], width)
         lines += part("What gives it back", _giving_back(demotion), width)
     if others:
-        also = [f"{_setting(change.action, about)}, {_since(about, change)}" for change in others]
-        lines += part("Also in force", also, width)
+        lines += part("Also in force", _together(about, others), width)
     if favours and demotion is None:
         lines += part("What gives it back", _giving_back(favours[0]), width)
     if about.place.group is not None and about.place.group.behaviour is not None:
@@ -248,7 +247,7 @@ def _protected(about: Account, group: Group, favours: Sequence[Change]) -> _Open
             text = f"from {past.contender or past.last.decision.target}, {moment(past.since, day=False)}{until}: {past.ended}"
             rows.append(("was protected", text))
             result = f"The last time that something was is over: {past.ended.removesuffix('.')}."
-    itself = [_setting(change.action, about) for change in about.in_force() if change.victim == group.name]
+    itself = _together(about, [change for change in about.in_force() if change.victim == group.name])
     rows.append(("about itself", _listed(itself) if itself else "nothing is changed"))
     if favours:
         rows.append(("given back", _brief(_giving_back(favours[0]))))
@@ -338,6 +337,18 @@ def _setting(action: Set, about: Account) -> str:
         return setting(action)
     session = "its session" if about.seen is None else f"its session {about.seen.session}"
     return setting(action, session, ", which it is in")
+
+
+def _together(about: Account, changes: Sequence[Change]) -> list[str]:
+    """Changes in force; equal ones of several processes, as on the page of a group, are one."""
+    found: dict[str, list[Change]] = {}
+    for change in changes:
+        found.setdefault(_setting(change.action, about), []).append(change)
+    said = []
+    for text, alike in found.items():
+        many = f" ({len(alike)} times)" if len(alike) > 1 else ""
+        said.append(f"{text}{many}, {_since(about, min(alike, key=lambda change: change.since))}")
+    return said
 
 
 def _steps(change: Change) -> str:

@@ -40,14 +40,14 @@ def command(state: Path, *words: str) -> list[str]:
     return [sys.executable, "-m", "nicety.scheduler", "--state-dir", str(state), *words]
 
 
+PLAIN = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+
+
 def shown(state: Path, width: int, *words: str) -> list[str]:
     """The lines that a command shows on a terminal of this width."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    with subprocess.Popen(
-        command(state, *words), stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL, env=environment
-    ) as process:
+    with subprocess.Popen(command(state, *words), stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL, env=PLAIN) as process:
         os.close(theirs)
         found = b""
         try:
@@ -69,8 +69,9 @@ def test_a_page_is_as_wide_as_its_terminal(state: Path, width: int) -> None:
 
 
 def test_in_a_pipe_a_page_has_a_fixed_width_and_a_list_a_line_for_each_item(state: Path) -> None:
-    page = subprocess.run(command(state, "why", ID), capture_output=True, text=True, check=True).stdout
-    assert 0.8 * PAGE < max(map(len, page.splitlines())) <= PAGE
-    listed = subprocess.run(command(state, "decisions"), capture_output=True, text=True, check=True).stdout
+    for environment, width in ((PLAIN, PAGE), ({**PLAIN, "COLUMNS": "70"}, 70)):
+        page = subprocess.run(command(state, "why", ID), capture_output=True, text=True, check=True, env=environment).stdout
+        assert 0.8 * width < max(map(len, page.splitlines())) <= width
+    listed = subprocess.run(command(state, "decisions"), capture_output=True, text=True, check=True, env=PLAIN).stdout
     (line,) = (line for line in listed.splitlines() if ID in line)
     assert line.endswith(TEXT)

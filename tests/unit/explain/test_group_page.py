@@ -17,7 +17,7 @@ from nicety.scheduler.explain.decision_page import ExplainError
 from nicety.scheduler.explain.process_page import as_record, process_page
 from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.hands.places import Control
-from nicety.scheduler.places import SessionPlace
+from nicety.scheduler.places import ProcessPlace, SessionPlace
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader
 from nicety.scheduler.testing.ticks import a_group, a_member, a_pool, a_tick
 
@@ -118,6 +118,25 @@ def test_an_interactive_group_that_nobody_delays_in_three_sentences(tmp_path: Pa
         "Why: it waits 2 % of its demand for a CPU; contention begins above 5 %.",
         "So nothing came of it.",
     ]
+
+
+def test_equal_changes_of_its_processes_are_one_line_and_no_protection_from_itself(tmp_path: Path) -> None:
+    decisions = [
+        a_decision(
+            f"s-1.{n}",
+            "priority",
+            f"group redis pid {n}",
+            Set(Control.SLICE, ProcessPlace(ProcId(n, n)), 100_000),
+            "x",
+            victim="redis",
+        )
+        for n in range(8000, 8009)
+    ]
+    page = process_page(about(write(tmp_path, (decisions, [])), "redis"), 100)
+    assert page.startswith("group redis: interactive, and nothing is demoted for it now.")
+    assert page.count("slice 0.1 ms of every thread before it is asked to yield (9 times), in force since") == 2, (
+        "about it, and below"
+    )
 
 
 def test_observing_is_told_as_what_would_be(tmp_path: Path) -> None:
