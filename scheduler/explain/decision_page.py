@@ -124,7 +124,7 @@ def decision_page(logged: LoggedDecision, tick: Tick | None, session: Session | 
     three = (
         sentences.what(decision, refusal, outcomes),
         sentences.why(decision),
-        sentences.came(refusal, outcomes, effects),
+        sentences.came(decision, refusal, outcomes, effects),
     )
     lines = [line for sentence in three for line in paragraph(sentence, width)]
     about = f"decision {decision.id} of policy {decision.policy}, rule {why.rule}, {moment(logged.wall)}, tick {logged.seq}{mode}"

@@ -19,7 +19,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "victim": ("protects", ""),
     "victim_wait_before": ("{victim} waited for a CPU, of what it wanted", "share"),
     "victim_wait_cores": ("{victim} waited for a CPU", "cores"),
-    "victim_demand_cores": ("{victim} wanted", "cores"),
+    "victim_demand_cores": ("{victim} would use if it never waited", "cores"),
     "victim_lacks_cores": ("{victim} lacks", "cores"),
     "wait_target": ("it should wait at most", "share"),
     "wait_with_short_slices": ("{victim} waits with short slices", "share"),

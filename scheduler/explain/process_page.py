@@ -180,7 +180,7 @@ def _resized(about: Account, pool: Pool, logged: LoggedDecision) -> _Opening:
     did = what(logged.decision, None, logged.outcomes).removesuffix(".")
     rows: Rows = [("decision", logged.id), *_who(about)]
     title = f"{pool.size} workers, {pool.requested} asked for; {ago} ago {did}"
-    return _Opening(title, logged.decision.why.text, came(None, logged.outcomes, logged.effects), rows)
+    return _Opening(title, logged.decision.why.text, came(logged.decision, None, logged.outcomes, logged.effects), rows)
 
 
 def _demoted(about: Account, change: Change) -> _Opening:
@@ -215,7 +215,7 @@ def _came(change: Change) -> str:
         measured = f"{verdict_in_words(effects[-1])}; " if effects else ""
         said = f"{measured}it is over now: {change.ended.removesuffix('.')}."
         return f"{said[0].upper()}{said[1:]}"
-    return came(None, change.last.outcomes, effects)
+    return came(change.last.decision, None, change.last.outcomes, effects)
 
 
 def _protected(about: Account, group: Group, favours: Sequence[Change]) -> _Opening:

@@ -61,15 +61,17 @@ def why(decision: Decision) -> str:
     return f"Why: {decision.why.text}"
 
 
-def came(refusal: Refusal | None, outcomes: Sequence[Outcome], effects: Sequence[Effect]) -> str:
+def came(decision: Decision, refusal: Refusal | None, outcomes: Sequence[Outcome], effects: Sequence[Effect]) -> str:
     """The third sentence: what came of it."""
     if refusal is not None:
         return f"Nothing was changed, by the guard's rule {refusal.rule}: {refusal.text}"
     if not outcomes:
         return "No outcome is in the log (yet)."
-    meaning = MEANING[outcomes[-1].status]
-    said = f"{meaning[0].upper()}{meaning[1:]}"
-    return f"{said}; {verdict_in_words(effects[-1])}." if effects else f"{said}."
+    status = outcomes[-1].status
+    said = f"{MEANING[status][0].upper()}{MEANING[status][1:]}"
+    said += f"; {verdict_in_words(effects[-1])}" if effects else ""
+    undone = isinstance(decision.action, Set) and len(outcomes) > 1 and status in (Status.APPLIED, Status.UNCHANGED)
+    return f"{said}; put back since then." if undone else f"{said}."
 
 
 def verdict_in_words(effect: Effect) -> str:
