@@ -108,6 +108,22 @@ def table(
     return [line for at, block in enumerate(blocks) for line in (*([""] if at else ()), *block)]
 
 
+def shortened(text: str, columns: int) -> str:
+    """A text of at most so many columns: what is too long loses its middle, because names differ at their ends.
+
+    >>> shortened("program python3 -m http.server", 20), shortened("redis", 20)
+    ('program py…tp.server', 'redis')
+    """
+    from rich.cells import cell_len, set_cell_size
+
+    text = printable(text)
+    if cell_len(text) <= columns:
+        return text
+    end = (columns - 1) // 2
+    tail = next(text[at:] for at in range(len(text) + 1) if cell_len(text[at:]) <= end)
+    return f"{set_cell_size(text, columns - 1 - cell_len(tail)).rstrip()}…{tail}"
+
+
 def _widths(cells: Sequence[Sequence[str]], width: int | None, least: Sequence[int], whole: Collection[int]) -> list[int] | None:
     """The width of each column: as wide as its cells where there is room. Otherwise those with the most to spare are narrower,
     first down to their longest word, then to NARROW; None if that is not enough."""

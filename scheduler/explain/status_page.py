@@ -1,6 +1,7 @@
 """The daemon's answer to `status` in words: what it does, its notes, what is in force, and a line for each pool and group.
 
-Fits a terminal of 80 columns; nothing is cut. Parts of the answer that this page does not know are shown with their names.
+Fits a terminal of 80 columns, with a line for each group and pool: a name that is too long loses its middle there. No id is cut.
+Parts of the answer that this page does not know are shown with their names.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from typing import Any
 from ..words import figure, moment, share, size, span
 from .class_words import percent
 from .gathered import plural
-from .layout import indented, labelled, part, printed, table
+from .layout import GAP, indented, labelled, part, printed, shortened, table
 
 SHOWN = 20
 """Most groups shown, those that use most CPU first (chosen); --json has all."""
+
+SHORTEST = 16
+"""Least columns of a group's name (chosen): on a terminal that has not even these, each group takes several lines."""
 
 LABEL = 10
 """Columns of the labels in the first part (chosen: the longest known one is "own cost")."""
@@ -170,7 +174,7 @@ def _groups(groups: Sequence[Record], width: int | None) -> list[str]:
     ordered = sorted(there, key=lambda group: (-group["cpu"], group["group"]))
     shown, rest = ordered[:SHOWN], ordered[SHOWN:]
     headers = ("group", "class", "processes", "cores", "waits", "memory")
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             it["group"],
             _class(it),
@@ -181,7 +185,10 @@ def _groups(groups: Sequence[Record], width: int | None) -> list[str]:
         )
         for it in shown
     ]
-    lines = table(headers, rows, width, right=range(2, len(headers)), whole=range(1, len(headers)))
+    if width is not None:
+        others = sum(max(map(len, column)) + GAP for column in list(zip(headers, *rows, strict=True))[1:])
+        rows = [(shortened(name, max(width - others, SHORTEST)), *rest) for name, *rest in rows]
+    lines = table(headers, rows, width, right=range(2, len(headers)), whole=range(len(headers)))
     if rest:
         lines.append(f"and {plural(len(rest), 'group')} more with {sum(it['cpu'] for it in rest):.2f} cores; --json has them")
     return lines

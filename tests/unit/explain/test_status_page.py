@@ -130,13 +130,16 @@ def test_without_an_objective_there_is_no_column_for_one() -> None:
 def test_no_line_is_wider_than_the_screen_and_no_id_is_cut(columns: int) -> None:
     long = "group program python3 a_script_with_a_name_that_is_far_too_long_for_any_line_of_a_terminal.py"
     changes = [a_change(group=long, decision=f"5e551017-{n}.{n}", decisions=31, protects="x" * 60) for n in range(1000, 1010)]
-    groups = [a_row("ÿ" * 120, cpu=n / 10) for n in range(30)]
+    groups = [a_row(f"begin {n} {'ÿ' * 120} end {n}.", cpu=n / 10) for n in range(30)]
     page = status_page({**ANSWER, "changes": changes, "groups": groups}, columns)
     assert max(map(len, page.splitlines())) <= columns
     for n in range(1000, 1010):
         assert f"5e551017-{n}.{n}" in page
-    assert page.count("ÿ" * (columns // 4)) >= SHOWN
-    assert page.count("ÿ") == SHOWN * 120, "no name is cut"
+    for n in range(30 - SHOWN, 30):
+        lines = [line for line in page.splitlines() if f"end {n}." in line]
+        assert len(lines) == 1, "a line a group"
+        assert f"begin {n}" in lines[0], "names that are too long lose their middle only"
+    assert ("ÿ" * 120 in page) == (columns == 200)
     assert "and 10 groups more with 4.50 cores; --json has them" in page
 
 
