@@ -109,17 +109,17 @@ def table(
 
 
 def shortened(text: str, columns: int) -> str:
-    """A text of at most so many columns: what is too long loses its middle, because names differ at their ends.
+    """A text of at most so many columns: what is too long loses its middle, less of its end, where names differ most.
 
     >>> shortened("program python3 -m http.server", 20), shortened("redis", 20)
-    ('program py…tp.server', 'redis')
+    ('program… http.server', 'redis')
     """
     from rich.cells import cell_len, set_cell_size
 
     text = printable(text)
     if cell_len(text) <= columns:
         return text
-    end = (columns - 1) // 2
+    end = (columns - 1) * 2 // 3
     tail = next(text[at:] for at in range(len(text) + 1) if cell_len(text[at:]) <= end)
     return f"{set_cell_size(text, columns - 1 - cell_len(tail)).rstrip()}…{tail}"
 
