@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -24,7 +25,8 @@ from .act.hands_apart import HandsApart, reach_hands, start_hands
 from .act.scoped import Scoped
 from .act.sentries import sentries_of_this_process
 from .act.undo import SENTRY_SECONDS, recover
-from .config.paths import Loaded, Paths
+from .config.paths import Loaded, PathError, Paths
+from .config.runtime import frame_to_write
 from .config.sections import Config
 from .decide.engine import first_memory
 from .explain.logstream import ERROR, NOTICE, WARNING
@@ -45,11 +47,13 @@ from .read.locks import LinuxLocks
 from .read.proc import ProcSource
 from .read.waits import LinuxWaits
 from .service.answers.acting_on import ActingOn, Names
-from .service.answers.control_socket import ControlSocket
+from .service.answers.control_socket import ControlSocket, group_id
 from .service.answers.pause import Pause
 from .service.answers.reloading import Reloading
 from .service.answers.requests import READS_ONLY, Requests
 from .service.answers.status import StatusAnswer
+from .service.frame_file import FrameFile
+from .service.framing import Framing
 from .service.harm import AGAIN_NS, NOT_BEFORE_THE_NEXT_TICK, HarmWatch
 from .service.incident_evidence import looks
 from .service.last_known import KnownDeadlocks, KnownFeedback
@@ -218,6 +222,18 @@ class Daemon:
             clock,
             started,
         )
+        self._framing = Framing(
+            _frame_file(settings.config, paths),
+            sessions,
+            acting_on,
+            actuator,
+            latest,
+            self._pause,
+            budget,
+            self._helpers,
+            clock,
+            started,
+        )
         requests = Requests(self._pause, reloading, actuator, sessions, acting_on, self._names, clock, reports)
         handlers = {"status": status.answer, **requests.handlers()}
         self._socket = ControlSocket(paths.socket, handlers, settings.config.daemon.control_group, clock=clock)
@@ -313,6 +329,8 @@ class Daemon:
             latest.notes = notes
         latest.tick, latest.services = tick, services_at_work(tick.groups)
         latest.ticks += 1
+        yield "frame"
+        self._framing.write(tick, verdict, latest.outcomes)
 
     def _keep_sentries(self, at: int) -> None:
         """Have sentries before anything is changed, unless changes are meant to stay when the daemon ends."""
@@ -370,6 +388,7 @@ class Daemon:
                 "pauses": self._pauses.trouble,
                 "own priority": self._own_place.priority.trouble,
                 "budget": self._budget.trouble,
+                "frame": self._framing.trouble,
             }
         )
         for sentence in sessions.observer.changes:
@@ -394,6 +413,7 @@ class Daemon:
         run("closing retraining", self._retraining.close)
         run("closing replays", self._replays.close)
         run("pauses", lambda: self._pauses.write(sessions.engine.pauses, self._clock.monotonic(), self._clock.wall(), last=True))
+        run("frame", self._framing.close)
         self._reports.event(NOTICE, "nicety stopped", ticks=self._latest.ticks, missed=self._latest.missed)
         for what, files in (("socket", self._socket), ("decision log", sessions.log), ("traces", sessions.traces)):
             if files is not None:
@@ -504,6 +524,16 @@ def _recover(
     if outcomes:
         reports.event(WARNING, f"an earlier nicety ended without undoing its changes; they are undone now: {len(outcomes)}")
         reports.stream.undone(clock.wall(), "", outcomes)
+
+
+def _frame_file(config: Config, paths: Paths) -> FrameFile:
+    """Where the frames go. Without a place for them there is a reason, and the daemon runs all the same."""
+    group = group_id(config.daemon.control_group)
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+        return FrameFile(frame_to_write(config.daemon.frame, paths.root, os.environ, mounts), group)
+    except (PathError, OSError) as error:
+        return FrameFile(None, group, str(error))
 
 
 def _files(settings: Settings, paths: Paths) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ FLOORS = (
 """Rooms below and in `scheduler/`, in the order in which data flows; each may import those before it."""
 
 DRIVERS = frozenset({"daemon", "replay", "running"})
-EDGES = frozenset({"cli", "__main__", "simulation", "demo", "testing"})
+EDGES = frozenset({"cli", "__main__", "views", "simulation", "demo", "testing"})
 
 CORE = ("hands", "observe", "decide", "act")
 """Where strings and asserts that stand in for types count."""

@@ -73,9 +73,19 @@ class Daemon(Section, frozen=True):
         str, Meta(description='Traces, decision log, ledger, models. "" is /var/lib/nicety for root, else ~/.local/state/nicety.')
     ] = ""
     socket: Annotated[str, Meta(description='Control socket. "" is control.sock in the state directory.')] = ""
+    frame: Annotated[
+        str,
+        Meta(
+            description="File in which views find what there is to see, written each tick: put it on a tmpfs. "
+            '"" is /run/nicety/frame for the state directory of root, for others a place on the machine\'s tmpfs.'
+        ),
+    ] = ""
     control_group: Annotated[
         str,
-        Meta(description='Unix group whose members may pause and reload, as root and the daemon\'s own user may. "": no group.'),
+        Meta(
+            description="Unix group whose members may pause and reload, and see the frame, as root and the daemon's own user may. "
+            '"": no group.'
+        ),
     ] = ""
     slow_every: Annotated[
         Ticks, Meta(description="Ticks between two readings of the io counters and descriptor counts of ordinary processes.")

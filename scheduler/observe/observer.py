@@ -66,6 +66,8 @@ class Observer:
         self._tenancy = Tenancy(config.tenants)
         self._before: Snapshot | None = None
         self._seq = -1
+        self.newest: tuple[Snapshot, Measured] | None = None
+        """What the last tick was made of; None: none was made, or rates were not known."""
 
     def tick(
         self,
@@ -81,6 +83,7 @@ class Observer:
         self._seq += 1
         measured = self._measurer.measure(snapshot)
         before, self._before = self._before, snapshot
+        self.newest = None if measured is None else (snapshot, measured)
         if measured is None or before is None:
             self._pools.step_gap()
             machine = self._machine.gap(snapshot)

@@ -9,7 +9,7 @@ from typing import Any
 from ... import __version__
 from ..act.scoped import Scoped
 from ..config.paths import Paths
-from ..config.sections import to_builtins
+from ..config.sections import Config, to_builtins
 from ..decide.engine import Engine
 from ..decision import Outcome, Session, WarmStart
 from ..explain.logstream import NOTICE, WARNING
@@ -52,6 +52,11 @@ class Sessions:
         self.log = DecisionLog(paths.stores, settings.config.store.decision_bytes)
         self.traces: TraceWriter | None = None
         self._begin(memory, *self._start_warm())
+
+    @property
+    def config(self) -> Config:
+        """The configuration of the session in force."""
+        return self._settings.config
 
     def go_on(self, memory: dict[str, Any]) -> None:
         """Begin a new session and keep what was learned. If the interval changed, only the seasonal patterns of loads are kept, by

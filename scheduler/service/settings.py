@@ -9,7 +9,7 @@ from ..config.sections import Config, ConfigError
 from ..decision import Scope
 from ..scope import OBSERVE, act_on, resolve
 
-FIXED = ("state_dir", "socket", "control_group")
+FIXED = ("state_dir", "socket", "frame", "control_group")
 """Keys of `[daemon]` that cannot change until the next start."""
 
 

@@ -79,7 +79,7 @@ class ControlSocket:
         self.path = path
         self._handlers = dict(handlers)
         self._clock = clock
-        self._group = _group_id(group)
+        self._group = group_id(group)
         self._listener = _listen(path, self._group)
         status = path.lstat()
         self._file = (status.st_dev, status.st_ino)
@@ -324,7 +324,8 @@ def _check_place(path: Path) -> None:
             raise ControlError(f"control socket {path}: another daemon listens there; see `nicety status`")
 
 
-def _group_id(name: str) -> int | None:
+def group_id(name: str) -> int | None:
+    """The group of this name; None for "". Raises ControlError if there is none."""
     if not name:
         return None
     try:
