@@ -71,6 +71,8 @@ def a_shown_pool(name: str = "web", **changes: Any) -> Pool:
         "start": 2.0,
         "worker_memory": 50 * MIB,
         "objective": "p95 300ms",
+        "aim": "p95",
+        "aim_value": 0.3,
         "rules": "all rules",
         "trouble": "",
         "forecast": a_band(2.2, 3.4),
