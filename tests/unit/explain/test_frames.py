@@ -219,6 +219,18 @@ def test_a_pool_has_its_objective_and_the_rules_that_a_replay_chose() -> None:
     tick = a_tick(1, pools=[a_pool("web", size=3)], chosen=(Chosen("web", Rules.CONSTANT, 8, 8.0, 24.0, 1.0, 2.0, 3.0),))
     pool = framed(tick, config=parse(text, "test")).pools[0]
     assert (pool.kind, pool.objective, pool.rules, pool.size) == ("gunicorn", "p95 300ms", "a constant size of 8", 3)
+    assert (pool.aim, pool.aim_value) == ("p95", 0.3)
+
+
+@pytest.mark.parametrize(
+    ("keys", "aim"),
+    [('wait = "2s"', ("wait", 2.0)), ("utilization = 0.7", ("utilization", 0.7)), (None, ("", None))],
+)
+def test_the_objective_of_a_pool_is_a_figure_too(keys: str | None, aim: tuple[str, float | None]) -> None:
+    text = '[pools.web]\nkind = "gunicorn"\npidfile = "/run/web.pid"\n'
+    text += "" if keys is None else f"[pools.web.objective]\n{keys}\n"
+    pool = framed(a_tick(1, pools=[a_pool("web")]), config=parse(text, "test")).pools[0]
+    assert (pool.aim, pool.aim_value) == aim
 
 
 def test_changes_in_force_stand_with_the_group_or_pool_that_they_change() -> None:
