@@ -280,7 +280,8 @@ def why(
                 return
             if as_json:
                 forecasts = [] if tick is None else explain.forecasts_about(logged.decision.action, tick)
-                print_json({**logged.to_builtins(), "forecasts": msgspec.to_builtins(forecasts)})
+                delays = [] if tick is None else [msgspec.structs.asdict(delay) for delay in tick.delays]
+                print_json({**logged.to_builtins(), "forecasts": msgspec.to_builtins(forecasts), "delays": delays})
             else:
                 print(explain.decision_page(logged, tick, session, width))
             return

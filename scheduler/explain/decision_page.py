@@ -6,7 +6,6 @@ Every page is built from the log, so it shows what the decision was based on, no
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Iterable, Sequence
 
 from ...models.records import HORIZONS, QUANTILES, Forecast, Score
@@ -17,6 +16,7 @@ from ..places import cgroup_of, process_of
 from ..read.text import printable
 from ..store.decisions import DecisionReader, LoggedDecision
 from ..words import figure, moment, share
+from .delay_words import WAIT, causal_test
 from .gathered import describe, gather, headline, likeness, reason, tally
 from .layout import labelled, paragraph, part, printed, table
 
@@ -42,9 +42,6 @@ class ExplainError(Exception):
     """The log does not have what was asked for; the text says what to do."""
 
 
-_WAIT = re.compile(r"wait of group (.*), cores per core of demand")
-
-
 def effect_in_words(effect: Effect) -> str:
     """What a change did to the figure that it was meant to improve.
 
@@ -53,7 +50,7 @@ def effect_in_words(effect: Effect) -> str:
     >>> effect_in_words(Effect("s-1.0", "queued work of pool web", 2.0, 3.0, 5, "helped", unchanged=(12.0, 12.0)))
     'queued work of pool web: 2 before, 3 after 5 ticks, where the old size would have had 12'
     """
-    wait = _WAIT.fullmatch(effect.metric)
+    wait = WAIT.fullmatch(effect.metric)
     if wait is None:
         said = f"{effect.metric}: {figure(effect.before)} before, {figure(effect.after)} after {effect.ticks} ticks"
         return said + _unchanged(effect)
@@ -179,6 +176,9 @@ def decision_page(logged: LoggedDecision, tick: Tick | None, session: Session | 
         lines += part("Score", score_lines(score), width)
     lines += part("Rejected", why.rejected or ["nothing else was considered"], width)
     lines += part("Would have flipped it", why.flips or ["the rule does not say"], width)
+    causes = [] if tick is None else causal_test(decision, tick.delays, effects)
+    if causes:
+        lines += part("Who delayed it", causes, width)
     if outcomes:
         lines += part("What happened", [_outcome(outcome) for outcome in outcomes], width)
     if effects:

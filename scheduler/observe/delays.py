@@ -42,8 +42,8 @@ MOST_VICTIMS = 32
 MOST_NAMED = 4
 """Most culprits that are named for a group (chosen)."""
 
-DIGITS = 3
-"""Decimals of the figures (chosen: the log keeps them every tick)."""
+SCALE = 1000
+"""Steps of a core in which the figures are given (chosen: the log keeps them every tick)."""
 
 IDLE, WEIGHT_IDLE = 5, 3.0
 """SCHED_IDLE and its weight beside 1024 at nice 0 (kernel/sched/sched.h, WEIGHT_IDLEPRIO)."""
@@ -64,6 +64,7 @@ class Delays:
         """`autogroup`: in the root cgroup each session is a scheduling group of its own."""
         self._autogroup = autogroup
         self._groups: tuple[str, ...] = ()  # of the columns
+        self._columns: dict[str, int] = {}
         self._victims: list[str] = []  # of the rows, in no order
         self._parts = np.zeros((0, EXTRA))  # [victims, groups and EXTRA] cores by each, smoothed from 0
         self._weight = np.zeros(0)  # [victims] of the ticks in the mean, 0..1: below 1 since it began to wait
@@ -121,6 +122,12 @@ class Delays:
         wait = wait * (left / np.maximum(seen, LEAST_CORES))[whose]
 
         shares = self._pressure(now, measured, ran, ids, users, steal)
+        if limited.any():  # what runs while a group is stopped does not delay it
+            runnable = np.bincount(whose, weights=measured.rates.cpu[rows], minlength=len(waiting)) + measured.wait[waiting]
+            going = 1.0 - np.minimum(limited / runnable, 1.0)
+            ours = measured.places[ran.rows][None, :] == waiting[whose][:, None]
+            shares[:, : len(ran.rows)] *= np.where(ours, 1.0, going[whose][:, None])
+            shares[:, len(ran.rows) :] *= going[whose][:, None]
         there = shares.sum(axis=1)
         fewest = _fewest(measured, rows, now)
         most = np.where(limited[whose] > 0.0, fewest * there, np.inf)  # others delay it for no longer than they run
@@ -199,15 +206,14 @@ class Delays:
         """Make the columns those of these groups. Those of groups that are forgotten are dropped."""
         if groups == self._groups:
             return
-        place = {name: column for column, name in enumerate(self._groups)}
-        old = np.array([place.get(name, -1) for name in groups], dtype=np.int64)
+        old = np.array([self._columns.get(name, -1) for name in groups], dtype=np.int64)
         parts = np.zeros((len(self._victims), len(groups) + EXTRA))
         parts[:, np.flatnonzero(old >= 0)] = self._parts[:, old[old >= 0]]
         parts[:, len(groups) :] = self._parts[:, len(self._groups) :]
-        there = set(groups)
-        kept = [row for row, name in enumerate(self._victims) if name in there]
+        self._groups, self._columns = groups, {name: column for column, name in enumerate(groups)}
+        kept = [row for row, name in enumerate(self._victims) if name in self._columns]
         self._victims = [self._victims[row] for row in kept]
-        self._parts, self._weight, self._groups = parts[kept], self._weight[kept], groups
+        self._parts, self._weight = parts[kept], self._weight[kept]
 
     def _forget(self) -> None:
         """Drop the groups that hardly wait any more, and those that wait least where there are too many."""
@@ -220,28 +226,31 @@ class Delays:
 
     def _records(self) -> tuple[Delay, ...]:
         means, count = self._parts / np.maximum(self._weight, 1e-12)[:, None], len(self._groups)
-        shown = np.flatnonzero(means.sum(axis=1) >= LEAST_WAIT).tolist()
-        place = {self._victims[row]: row for row in shown}
-        found = list[Delay]()
+        shown = sorted(np.flatnonzero(means.sum(axis=1) >= LEAST_WAIT).tolist(), key=lambda row: self._columns[self._victims[row]])
         if not shown:
             return ()
-        for column, name in enumerate(self._groups):
-            if name in place:
-                found.append(_record(name, column, self._groups, means[place[name]], count))
-        return tuple(found)
-
-
-def _record(name: str, column: int, groups: Sequence[str], parts: Floats, count: int) -> Delay:
-    others = parts[:count].copy()
-    own, others[column] = others[column], 0.0
-    ranked = np.flatnonzero(others >= 0.5 * 10**-DIGITS)
-    ranked = ranked[np.argsort(-others[ranked], kind="stable")[:MOST_NAMED]].tolist()
-    by = tuple((groups[place], round(float(others[place]), DIGITS)) for place in ranked)
-    rest = float(others.sum()) - float(others[ranked].sum())
-    outside, steal, throttled = (round(float(value), DIGITS) for value in parts[count:])
-    more, itself = round(max(rest, 0.0), DIGITS), round(float(own), DIGITS)
-    wait = round(sum(cores for _, cores in by) + more + itself + outside + steal, DIGITS)
-    return Delay(name, wait, by, more, itself, outside, steal, throttled)
+        means = means[shown] * SCALE
+        itself = np.arange(len(shown)), [self._columns[self._victims[row]] for row in shown]
+        own = means[itself]
+        means[itself] = 0.0
+        others = means[:, :count]
+        most = np.argpartition(-others, min(MOST_NAMED, count) - 1, axis=1)[:, :MOST_NAMED]
+        most = np.take_along_axis(most, np.argsort(-np.take_along_axis(others, most, axis=1), axis=1, kind="stable"), axis=1)
+        largest = np.rint(np.take_along_axis(others, most, axis=1)).astype(np.int64)
+        rest = np.maximum(np.rint(others.sum(axis=1)).astype(np.int64) - largest.sum(axis=1), 0)
+        ends = np.rint(np.column_stack([own, means[:, count:]])).astype(np.int64)  # own, outside, steal, throttled
+        waits = largest.sum(axis=1) + rest + ends[:, :-1].sum(axis=1)
+        rows = zip(shown, waits.tolist(), most.tolist(), largest.tolist(), rest.tolist(), ends.tolist(), strict=True)
+        return tuple(
+            Delay(
+                self._victims[row],
+                wait / SCALE,
+                tuple((self._groups[place], cores / SCALE) for place, cores in zip(who, parts, strict=True) if cores),
+                more / SCALE,
+                *(cores / SCALE for cores in last),
+            )
+            for row, wait, who, parts, more, last in rows
+        )
 
 
 def _fewest(measured: Measured, rows: NDArray[np.int64], now: Snapshot) -> Floats:
