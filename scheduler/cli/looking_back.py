@@ -318,7 +318,8 @@ def _why_decision(reader: DecisionReader, paths: Paths, id_: str, as_json: bool,
             print(incident_page.incident_page(incident, looks, session, time.time_ns(), width))
     elif as_json:
         forecasts = [] if tick is None else explain.forecasts_about(logged.decision.action, tick)
-        print_json({**logged.to_builtins(), "forecasts": msgspec.to_builtins(forecasts)})
+        delays = [] if tick is None else [msgspec.structs.asdict(delay) for delay in tick.delays]
+        print_json({**logged.to_builtins(), "forecasts": msgspec.to_builtins(forecasts), "delays": delays})
     else:
         print(explain.decision_page(logged, tick, session, width))
 

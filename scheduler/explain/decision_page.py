@@ -18,6 +18,7 @@ from ..read.text import printable
 from ..store.decisions import DecisionReader, LoggedDecision
 from ..words import figure, moment
 from . import sentences
+from .delay_words import causal_test
 from .gathered import gather, headline, likeness, reason, tally
 from .layout import labelled, paragraph, part, printed, table
 
@@ -140,6 +141,9 @@ def decision_page(logged: LoggedDecision, tick: Tick | None, session: Session | 
         lines += part("Score", score_lines(score), width)
     lines += part("Rejected", why.rejected or ["nothing else was considered"], width)
     lines += part("Would have flipped it", why.flips or ["the rule does not say"], width)
+    causes = [] if tick is None else causal_test(decision, tick.delays, effects)
+    if causes:
+        lines += part("Who delayed it", causes, width)
     if outcomes:
         lines += part("What happened", [_outcome(outcome) for outcome in outcomes], width)
     if effects:

@@ -18,7 +18,7 @@ from ..decide.policies.priority.contention import BUSY
 from ..decide.policies.priority.supply import WAIT_FLOOR, helpers, lacks
 from ..decide.policies.quarantine.words import WHAT
 from ..decide.tenants import Tenants
-from ..decision import Flag, Group, Pool, ResizePool, Set, Tick
+from ..decision import Delay, Flag, Group, Pool, ResizePool, Set, Tick
 from ..hands.places import Control
 from ..observe.rivals import touches
 from ..store.decisions import LoggedDecision
@@ -26,6 +26,7 @@ from ..words import figure, moment, size, span
 from .account import Account, Change, Place
 from .class_words import behaves, class_of, evidence, percent
 from .decision_page import decision_row, gathered, score_lines
+from .delay_words import delay_in_words
 from .gathered import plural
 from .layout import GAP, labelled, paragraph, part, printed, table
 from .sentences import came, setting, verdict_in_words, what
@@ -72,6 +73,9 @@ def process_page(about: Account, width: int | None = None) -> str:
     if incident is not None:
         more = f"everything about it, with a snapshot and what to do: nicety why {incident.id}"
         lines += part("Incident", [more] if about.pid else [incident.text, more], width)
+    delays = _delays(about)
+    if delays:
+        lines += part("Who delays it", [f"{delay.group} {delay_in_words(delay)}" for delay in delays], width)
     if demotion is not None:
         why = demotion.last.decision.why
         lines += part("Why this and nothing else", why.rejected or ["nothing else was considered"], width)
@@ -288,6 +292,12 @@ def _who(about: Account) -> Rows:
     if group.behaviour is not None and evidence(group.behaviour)[0]:
         rows.append(("because", tuple(evidence(group.behaviour)[0])))
     return rows
+
+
+def _delays(about: Account) -> list[Delay]:
+    """The delay of the process's group at the tick, if it waits noticeably."""
+    group = about.place.group
+    return [delay for delay in about.tick.delays if group is not None and delay.group == group.name]
 
 
 def _basis(behaviour: Behaviour) -> list[str]:
@@ -511,6 +521,7 @@ def as_record(about: Account) -> dict[str, Any]:
         **msgspec.to_builtins(about.place),
         "class": "" if group is None else class_of(group, about.session),
         "evidence": [] if group is None or group.behaviour is None else [behaves(*it[:2]) for it in group.behaviour.evidence],
+        "delays": [msgspec.structs.asdict(delay) for delay in _delays(about)],
         "changes": [_record(change) for change in about.changes],
         "protection": [_record(change) for change in about.protection],
         "reasons": reasons(about),

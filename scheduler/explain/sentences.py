@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from ..decide.policies.quarantine.words import WHAT
@@ -12,6 +11,7 @@ from ..hands.fences import Limits, limits_in_words
 from ..hands.places import Control, cpu_list
 from ..places import cgroup_of, process_of
 from ..words import figure, share
+from .delay_words import WAIT
 from .gathered import describe, plural
 
 MEANING = {
@@ -39,8 +39,6 @@ VERDICTS = {
 
 _DONE = frozenset({Status.APPLIED, Status.PARTIAL, Status.UNCHANGED, Status.RELIEVED, Status.FOREIGN})
 """First outcomes after which something was done, or needed not to be."""
-
-_WAIT = re.compile(r"wait of group (.*), cores per core of demand")
 
 
 def what(decision: Decision, refusal: Refusal | None, outcomes: Sequence[Outcome]) -> str:
@@ -116,7 +114,7 @@ def effect_in_words(effect: Effect) -> str:
     >>> effect_in_words(Effect("s-1.0", "queued work of pool web", 2.0, 3.0, 5, "helped", unchanged=(12.0, 12.0)))
     'queued work of pool web: 2 before, 3 after 5 ticks, where the old size would have had 12'
     """
-    wait = _WAIT.fullmatch(effect.metric)
+    wait = WAIT.fullmatch(effect.metric)
     if wait is None:
         said = f"{effect.metric}: {figure(effect.before)} before, {figure(effect.after)} after {effect.ticks} ticks"
         return said + _unchanged(effect)

@@ -18,6 +18,7 @@ from nicety.scheduler.decision import (
     Abilities,
     Action,
     Decision,
+    Delay,
     Effect,
     Flag,
     Group,
@@ -183,6 +184,20 @@ def test_the_page_of_a_demoted_process_answers_before_its_evidence(log: Log) -> 
     assert "s-2.0" in rest
     assert "s-1.0" in rest
     assert "Why nothing is done" not in rest
+
+
+def test_the_page_says_for_whom_a_group_waits_and_programs_get_it_by_name(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    delay = Delay("program redis-server", 0.8, (("program stress-ng", 0.7),), 0.0, 0.1, 0.0, 0.0, 0.0)
+    log.tick(groups=groups(wait=0.8), delays=(delay,))
+    about = log.about(REDIS.pid, a_seen(REDIS, "redis-server"))
+    said = "Who delays it program redis-server waits 0.8 cores: 0.7 for program stress-ng, 0.1 for its own threads"
+    assert said in " ".join(process_page(about, WIDTH).split())
+    (record,) = as_record(about)["delays"]
+    assert (record["group"], record["by"], record["own"]) == ("program redis-server", (("program stress-ng", 0.7),), 0.1)
+    other = log.about(HOG.pid, a_seen(HOG, "stress-ng"))
+    assert as_record(other)["delays"] == []
+    assert "Who delays it" not in process_page(other, WIDTH)
 
 
 def test_a_process_that_joined_the_session_later_is_demoted_with_it(log: Log) -> None:
