@@ -8,20 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ...frame import Decided, Frame, Group, Incident, Pool
 from ...hands.kernel import Clock
 from ...words import moment
-from . import figures
 from .bookmarks import Bookmarks
-from .cells import Line, Piece, both_ends, filled, folded, shown
+from .cells import Line, both_ends, filled, folded, shown
 from .glyphs import Glyphs
 from .head import When
 from .history import History
 from .moments import moment_of
 from .page import Screen, View, draw, rows_shown
 from .tables import COLUMNS, Column, Note, Process, Row, Tab, columns_that_fit, key_of
+
+if TYPE_CHECKING:
+    from ...store.decisions import TickFigures
 
 MESSAGE_SECONDS = 8.0
 """Seconds for which a message stands in place of the keys (chosen)."""
@@ -44,16 +46,27 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """A moment of the past."""
+class Moment(Protocol):
+    """See `explain.past.Moment`."""
 
-    frame: Frame | None  # None: nothing is known of it
-    said: str  # what is missing, and why; "" if nothing is
+    @property
+    def frame(self) -> Frame | None:
+        """What is known of it; None: nothing is."""
+        ...
+
+    @property
+    def said(self) -> str:
+        """What is missing, and why; "" if nothing is."""
+        ...
+
+    @property
+    def before(self) -> Sequence[TickFigures]:
+        """Figures of the ticks up to it, oldest first."""
+        ...
 
 
 class Past(Protocol):
-    """See `past.Recorded`. It is only used by jobs."""
+    """See `explain.past.Past`. It is only used by jobs."""
 
     def at(self, wall: float) -> Moment:
         """The last tick at or before this time, seconds since 1970."""
@@ -487,8 +500,8 @@ class Desk:
             self._say(f"{_name(row)} cannot be undone by itself; choose a group or a pool", "warn")
             return
         kind, name = thing
-        its = [it for it in (*frame.groups, *frame.pools) if it.name == name]
-        changes = sum(len(it.changes) for it in its)
+        its: list[Group | Pool] = [*frame.groups, *frame.pools]
+        changes = sum(len(it.changes) for it in its if it.name == name)
         if frame.own.mode != "act" and not changes:
             self._say("the daemon only observes: nothing of it is in force", "warn")
             return
@@ -532,13 +545,14 @@ class Desk:
                 self._past = self._open_past()
             return work(self._past)
 
-        def came(found: object) -> None:
-            if isinstance(found, Moment):
-                self._moment = found
-                if found.frame is not None:
-                    self._past_history.add(found.frame)
-            else:
-                self._say(str(found), "bad")
+        def came(found: Any) -> None:
+            if isinstance(found, str):
+                self._say(found, "bad")
+                return
+            self._moment = found
+            self._past_history = History()
+            for figures_then in found.before:
+                self._past_history.add_figures(figures_then)
 
         self.jobs.append(Job("past", lambda: _or_error(run), came))
 

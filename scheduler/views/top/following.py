@@ -12,8 +12,8 @@ from ..source import FrameSource
 from .head import When
 
 DEAD_SECONDS = 10.0
-"""Seconds by which a daemon that still runs must be late until this view reads the machine by itself (chosen): it may be stopped, or
-the machine overloaded."""
+"""Seconds by which a daemon that still runs must be late until this view reads the machine by itself (chosen): it may be stopped,
+or the machine overloaded."""
 
 
 class Reader(Protocol):

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ...frame import Frame
+
+if TYPE_CHECKING:
+    from ...store.decisions import TickFigures
 
 KEPT = 240
 """Ticks of the machine (chosen): the width of a large screen."""
@@ -45,20 +50,33 @@ class History:
         self._own.append((frame.wall, frame.own.cpu))
         if not frame.measured:
             return
-        self.machine.append(frame.machine.busy)
+        self._push(
+            frame.machine.busy,
+            ((group.name, group.demand) for group in frame.groups),
+            ((pool.name, pool.load) for pool in frame.pools),
+        )
+
+    def add_figures(self, tick: TickFigures) -> None:
+        """Take a recorded tick."""
+        if not tick.gap:
+            groups, pools = tick.groups, tick.pools
+            self._push(tick.machine.busy, ((it.name, it.demand) for it in groups), ((it.name, it.load) for it in pools))
+
+    def _push(self, busy: float, groups: Iterable[tuple[str, float]], pools: Iterable[tuple[str, float | None]]) -> None:
+        self.machine.append(busy)
         present = set()
-        for group in frame.groups:
-            if group.demand >= 0.005:
-                present.add(group.name)
-                self._demand.setdefault(group.name, deque(maxlen=KEPT_OF_EACH)).append(group.demand)
-                self._idle.pop(group.name, None)
+        for name, demand in groups:
+            if demand >= 0.005:
+                present.add(name)
+                self._demand.setdefault(name, deque(maxlen=KEPT_OF_EACH)).append(demand)
+                self._idle.pop(name, None)
         for name in [name for name in self._demand if name not in present]:
             self._demand[name].append(0.0)
             self._idle[name] = self._idle.get(name, 0) + 1
             if self._idle[name] > FORGOTTEN:
                 del self._demand[name], self._idle[name]
-        for pool in frame.pools:
-            self._load.setdefault(pool.name, deque(maxlen=KEPT_OF_EACH)).append(pool.load or 0.0)
+        for name, load in pools:
+            self._load.setdefault(name, deque(maxlen=KEPT_OF_EACH)).append(load or 0.0)
 
     def demand(self, group: str) -> list[float]:
         """Cores that a group wanted, the newest last."""

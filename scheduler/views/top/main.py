@@ -60,12 +60,12 @@ def on_screen(loaded: Loaded, paths: Paths, options: Sequence[str], variables: M
     from .app import run
     from .asking import Asking
     from .desk import Desk
-    from .recorded import open_recorded
+    from .recorded import open_past
 
     with following(loaded, paths, variables) as source:
         desk = Desk(
             source,
-            lambda: open_recorded(paths.stores),
+            lambda: open_past(paths.stores),
             Asking(paths.socket, options, variables),
             Bookmarks(place_of_bookmarks(variables, home)),
             SystemClock(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ...frame import Frame
+from ...frame import Frame, Group
 from .cells import Line, Piece, filled, fit, shown
 from .detail import detail, titled
 from .glyphs import Glyphs
@@ -17,7 +17,6 @@ from .tables import (
     GAP,
     Column,
     Context,
-    Group,
     Process,
     Row,
     Tab,

@@ -1,17 +1,20 @@
-"""The past, as the desk asks for it. What reads it is loaded when the past is opened, because it brings numpy."""
+"""Opens the past. What reads it is loaded only then, because it brings numpy."""
 
 from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...interpreter import load_numpy
-from .desk import Past
+
+if TYPE_CHECKING:
+    from ...explain.past import Past
 
 
-def open_recorded(stores: Path) -> Past:
+def open_past(stores: Path) -> Past:
     """What was recorded in a state directory. Raises StoreError if there is nothing, or it may not be read."""
     load_numpy()
-    from ...explain.past import Recorded
+    from ...explain.past import Past
 
-    return Recorded(stores, socket.gethostname())
+    return Past(stores, socket.gethostname())

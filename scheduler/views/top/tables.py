@@ -12,7 +12,7 @@ from ...frame import Decided, Delay, Frame, Group, Incident, Pool
 from ...words import moment
 from . import figures
 from .cells import Line, filled, fit, shown
-from .glyphs import Glyphs, sparkline
+from .glyphs import Glyphs, heat, sparkline
 from .history import History
 
 GAP = 1
@@ -175,7 +175,7 @@ def _class(row: Group, _: Context, width: int) -> Line:
 
 def _cores(value: float, context: Context, width: int) -> Line:
     share = value / max(context.frame.machine.cpus, 1)
-    return _cell(figures.cores(value), "heat%d" % min(9, int(share * 10)) if value >= 0.005 else "", width, right=True)
+    return _cell(figures.cores(value), heat(share) if value >= 0.005 else "", width, right=True)
 
 
 def _wait(wait: float, demand: float, width: int) -> Line:
@@ -253,7 +253,7 @@ def _state_style(row: Process) -> str:
     return {"R": "good", "D": "warn", "Z": "bad", "T": "warn"}.get(row.state, "dim")
 
 
-def _process_name(row: Process, context: Context, width: int) -> Line:
+def _process_name(row: Process, _: Context, width: int) -> Line:
     tree = row.tree[: width // 2]
     return ((tree, "faint"), *_cell(row.name, "name", width - len(tree)))
 
