@@ -20,8 +20,12 @@ ENOUGH = 4096
 """Characters of a text that are looked at (chosen): no screen shows more of one."""
 
 _JOINING = ("Mn", "Me", "Mc")  # what is drawn over or beside the letter before it: no two terminals agree on its width
-_ODD = ((0x1160, 0x11FF), (0xD7B0, 0xD7FF), (0x1F1E6, 0x1F1FF), (0x1F3FB, 0x1F3FF))
-"""Letters that join with those beside them: parts of Hangul syllables, letters of flags, colours of skin."""
+_ODD = (
+    *((0x1160, 0x11FF), (0x3164, 0x3164), (0xD7B0, 0xD7FF), (0xFFA0, 0xFFA0)),  # parts of Hangul syllables, and fillers
+    *((0x1F1E6, 0x1F1FF), (0x1F3FB, 0x1F3FF)),  # letters of flags, colours of skin: they join with those beside them
+    *((0x2630, 0x2637), (0x268A, 0x268F), (0x4DC0, 0x4DFF), (0x1D300, 0x1D376)),  # signs that Unicode 16 made wide
+)
+"""Letters on whose width terminals do not agree."""
 
 _CUT = "…"
 
@@ -66,6 +70,20 @@ def fit(text: str, width: int, right: bool = False) -> str:
     if wide > width:
         text, wide = cut(text, width)
     return " " * (width - wide) + text if right else text + " " * (width - wide)
+
+
+@lru_cache(maxsize=8192)
+def fit_name(text: str, width: int) -> str:
+    """As `fit`, but cut in the middle: commands often differ only at their end.
+
+    >>> fit_name("python3 -m api.server :8000", 20)
+    'python…server :8000'
+    """
+    text = shown(text)
+    if width_of(text) <= width or width < 8 or not text.isascii():
+        return fit(text, width)
+    front = (width - 1) // 3
+    return f"{text[:front]}{_CUT}{text[len(text) - (width - 1 - front) :]}"
 
 
 def cut(text: str, width: int) -> tuple[str, int]:

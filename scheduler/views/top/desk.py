@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ...frame import Decided, Frame, Group, Incident, Pool
 from ...hands.kernel import Clock
 from ...words import moment
+from . import figures
 from .bookmarks import Bookmarks
 from .cells import Line, both_ends, filled, folded, shown
 from .glyphs import Glyphs
@@ -505,7 +506,7 @@ class Desk:
         if frame.own.mode != "act" and not changes:
             self._say("the daemon only observes: nothing of it is in force", "warn")
             return
-        back = f"puts back {changes} changes in force there" if changes else "has nothing in force there"
+        back = f"puts back {figures.many(changes, 'change')} in force there" if changes else "has nothing in force there"
         act = name if " " not in name else f'"{name}"'
         text = f"Stop acting on {kind} {name}? nicety {back}, and only observes it until `nicety act {act}`."
 

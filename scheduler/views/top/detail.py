@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from ...frame import Decided, Delay, Frame, Group, Incident, Pool
 from ...words import moment
 from . import figures
-from .cells import Line, Piece, filled, folded, shown
+from .cells import Line, Piece, filled, folded, length, shown, width_of
 from .glyphs import Glyphs, graph
-from .tables import Context, Note, Process, Row
+from .tables import Context, Note, Process, Row, value_words
 
 AHEAD = 12
 """Cells of a forecast (chosen)."""
@@ -72,7 +72,10 @@ def _picture(row: Row, context: Context, width: int, height: int) -> list[Line]:
 def _over(inner: Line, outer: Line) -> Line:
     """One line of a picture before another."""
     front, behind = "".join(text for text, _ in inner), "".join(text for text, _ in outer)
-    return tuple((near, "ahead") if near != " " else (far, "band") for near, far in zip(front, behind, strict=True))
+    pieces = []
+    for near, far in zip(front, behind, strict=True):
+        pieces.append((far, "band") if near == " " else (near, "ahead" if far == " " else "over"))
+    return tuple(pieces)
 
 
 def _spread(seconds: Sequence[float], values: Sequence[float], cells: int) -> list[float]:
@@ -123,15 +126,14 @@ def _of_group(row: Group, context: Context, width: int) -> list[Line]:
     if row.throttled >= 0.005:
         uses += f"; its own quota stops it {row.throttled:.0%} of the time"
     lines += _labelled("uses", uses, width)
-    lines += _labelled("has", f"{row.processes} processes, {figures.size(row.memory)} of memory", width)
+    lines += _labelled("has", f"{figures.many(row.processes, 'process')}, {figures.size(row.memory)} of memory", width)
     if row.delay is not None:
         lines += _labelled("waits for", waits_for(row.delay), width, "culprit")
     for change in row.changes:
         for_whom = f" for {figures.name_of(change.protects)}" if change.protects else ""
         since = moment(round(change.wall * 1e9), day=False)
-        text = (
-            f"{change.control} {change.original} {context.glyphs.arrow} {change.now}{for_whom}, since {since} ({change.decision})"
-        )
+        before, now = value_words(change.control, change.original), value_words(change.control, change.now)
+        text = f"{change.control} {before} {context.glyphs.arrow} {now}{for_whom}, since {since} ({change.decision})"
         lines += _labelled("changed", text, width, "change")
     said = next((it for it in context.frame.decisions if it.target == f"group {row.name}"), None)
     if said is not None:
@@ -221,6 +223,7 @@ def as_text(line: Sequence[Piece]) -> str:
 
 def titled(text: str, glyphs: Glyphs, width: int) -> Line:
     """A rule with a title."""
-    return filled(
-        [(f"{glyphs.rule}{glyphs.rule} ", "faint"), (shown(text), "title"), (" ", ""), (glyphs.rule * width, "faint")], width
+    left = filled(
+        [(f"{glyphs.rule}{glyphs.rule} ", "faint"), (shown(text), "title"), (" ", "")], min(width, width_of(shown(text)) + 4)
     )
+    return (*left, (glyphs.rule * (width - length(left)), "faint"))

@@ -25,6 +25,15 @@ def share(value: float) -> str:
     return "" if value < 0.005 else f"{min(value * 100, 999):.0f}%"
 
 
+def many(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> many(1, "change"), many(3, "change"), many(2, "process")
+    ('1 change', '3 changes', '2 processes')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
 def wait_share(wait: float, demand: float) -> float:
     """For how much of what it wants a group waits."""
     return wait / demand if demand > 0.005 else 0.0

@@ -57,7 +57,7 @@ def head(frame: Frame, history: History, when: When, glyphs: Glyphs, width: int,
     room = width - length(busy) - 2
     if not tall and room >= 8:
         busy = [*busy, ("  ", ""), *sparkline(list(history.machine), cpus, min(room, 60), glyphs)]
-    lines = [_title(frame, when, glyphs, width), filled(busy, width), both_ends(memory, _pressure(frame), width)]
+    lines = [_title(frame, when, glyphs, width), filled(busy, width), both_ends(memory, _pressure(frame, width), width)]
     if tall:
         lines += graph(list(history.machine), cpus, width, GRAPH, glyphs)
     return [*lines, _daemon(frame, history, when, width)]
@@ -90,11 +90,11 @@ def _things(own: Own) -> str:
     return text + (f" but not {', '.join(map(figures.name_of, map(shown, own.spared)))}" if own.spared else "")
 
 
-def _pressure(frame: Frame) -> list[Piece]:
+def _pressure(frame: Frame, width: int) -> list[Piece]:
     pressure = frame.machine.pressure
     if pressure is None:
         return [("pressure unknown ", "faint")]
-    found: list[Piece] = [("some task waits for ", "dim")]
+    found: list[Piece] = [("  some task waits for " if width >= 90 else "  waits: ", "dim")]
     for name, value in zip(("cpu", "memory", "io"), pressure, strict=False):
         style = "bad" if value >= 0.4 else "warn" if value >= 0.1 else "dim"
         found += [(f"{name} ", "dim"), (f"{value:.0%} ", style)]
@@ -108,7 +108,7 @@ def _daemon(frame: Frame, history: History, when: When, width: int) -> Line:
         return filled([("self ", "label"), (shown(words), "dim")], width)
     in_force = sum(len(group.changes) for group in frame.groups) + sum(len(pool.changes) for pool in frame.pools)
     left: list[Piece] = [("self ", "label")]
-    left += [(f"{in_force} changes in force", "change")] if in_force else [("nothing changed", "dim")]
+    left += [(f"{figures.many(in_force, 'change')} in force", "change")] if in_force else [("nothing changed", "dim")]
     if cost is not None:
         left += [("  cost ", "dim"), (f"{cost:.1%}", "value"), (" of a CPU", "dim")]
     if own.memory:
@@ -125,15 +125,15 @@ def _daemon(frame: Frame, history: History, when: When, width: int) -> Line:
     return filled(left, width)
 
 
-def tabs(counts: Mapping[Tab, int], now: Tab, glyphs: Glyphs, width: int) -> tuple[Line, list[tuple[int, int, Tab]]]:
+def tabs(counts: Mapping[Tab, int], now: Tab, width: int) -> tuple[Line, list[tuple[int, int, Tab]]]:
     """The line of the tabs, and the cells of each: first, end, tab."""
     pieces: list[Piece] = []
     places = []
-    narrow = width < 84
+    narrow = width < 90
     for number, tab in enumerate(Tab, 1):
         begin = length(pieces)
         style = "tab on" if tab is now else "tab"
-        name = tab.value[:5] if narrow and len(tab.value) > 6 else tab.value
+        name = "procs" if narrow and tab is Tab.PROCESSES else tab.value
         pieces.append((f" {number} {name}", style))
         count = counts[tab]
         alarm = tab is Tab.INCIDENTS and count
@@ -141,7 +141,7 @@ def tabs(counts: Mapping[Tab, int], now: Tab, glyphs: Glyphs, width: int) -> tup
         places.append((begin, length(pieces), tab))
     rest = width - length(pieces)
     if rest > 0:
-        pieces.append((glyphs.rule * 0 + " " * rest, "tab"))
+        pieces.append((" " * rest, "tab"))
     return filled(pieces, width), places
 
 

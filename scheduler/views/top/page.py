@@ -36,7 +36,7 @@ HIGH, HIGH_DETAIL = 34, 9
 """The same on a high screen."""
 
 MORE_FROM, MORE_LINES = 44, 8
-"""Lines of a screen from which on pools and decisions stand below the groups, and how many (chosen)."""
+"""Lines of a screen from which on pools, incidents and decisions stand below the groups, and how many of each at most (chosen)."""
 
 
 @dataclass(slots=True)
@@ -139,7 +139,7 @@ def draw(
         Tab.DECISIONS: len(frame.decisions),
         Tab.NOTES: len(frame.notes),
     }
-    line, cells = tabs(counts, view.tab, glyphs, width)
+    line, cells = tabs(counts, view.tab, width)
     places += [Place(len(lines), begin, end, "tab", tab) for begin, end, tab in cells]
     lines.append(line)
 
@@ -147,11 +147,11 @@ def draw(
     at = chosen_row(rows, view.table)
     below = height - len(lines) - 2  # without titles and keys
     about = HIGH_DETAIL if height >= HIGH else DETAIL_LINES if height >= DETAIL_FROM else 0
-    more = MORE_LINES if height >= MORE_FROM and view.tab is Tab.GROUPS else 0
-    page = max(1, below - (about + 1 if about else 0) - (2 * (more + 2) if more else 0))
+    more = _lines_more(frame) if height >= MORE_FROM and view.tab is Tab.GROUPS else {}
+    page = max(1, below - (about + 1 if about else 0) - sum(lines + 2 for lines in more.values()))
     table = view.table
     table.top = _scrolled(table.top, at, page, len(rows))
-    columns = columns_that_fit(COLUMNS[view.tab], width)
+    columns = columns_that_fit(COLUMNS[view.tab], width, rows[table.top : table.top + page])
     title, marks = _titles(columns, table, glyphs, width)
     places += [Place(len(lines), begin, end, "sort", key) for begin, end, key in marks]
     lines.append(title)
@@ -169,9 +169,8 @@ def draw(
     if about:
         lines.append(titled(_place_of(rows, at, view, frame), glyphs, width))
         lines += detail(None if at is None else rows[at], context, width, about)
-    if more:
-        for tab in (Tab.POOLS, Tab.DECISIONS):
-            lines += _more(tab, frame, context, width, more)
+    for tab, many in more.items():
+        lines += _more(tab, frame, context, width, many)
     lines = lines[: height - 1]
     lines += [filled((), width)] * (height - 1 - len(lines))
     lines.append(filled([message], width) if message else footer(_keys(view, when), width))
@@ -199,7 +198,7 @@ def _titles(
         text = column.title
         if on:
             arrow = glyphs.down if table.falls else glyphs.up
-            text = f"{text[: cells - 1]}{arrow}"
+            text += arrow if len(text) < cells else ""
         pieces.append((fit(text, cells, column.right), "heading on" if on else "heading"))
         if column.order is not None:
             marks.append((x, x + cells, column.key))
@@ -217,10 +216,10 @@ def _place_of(rows: Sequence[Row], at: int | None, view: View, frame: Frame) -> 
     if view.tab is Tab.PROCESSES and view.group:
         text += f" of group {view.group}"
     if view.tab is Tab.PROCESSES and frame.processes.left_out:
-        text += f"; {frame.processes.left_out} idle ones are left out"
+        text += f"; {frame.processes.left_out} idle ones are not in the frame"
     hidden = len(frame.groups) - len(rows)
     if view.tab is Tab.GROUPS and hidden and not view.table.filter:
-        text += f"; {hidden} idle ones are hidden, i shows them"
+        text += f"; {hidden} idle hidden, i shows them"
     return text
 
 
@@ -239,10 +238,17 @@ def _nothing(frame: Frame, view: View) -> str:
     }[view.tab]
 
 
+def _lines_more(frame: Frame) -> dict[Tab, int]:
+    """Tables below that of the groups, and the lines of each."""
+    pools, incidents = min(len(frame.pools), MORE_LINES // 2), min(len(frame.incidents), MORE_LINES // 2)
+    found = {Tab.POOLS: pools, Tab.INCIDENTS: incidents, Tab.DECISIONS: MORE_LINES}
+    return {tab: lines for tab, lines in found.items() if lines}
+
+
 def _more(tab: Tab, frame: Frame, context: Context, width: int, lines: int) -> list[Line]:
     """Another table below that of the groups, in exactly so many lines and two of titles."""
-    columns = columns_that_fit(COLUMNS[tab], width)
     rows = ordered(tab, rows_of(tab, frame), *FIRST_ORDER[tab])
+    columns = columns_that_fit(COLUMNS[tab], width, rows[:lines])
     heading = tuple(
         piece
         for at, (column, cells) in enumerate(columns)
@@ -257,7 +263,7 @@ def _more(tab: Tab, frame: Frame, context: Context, width: int, lines: int) -> l
 
 
 def _keys(view: View, when: When) -> list[tuple[str, str]]:
-    back = [("←→", "step"), ("PgUp/PgDn", "minute"), ("End", "live"), ("b", "bookmark")]
+    back = [("←→", "step"), ("PgUp PgDn", "10 min"), ("End", "live"), ("b", "bookmark")]
     common = [("?", "help"), ("q", "quit"), ("w", "why"), ("/", "search"), ("s", "sort")]
     if view.tab is Tab.PROCESSES:
         common.append(("t", "tree"))

@@ -49,6 +49,7 @@ MANY = {
     "change": "#8fd18f",
     "ahead": "#7aa2f7",
     "band": "#34466f",
+    "over": "#7aa2f7 on #34466f",
     "heading": f"{GREY} on {RAISED}",
     "heading on": f"bold #f0f3fa on {RAISED}",
     "tab": f"{GREY} on #181c28",
@@ -87,6 +88,7 @@ SIXTEEN = {
     "change": "green",
     "ahead": "bright_blue",
     "band": "blue",
+    "over": "bright_blue",
     "heading": "underline",
     "heading on": "bold underline",
     "tab": "",
@@ -113,7 +115,7 @@ _PALETTES: Mapping[Colours, Mapping[str, str]] = {Colours.MANY: MANY, Colours.SI
 @lru_cache(maxsize=512)
 def style_of(name: str, colours: Colours, chosen: bool) -> Style:
     """What a style looks like. `chosen`: in the chosen row."""
-    style = Style.parse(_PALETTES[colours][name])
+    style = Style.parse(_PALETTES[colours].get(name, ""))  # a later daemon may have classes that this view does not know
     if colours is Colours.MANY:
         return (_CHOSEN if chosen else _BACKGROUND) + style if not chosen or not style.bgcolor else style
     return style + Style(reverse=True) if chosen else style

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ...frame import Decided, Delay, Frame, Group, Incident, Pool
 from ...words import moment
 from . import figures
-from .cells import Line, filled, fit, shown
+from .cells import Line, filled, fit, fit_name, shown, width_of
 from .glyphs import Glyphs, heat, sparkline
 from .history import History
 
@@ -48,6 +48,10 @@ class Process(NamedTuple):
     tree: str = ""  # lines that lead to it from its parent
 
 
+SHORT = {"interactive": "inter"}
+"""Classes in narrow columns."""
+
+
 class Note(NamedTuple):
     """A sentence, and its number."""
 
@@ -79,11 +83,12 @@ class Column:
     order: Callable[[Any], Any] | None = None  # by what it is sorted; None: not at all
     right: bool = False
     most: int = 0  # cells to which it may grow; 0: it does not
+    need: Callable[[Any], int] | None = None  # cells that a row has use for; None: as many as there are
     rises: bool = False  # it is sorted from little to much at first
 
 
-def columns_that_fit(columns: Sequence[Column], width: int) -> list[tuple[Column, int]]:
-    """The columns that there is room for, in their order, and how wide each is."""
+def columns_that_fit(columns: Sequence[Column], width: int, rows: Sequence[Row] = ()) -> list[tuple[Column, int]]:
+    """The columns that there is room for, in their order, and how wide each is: names first, as long as those of these rows."""
     room, kept = width + GAP, set[str]()
     for column in sorted(columns, key=lambda column: column.rank):
         if column.width + GAP > room:
@@ -92,8 +97,14 @@ def columns_that_fit(columns: Sequence[Column], width: int) -> list[tuple[Column
         kept.add(column.key)
     chosen = [column for column in columns if column.key in kept]
     widths = {column.key: column.width for column in chosen}
+    for column in chosen:
+        if column.need is not None and room > 0:
+            needed = max(map(column.need, rows), default=column.width)
+            more = min(room, max(0, min(needed, column.most) - column.width))
+            widths[column.key] += more
+            room -= more
     while room > 0:
-        growing = [column for column in chosen if widths[column.key] < column.most]
+        growing = [column for column in chosen if column.need is None and widths[column.key] < column.most]
         if not growing:
             break
         for column in growing:
@@ -156,21 +167,22 @@ def _cell(text: str, style: str, width: int, right: bool = False) -> Line:
     return ((fit(text, width, right), style),)
 
 
+def _needs(get: Callable[[Any], str]) -> Callable[[Any], int]:
+    return lambda row: width_of(shown(get(row)))
+
+
 def _group_name(row: Group, _: Context, width: int) -> Line:
-    return _cell(figures.name_of(row.name), row.class_ if row.class_ != "exempt" else "name", width)
+    return ((fit_name(figures.name_of(row.name), width), row.class_ if row.class_ != "exempt" else "name"),)
 
 
 def _class(row: Group, _: Context, width: int) -> Line:
-    if row.given:
-        return _cell(f"{row.class_[: width - 4]} set" if width >= 12 else row.class_, row.class_, width)
-    if row.certainty is None:
-        return _cell("" if row.class_ == "exempt" else row.class_, row.class_, width)
-    if row.class_ == "exempt":
-        return _cell(f"{row.leans} {row.certainty:.0%}?" if row.leans else "", "faint", width)
-    sure = f" {row.certainty:.0%}"
-    return _cell(
-        (row.class_ if width >= len(row.class_) + len(sure) else row.class_[: width - len(sure)]) + sure, row.class_, width
-    )
+    name = row.leans if row.class_ == "exempt" else row.class_
+    if not name or (row.certainty is None and row.class_ == "exempt"):
+        return _cell("", "faint", width)
+    sure = " set" if row.given else "" if row.certainty is None else f" {min(row.certainty, 0.99):.0%}"
+    sure += "?" if row.class_ == "exempt" else ""
+    short = name if width >= len(name) + len(sure) else SHORT.get(name, name)
+    return _cell(short + sure, "faint" if row.class_ == "exempt" else row.class_, width)
 
 
 def _cores(value: float, context: Context, width: int) -> Line:
@@ -207,9 +219,23 @@ def delay_words(delay: Delay | None, room: int) -> str:
     return text
 
 
+def value_words(control: str, value: str) -> str:
+    """A value of a control for people.
+
+    >>> value_words("slice", "100000"), value_words("slice", "0"), value_words("nice", "19")
+    ('0.1ms', 'usual', '19')
+    """
+    if control != "slice" or not value.isdecimal():
+        return value
+    return f"{int(value) / 1e6:g}ms" if int(value) else "usual"
+
+
 def change_words(row: Group | Pool, many: int = 1) -> str:
     """The changes in force of a group."""
-    words = [f"{change.control} {change.original}>{change.now}" for change in row.changes[:many]]
+    words = [
+        f"{it.control} {value_words(it.control, it.now)}" if it.control == "slice" else f"{it.control} {it.original}>{it.now}"
+        for it in row.changes[:many]
+    ]
     rest = len(row.changes) - many
     return ", ".join(words) + (f" +{rest}" if rest > 0 else "")
 
@@ -255,7 +281,7 @@ def _state_style(row: Process) -> str:
 
 def _process_name(row: Process, _: Context, width: int) -> Line:
     tree = row.tree[: width // 2]
-    return ((tree, "faint"), *_cell(row.name, "name", width - len(tree)))
+    return ((tree, "faint"), *_cell(row.name, "name", width - width_of(tree)))
 
 
 def _user(row: Process) -> str:
@@ -267,18 +293,28 @@ def _ahead(row: Group | Pool, context: Context, width: int) -> Line:
 
 
 GROUPS = (
-    Column("name", "group", 14, 0, _group_name, lambda row: row.name.casefold(), most=44, rises=True),
+    Column(
+        "name",
+        "group",
+        14,
+        0,
+        _group_name,
+        lambda row: row.name.casefold(),
+        most=44,
+        need=_needs(lambda row: figures.name_of(row.name)),
+        rises=True,
+    ),
     Column("class", "class", 9, 4, _class, lambda row: (row.class_, row.certainty or 0.0), most=16),
     Column("history", "history", 8, 7, _spark, most=40),
-    Column("cpu", "cores", 5, 1, lambda row, context, width: _cores(row.cpu, context, width), lambda row: row.cpu, right=True),
+    Column("cpu", "cores", 6, 8, lambda row, context, width: _cores(row.cpu, context, width), lambda row: row.cpu, right=True),
     Column(
-        "demand", "wants", 5, 8, lambda row, context, width: _cores(row.demand, context, width), lambda row: row.demand, right=True
+        "demand", "wants", 6, 1, lambda row, context, width: _cores(row.demand, context, width), lambda row: row.demand, right=True
     ),
     Column("ahead", "in 30 s", 8, 6, _ahead, lambda row: row.forecast.high[-1] if row.forecast else 0.0, right=True),
     Column(
         "wait",
         "waits",
-        5,
+        6,
         2,
         lambda row, _, width: _wait(row.wait, row.demand, width),
         lambda row: figures.wait_share(row.wait, row.demand),
@@ -309,10 +345,20 @@ GROUPS = (
 
 PROCESSES = (
     Column("pid", "pid", 7, 1, _plain(lambda row: str(row.pid), "dim", True), lambda row: row.pid, right=True, rises=True),
-    Column("name", "process", 16, 0, _process_name, lambda row: row.name.casefold(), most=40, rises=True),
-    Column("cpu", "cores", 5, 2, lambda row, context, width: _cores(row.cpu, context, width), lambda row: row.cpu, right=True),
     Column(
-        "wait", "waits", 5, 3, lambda row, _, width: _wait(row.wait, row.cpu + row.wait, width), lambda row: row.wait, right=True
+        "name",
+        "process",
+        16,
+        0,
+        _process_name,
+        lambda row: row.name.casefold(),
+        most=40,
+        need=lambda row: width_of(row.tree) + width_of(shown(row.name)),
+        rises=True,
+    ),
+    Column("cpu", "cores", 6, 2, lambda row, context, width: _cores(row.cpu, context, width), lambda row: row.cpu, right=True),
+    Column(
+        "wait", "waits", 6, 3, lambda row, _, width: _wait(row.wait, row.cpu + row.wait, width), lambda row: row.wait, right=True
     ),
     Column(
         "memory",
