@@ -222,7 +222,7 @@ async def pictures(config: Path, state: Path, out: Path, seconds: float) -> None
         await pilot.press("down")
         await pilot.pause(1.0)
         (out / "top-live.svg").write_text(plain_font(app.export_screenshot(title="nicety top")))
-        for key in ("shift+left", "left", "left", "3"):
+        for key in ("shift+left", "left", "left", "down"):
             await pilot.press(key)
             await pilot.pause(1.5)
         await pilot.press("b", *"the load rose", "enter")

@@ -35,8 +35,14 @@ DETAIL_FROM, DETAIL_LINES = 20, 5
 HIGH, HIGH_DETAIL = 34, 9
 """The same on a high screen."""
 
-MORE_FROM, MORE_LINES = 44, 8
-"""Lines of a screen from which on pools, incidents and decisions stand below the groups, and how many of each at most (chosen)."""
+MORE_LINES = {Tab.INCIDENTS: 4, Tab.POOLS: 4, Tab.DECISIONS: 12}
+"""Tables that stand below the groups on a high screen where these leave room, and the most lines of each (chosen)."""
+
+MORE_FROM = 44
+"""Lines of a screen from which on half of the room is theirs, however many groups there are (chosen)."""
+
+STEP = 4
+"""Rows in which the room of the groups grows (chosen): the screen must not jump with each group that comes and goes."""
 
 
 @dataclass(slots=True)
@@ -147,8 +153,12 @@ def draw(
     at = chosen_row(rows, view.table)
     below = height - len(lines) - 2  # without titles and keys
     about = HIGH_DETAIL if height >= HIGH else DETAIL_LINES if height >= DETAIL_FROM else 0
-    more = _lines_more(frame) if height >= MORE_FROM and view.tab is Tab.GROUPS else {}
-    page = max(1, below - (about + 1 if about else 0) - sum(lines + 2 for lines in more.values()))
+    room = max(1, below - (about + 1 if about else 0))
+    more: dict[Tab, int] = {}
+    if view.tab is Tab.GROUPS and height >= HIGH:
+        kept = room // 2 if height >= MORE_FROM else 0
+        more = _lines_more(frame, max(room - STEP * -(-(len(rows) + 1) // STEP), kept))
+    page = max(1, room - sum(lines + 2 for lines in more.values()))
     table = view.table
     table.top = _scrolled(table.top, at, page, len(rows))
     columns = columns_that_fit(COLUMNS[view.tab], width, rows[table.top : table.top + page])
@@ -238,11 +248,16 @@ def _nothing(frame: Frame, view: View) -> str:
     }[view.tab]
 
 
-def _lines_more(frame: Frame) -> dict[Tab, int]:
-    """Tables below that of the groups, and the lines of each."""
-    pools, incidents = min(len(frame.pools), MORE_LINES // 2), min(len(frame.incidents), MORE_LINES // 2)
-    found = {Tab.POOLS: pools, Tab.INCIDENTS: incidents, Tab.DECISIONS: MORE_LINES}
-    return {tab: lines for tab, lines in found.items() if lines}
+def _lines_more(frame: Frame, room: int) -> dict[Tab, int]:
+    """Tables that there is room for below that of the groups, and the lines of each."""
+    found = {}
+    rows = {Tab.INCIDENTS: len(frame.incidents), Tab.POOLS: len(frame.pools), Tab.DECISIONS: len(frame.decisions)}
+    for tab, most in MORE_LINES.items():
+        lines = min(rows[tab], most, room - 2)
+        if lines >= min(rows[tab], 3) and lines > 0:
+            found[tab] = lines
+            room -= lines + 2
+    return found
 
 
 def _more(tab: Tab, frame: Frame, context: Context, width: int, lines: int) -> list[Line]:

@@ -412,7 +412,7 @@ POOLS = (
         "queue",
         5,
         3,
-        _plain(lambda row: _number(row.queued, 0), lambda row: "bad" if row.queued else "dim", True),
+        _plain(lambda row: _number(row.queued, 0), lambda row: "bad" if (row.queued or 0) >= 0.5 else "dim", True),
         lambda row: row.queued or 0.0,
         right=True,
     ),
