@@ -29,8 +29,8 @@ def web(
 ) -> None:
     """Serve a page that shows everything live, and what was.
 
-    Prints the address to open, with a token that is kept in the file web-token of the state directory. Only browsers on this machine
-    reach it. It only shows: nothing can be changed through it. Ctrl-C ends it.
+    Prints the address to open, with a token that is kept in the file web-token of the state directory. Only browsers on this
+    machine reach it. It only shows: nothing can be changed through it. Ctrl-C ends it.
     """
     try:
         from ..views.web.app import make_app

@@ -246,7 +246,7 @@ def _values(tick: _Tick) -> tuple[list[Target], Floats]:
     host = tick.machine
     waits = sum(group.wait for group in tick.groups)
     used = host.memory_total - host.memory_available
-    rows = [(host.busy, waits, used, host.steal, host.memory_total, host.cpus)]
+    rows: list[tuple[float, ...]] = [(host.busy, waits, used, host.steal, host.memory_total, host.cpus)]
     rows += [(it.cpu, it.wait, it.rss, *bands.get((it.name, "cpu"), nothing), nan) for it in tick.groups]
     for pool in tick.pools:
         load, queued = (nan if value is None else value for value in (pool.load, pool.queued))
@@ -294,6 +294,18 @@ class Used(msgspec.Struct, frozen=True, rename=lambda name: name.rstrip("_")):
     memory: int  # bytes
 
 
+class Delayed(msgspec.Struct, frozen=True):
+    """A group that waited, and for what, in cores: the fields of `frame.Delay`."""
+
+    name: str
+    wait: float
+    by: list[tuple[str, float]]
+    others: float
+    own: float
+    unseen: float
+    steal: float
+
+
 class Ran(msgspec.Struct, frozen=True):
     """A process at a moment."""
 
@@ -325,9 +337,10 @@ class Moment(msgspec.Struct, frozen=True):
     busy: float  # cores
     cpus: int
     groups: list[Used]  # those that used or waited, the busiest first
+    delays: list[Delayed] | None  # who was delayed by whom, the longest first; None: not recorded
     processes: list[Ran]  # likewise
     untold: str  # why there are no processes; ""
-    decisions: list[Done]  # the oldest first
+    decisions: list[Done]  # the nearest first
 
 
 class _MomentGroup(msgspec.Struct, rename=lambda name: name.rstrip("_")):
@@ -338,9 +351,20 @@ class _MomentGroup(msgspec.Struct, rename=lambda name: name.rstrip("_")):
     rss: int
 
 
+class _MomentDelay(msgspec.Struct, array_like=True):
+    group: str
+    wait: float
+    by: list[tuple[str, float]]
+    others: float
+    own: float
+    unseen: float
+    steal: float
+
+
 class _MomentTick(msgspec.Struct):
     machine: _Machine
     groups: list[_MomentGroup]
+    delays: list[_MomentDelay] | None = None
     home: Member | None = None
 
 
@@ -360,21 +384,28 @@ def moment(reader: DecisionReader, paths: Paths, config: Config, wall: float) ->
     groups = [Used(it.name, it.class_, it.cpu, it.wait, it.rss) for it in tick.groups if it.cpu + it.wait > LEAST_CORES]
     processes, untold = _processes(paths, config, when, None if tick.home is None else tick.home.id)
     second = when / 1e9
-    since, until = (round((second + sign * AROUND) * 1e9) for sign in (-1, 1))
-    found = reader.find(since=since, until=until, limit=4 * MOST_MOMENT_DECISIONS)[::-1]
-    admitted = [alike for alike in gathered(found) if alike[0].refusal_json is None]
+    around, most = round(AROUND * 1e9), 4 * MOST_MOMENT_DECISIONS
+    before = reader.find(since=when - around, until=when + 1, limit=most)[::-1]
+    after = reader.find(since=when + 1, until=when + around, limit=most, newest_first=False)
+    admitted = [alike for alike in gathered(before + after) if alike[0].refusal_json is None]
+    nearest = sorted(admitted, key=lambda alike: abs(alike[0].wall - when))[:MOST_MOMENT_DECISIONS]
     return Moment(
         wall=second,
         busy=tick.machine.busy,
         cpus=tick.machine.cpus,
+        delays=None if tick.delays is None else [_delayed(it) for it in sorted(tick.delays, key=lambda it: -it.wait)],
         groups=sorted(groups, key=lambda it: -max(it.cpu, it.wait))[:MOST_MOMENT_PROCESSES],
         processes=processes,
         untold=untold,
-        decisions=[done(alike) for alike in admitted[-MOST_MOMENT_DECISIONS:]],
+        decisions=[_done(alike) for alike in nearest],
     )
 
 
-def done(alike: Sequence[LoggedDecision]) -> Done:
+def _delayed(it: _MomentDelay) -> Delayed:
+    return Delayed(it.group, it.wait, it.by, it.others, it.own, it.unseen, it.steal)
+
+
+def _done(alike: Sequence[LoggedDecision]) -> Done:
     """Decisions that are shown as one, with what became of them."""
     first = alike[0]
     decisions = [logged.decision for logged in alike]

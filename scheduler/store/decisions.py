@@ -808,15 +808,17 @@ class DecisionReader:
         """(id, wall) of the last tick before `wall` (ns), as `first_since`; None if there is none."""
         first = self.first_since(wall)
         try:
-            return self._db.execute(
-                "SELECT id, wall FROM ticks WHERE id < ? AND id >= 0 ORDER BY id DESC LIMIT 1", (_NO_END if first is None else first,)
+            row = self._db.execute(
+                "SELECT id, wall FROM ticks WHERE id < ? AND id >= 0 ORDER BY id DESC LIMIT 1",
+                (_NO_END if first is None else first,),
             ).fetchone()
         except ERRORS as error:
             raise self._broken(error) from None
+        return row if row is not None and isinstance(row[1], int) else None
 
     def texts(self, first: int) -> Iterator[tuple[int, int, bytes]]:
-        """(id, wall, JSON) of the ticks from the id `first` on, for what reads many of them: nothing is proven, and damaged ones are
-        left out."""
+        """(id, wall, JSON) of the ticks from the id `first` on, for what reads many of them: nothing is proven, and damaged ones
+        are left out."""
         for row in walk(self._db, "ticks", "wall, tick", after=first - 1, chunk=16):
             if not isinstance(row, Damaged) and isinstance(row[1], int):
                 data, damage = _unzipped(row[2])

@@ -140,14 +140,10 @@ class Browser:
             raise BrowserError(str(answer["exceptionDetails"].get("exception", {}).get("description", answer)))
         return answer["result"].get("value")
 
-    def wait(self, condition: str, seconds: float = 10.0) -> Any:
-        """Wait until an expression is true, and return it. An error counts as false: the page may be loading. Raises BrowserError."""
+    def wait(self, condition: str, seconds: float = 10.0) -> None:
+        """Wait until an expression is true. An error counts as false: the page may be loading. Raises BrowserError."""
         until = time.monotonic() + seconds
-        script = f"(() => {{ try {{ return {condition} }} catch {{ return null }} }})()"
-        while True:
-            found = self.run(script)
-            if found:
-                return found
+        while not self.run(f"(() => {{ try {{ return Boolean({condition}) }} catch {{ return false }} }})()"):
             if time.monotonic() > until:
                 raise BrowserError(f"not within {seconds:g} s: {condition}; the page said {self.said[-3:]}")
             time.sleep(0.05)

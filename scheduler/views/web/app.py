@@ -40,7 +40,12 @@ STEPS = 60
 REST_SECONDS = 0.05
 """Between two such times (chosen: at most half a CPU is used, and questions come first)."""
 
-FILES = {"/": ("page.html", "text/html"), "/page.js": ("page.js", "text/javascript"), "/page.css": ("page.css", "text/css")}
+FILES = {
+    "/": ("page.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
 """All files that are served, by address."""
 
 Answer = TypeVar("Answer")

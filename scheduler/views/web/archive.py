@@ -243,7 +243,7 @@ class Archive:
         if rest:
             groups_text.append(_group("", np.nansum(dense[[places[target] for target in rest]], axis=0)))
         pools = [_encoded(self._pool(target[1], buckets)) for target in places if target[0] == POOL]
-        return b"%b,\"groups\":[%b],\"pools\":[%b]}" % (parts[0][:-1], b",".join(groups_text), b",".join(pools))
+        return b'%b,"groups":[%b],"pools":[%b]}' % (parts[0][:-1], b",".join(groups_text), b",".join(pools))
 
     @staticmethod
     def _machine(buckets: Sequence[Bucket]) -> dict[str, Any]:

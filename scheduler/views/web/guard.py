@@ -48,11 +48,11 @@ HEADERS = {
 }
 """Of every answer: nothing inline, nothing from elsewhere, in no frame of another page, kept nowhere."""
 
-UNSIGNED = "This page needs the token of `nicety web`. Open the address that it printed; `nicety web --help` says where it is kept.\n"
+UNSIGNED = "This page needs the token of `nicety web`: open the address that it printed.\n"
 
 
 def read_token(stores: Path, *, new: bool = False) -> str:
-    """The token of a state directory, made if there is none, or if it is to be `new`. Raises StoreError if it cannot be kept safe."""
+    """The token of a state directory, made if there is none, or if it is to be `new`. Raises StoreError if it cannot be kept."""
     path = private_directory(stores) / TOKEN_FILE
     descriptor = private_descriptor(path)
     try:

@@ -6,6 +6,7 @@ const RANGES = [["5 min", 300], ["1 h", 3600], ["6 h", 21600], ["24 h", 86400], 
 const LIVE_SECONDS = 300;
 const AHEAD_SECONDS = 30; // of forecasts in the live view
 const TOLD_APART = 12; // groups with a colour of their own
+const KEYS = 8; // of them in a legend; the pointer tells all
 const ROWS = 40; // groups in the table before "show all"
 const LONGEST_NAME = 160;
 const PALETTE = {
@@ -61,6 +62,7 @@ function figure(value) {
 const cores = (value) => `${figure(value)} ${value === 1 ? "core" : "cores"}`;
 
 function bytes(mib) {
+  if (!mib) return "0";
   return mib >= 10240 ? `${(mib / 1024).toFixed(0)} GiB` : mib >= 1024 ? `${(mib / 1024).toFixed(1)} GiB` : `${mib.toFixed(mib < 10 ? 1 : 0)} MiB`;
 }
 
@@ -127,7 +129,7 @@ const style = (name) => getComputedStyle(document.documentElement).getPropertyVa
 
 // --- charts ------------------------------------------------------------------------------------------------------------------
 
-const MARGIN = { left: 46, right: 8, top: 12, bottom: 20 };
+const MARGIN = { left: 58, right: 8, top: 12, bottom: 20 };
 
 class Chart {
   // `picture()` returns {unit, top, stack, lines, band, steps, peaks, limit}, see `pictures`.
@@ -234,7 +236,7 @@ class Chart {
       const label = step >= 86400 ? day : step >= 60 ? minute : clock;
       paper.fillText(label.format(time * 1000), x, this.height - 5);
     }
-    if (shown.limit) {
+    if (shown.limit && shown.limit <= this.most) {
       paper.setLineDash([4, 4]);
       paper.strokeStyle = style("--quiet");
       paper.beginPath();
@@ -455,7 +457,7 @@ function highest(shown) {
   for (const layer of shown.stack || []) for (let at = 0; at < layer.values.length; at++) sums[at] = (sums[at] || 0) + layer.values[at];
   for (const value of sums) if (value > most) most = value;
   for (const line of shown.lines || []) for (const value of line.values) if (value > most) most = value;
-  for (const band of shown.bands || []) for (const value of band.high) if (value > most) most = value;
+  if (!shown.stack) for (const band of shown.bands || []) for (const value of band.high) if (value > most) most = value; // else cut off
   return most;
 }
 
@@ -510,7 +512,7 @@ function stacked(name, scale) {
 }
 
 const keysOf = (layers) => [
-  ...layers.filter((layer) => layer.colour && layer.values.some((value) => value > 0)).map((layer) => ({ ...layer, focus: true })),
+  ...layers.filter((layer) => layer.colour && layer.values.some((value) => value > 0)).slice(0, KEYS).map((layer) => ({ ...layer, focus: true })),
   ...(layers.some((layer) => !layer.colour) ? [{ name: "", colour: grey(0) }] : []),
 ];
 
@@ -531,7 +533,7 @@ function recorded(detail) {
   return [{ times: kept.map((at) => detail.t[at] + shift), low: kept.map((at) => detail.median[at]), high: kept.map((at) => detail.high[at]), colour: style("--ink") }];
 }
 
-const FORECAST_KEY = { name: "forecast: expected, and exceeded in one of twenty cases", colour: "currentcolor" };
+const FORECAST_KEY = { name: "forecast of demand", colour: "currentcolor" };
 
 function pictureOf(name, title, most, limit) {
   return () => {
@@ -791,7 +793,7 @@ function momentParts(it) {
     waiters.length ? bars(waiters.map((one) => [one.name, one.wait, one.class]), waiters[0].wait) : node("p", { class: "quiet" }, "Nobody, to speak of."),
   ];
   parts.push(node("h3", null, "Who delayed whom"), ...delays(it.delays));
-  parts.push(node("h3", null, "What was decided, two minutes around"), decided(it.decisions));
+  parts.push(node("h3", null, "What was decided and done, the nearest first"), decided(it.decisions));
   parts.push(node("h3", null, "Processes"));
   if (it.untold) parts.push(node("p", { class: "quiet" }, clean(it.untold)));
   else {
@@ -813,7 +815,7 @@ function story(users, waiters) {
 function delays(found) {
   if (!found) return [node("p", { class: "quiet" }, "Not known of this time.")];
   if (!found.length) return [node("p", { class: "quiet" }, "Nobody waited long.")];
-  return found.slice(0, 8).map((one) => node("p", null, word(called(one.name)), ` waited ${figure(one.delay.wait)}: `, ...blamed(one.delay)));
+  return found.slice(0, 8).map((one) => node("p", null, word(called(one.name)), ` waited ${figure(one.wait)}, for `, ...blamed(one)));
 }
 
 function blamed(delay) {
@@ -1022,7 +1024,7 @@ function connect() {
 
 // --- start -------------------------------------------------------------------------------------------------------------------
 
-const THEMES = { "": "Theme: as the system", light: "Theme: light", dark: "Theme: dark" };
+const THEMES = { "": "Theme: system", light: "Theme: light", dark: "Theme: dark" };
 
 function useTheme(name) {
   if (name) document.documentElement.dataset.theme = name;
