@@ -32,6 +32,9 @@ def web(
     Prints the address to open, with a token that is kept in the file web-token of the state directory. Only browsers on this
     machine reach it. It only shows: nothing can be changed through it. Ctrl-C ends it.
     """
+    from ..interpreter import load_numpy
+
+    load_numpy()
     try:
         from ..views.web.app import make_app
         from ..views.web.serve import ListenError, address_of, listen, listen_on, loopback, serve

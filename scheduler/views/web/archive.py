@@ -5,8 +5,9 @@ All methods are called in one thread, which is not the server's: SQLite's connec
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from ...config.paths import Paths
 from ...config.sections import Config
 from ...explain.decision_page import page
-from ...explain.history import FIGURES, GROUP, MACHINE, PIECE, POOL, WIDTHS, Bucket, Moment, Piece, Target, marks, moment
+from ...explain.history import FIGURES, GROUP, KEPT, PIECE, POOL, WIDTHS, Bucket, Moment, Piece, Target, marks, moment
 from ...hands.safe_files import StoreError
 from ...store.decisions import DecisionReader
 from .rollups import KEPT_SECONDS, Rollups
@@ -33,7 +34,7 @@ MOST_GROUPS = 250
 ROUNDED = 5
 """Seconds to which the times of an answer are rounded, so that pages opened together share one (chosen)."""
 
-MOST_CACHED = 6 << 20
+MOST_CACHED = 4 << 20
 """Bytes of answers that are kept (chosen: two days of 200 groups)."""
 
 CORES, MEBIBYTES = 1000.0, 1 / (1 << 20)
@@ -168,13 +169,13 @@ class Archive:
     def target(self, target: Target, since: float, until: float) -> bytes:
         """JSON of the figures of one target, with peaks and forecast. Raises AskError, StoreError."""
         buckets = self._buckets(width_of(until - since), since, until)
-        found = [(it, it.targets.index(target)) for it in buckets if target in it.targets]
+        found = [(it.start, it.figures[:, it.targets.index(target)].copy()) for it in buckets if target in it.targets]
         if not found:
             raise AskError(f"nothing is known of {target[0]} {target[1]} in this time; choose another")
-        columns = np.array([it.figures[:, place] for it, place in found])
+        columns = np.array([figures for _, figures in found])
         names = (*FIGURES[target[0]], *(f"{name}_most" for name in FIGURES[target[0]][:2]))
         figures = {name: _plain(columns[:, at]) for at, name in enumerate(names) if name}
-        return msgspec.json.encode({"t": [it.start for it, _ in found], **figures})
+        return msgspec.json.encode({"t": [start for start, _ in found], **figures})
 
     def moment(self, at: float) -> Moment:
         """The second of a time. Raises AskError, StoreError."""
@@ -194,7 +195,7 @@ class Archive:
             self._cached -= len(self._answers.popitem(last=False)[1])
         return answer
 
-    def _buckets(self, width: int, since: float, until: float) -> list[Bucket]:
+    def _buckets(self, width: int, since: float, until: float) -> Iterator[Bucket]:
         """In the order of time."""
         if width == 0:
             reader, piece = self._log(), Piece(since, (0,))
@@ -203,71 +204,101 @@ class Archive:
                 if wall >= end:
                     break
                 piece.add(wall, text)
-            return piece.buckets()
-        kept = self.rollups.between(width, since, until)
+            yield from piece.buckets()
+            return
+        yield from self.rollups.between(width, since, until)
         newest = [] if self._open is None else self._open.buckets()
-        return kept + [it for it in newest if it.width == width and since <= it.start < until]
+        yield from (it for it in newest if it.width == width and since <= it.start < until)
 
     def _series(self, width: int, since: float, until: float) -> bytes:
-        buckets = self._buckets(width, since, until)
+        drawn = _Drawn()
+        for bucket in self._buckets(width, since, until):
+            drawn.add(bucket)
         try:
             made = marks(self._log(), since, until, width or 1)
         except StoreError as error:
             made, self.trouble = [], str(error)
-        wide = {target for it in buckets for target in it.targets}
-        places = {target: place for place, target in enumerate(sorted(wide))}
-        dense = np.full((len(places), 3, len(buckets)), np.nan, dtype=np.float32)
-        for column, it in enumerate(buckets):
-            dense[[places[target] for target in it.targets], :, column] = it.figures[:3].T
-        groups = [target for target in places if target[0] == GROUP and target[1]]
-        used = {target: float(np.nansum(dense[places[target], :2])) for target in groups}
-        order = sorted(groups, key=lambda target: (-used[target], target[1]))
-        shown, rest = order[:MOST_GROUPS], order[MOST_GROUPS:] + [target for target in places if target == (GROUP, "")]
-        parts = [
-            _encoded(
-                {
-                    "since": since,
-                    "until": until,
-                    "width": width,
-                    "t": [it.start for it in buckets],
-                    "busiest": [it.busiest for it in buckets],
-                    "worst": [it.worst for it in buckets],
-                    "marks": made,
-                    "complete": self.complete,
-                    "trouble": self.trouble,
-                    **self._machine(buckets),
-                }
-            )
-        ]
-        groups_text = [_group(target[1], dense[places[target]]) for target in shown]
-        if rest:
-            groups_text.append(_group("", np.nansum(dense[[places[target] for target in rest]], axis=0)))
-        pools = [_encoded(self._pool(target[1], buckets)) for target in places if target[0] == POOL]
-        return b'%b,"groups":[%b],"pools":[%b]}' % (parts[0][:-1], b",".join(groups_text), b",".join(pools))
+        head = {
+            "since": since,
+            "until": until,
+            "width": width,
+            "marks": made,
+            "complete": self.complete,
+            "trouble": self.trouble,
+            **drawn.machine(),
+        }
+        parts = msgspec.json.encode(head)[:-1], b",".join(drawn.groups()), b",".join(drawn.pools())
+        return b'%b,"groups":[%b],"pools":[%b]}' % parts
 
-    @staticmethod
-    def _machine(buckets: Sequence[Bucket]) -> dict[str, Any]:
-        columns = np.array([it.figures[:, it.targets.index((MACHINE, ""))] for it in buckets]).reshape(len(buckets), -1)
-        if not len(buckets):
-            return {"cpus": 0, "memory_total": 0, **{name: [] for name in ("busy", "busy_most", "wait", "wait_most", "memory")}}
+
+class _Drawn:
+    """The figures of an answer, by target and time: what is read is not kept."""
+
+    def __init__(self) -> None:
+        self._times: list[tuple[float, float, float]] = []  # start, busiest, worst
+        self._machine: list[list[float]] = []
+        self._places: dict[str, int] = {}
+        self._groups = np.zeros((0, 0, 3), dtype=np.float32)  # [time, place, figure]
+        self._pools: dict[str, dict[int, list[float]]] = {}  # name -> time -> figures
+
+    def add(self, bucket: Bucket) -> None:
+        """Take what comes next."""
+        column = len(self._times)
+        self._times.append((bucket.start, bucket.busiest, bucket.worst))
+        machine = [math.nan] * KEPT
+        at, columns = list[int](), list[int]()
+        for place, (kind, name) in enumerate(bucket.targets):
+            if kind == GROUP:
+                at.append(self._places.setdefault(name, len(self._places)))
+                columns.append(place)
+            elif kind == POOL:
+                self._pools.setdefault(name, {})[column] = bucket.figures[:, place].tolist()
+            else:
+                machine = bucket.figures[:, place].tolist()
+        self._machine.append(machine)
+        needed = (column + 1, len(self._places), 3)
+        if any(need > have for need, have in zip(needed, self._groups.shape, strict=True)):
+            sizes = [have if need <= have else need + need // 2 for need, have in zip(needed, self._groups.shape, strict=True)]
+            self._groups = np.pad(self._groups, [(0, size - have) for size, have in zip(sizes, self._groups.shape, strict=True)])
+        self._groups[column, at] = np.nan_to_num(bucket.figures[:3, columns].T)
+
+    def machine(self) -> dict[str, Any]:
+        """Times, and the figures of the whole machine."""
+        times = np.array(self._times).reshape(-1, 3)
+        figures = np.array(self._machine).reshape(-1, KEPT)
+        known = len(figures) > 0
         return {
-            "cpus": int(np.nanmax(columns[:, 5])),
-            "memory_total": int(np.nanmax(columns[:, 4]) * MEBIBYTES),
-            "busy": _whole(columns[:, 0] * CORES),
-            "busy_most": _whole(columns[:, 6] * CORES),
-            "wait": _whole(columns[:, 1] * CORES),
-            "wait_most": _whole(columns[:, 7] * CORES),
-            "memory": _whole(columns[:, 2] * MEBIBYTES),
+            "t": times[:, 0].tolist(),
+            "busiest": times[:, 1].tolist(),
+            "worst": times[:, 2].tolist(),
+            "cpus": int(np.nanmax(figures[:, 5])) if known else 0,
+            "memory_total": int(np.nanmax(figures[:, 4]) * MEBIBYTES) if known else 0,
+            "busy": _whole(figures[:, 0] * CORES),
+            "busy_most": _whole(figures[:, 6] * CORES),
+            "wait": _whole(figures[:, 1] * CORES),
+            "wait_most": _whole(figures[:, 7] * CORES),
+            "memory": _whole(figures[:, 2] * MEBIBYTES),
         }
 
-    @staticmethod
-    def _pool(name: str, buckets: Sequence[Bucket]) -> dict[str, Any]:
-        columns = np.full((len(buckets), 8), np.nan)
-        for row, it in enumerate(buckets):
-            if (POOL, name) in it.targets:
-                columns[row] = it.figures[:, it.targets.index((POOL, name))]
+    def groups(self) -> Iterator[bytes]:
+        """JSON of each group, those that used most first, and of the others together, whose name is ""."""
+        figures = self._groups[: len(self._times)]
+        used = figures[:, : len(self._places), :2].sum(axis=(0, 2), dtype=np.float64) if self._times else np.zeros(0)
+        order = sorted((name for name in self._places if name), key=lambda name: (-used[self._places[name]], name))
+        for name in order[:MOST_GROUPS]:
+            yield _group(name, figures[:, self._places[name]])
+        rest = [self._places[name] for name in (*order[MOST_GROUPS:], *({""} & self._places.keys()))]
+        if rest:
+            yield _group("", figures[:, rest].sum(axis=1))
+
+    def pools(self) -> Iterator[bytes]:
+        """JSON of each pool."""
         names = (*FIGURES[POOL], "load_most", "queued_most")
-        return {"name": name, **{figure: _plain(columns[:, at]) for at, figure in enumerate(names)}}
+        for name, found in sorted(self._pools.items()):
+            columns = np.full((KEPT, len(self._times)), np.nan)
+            for column, figures in found.items():
+                columns[:, column] = figures
+            yield msgspec.json.encode({"name": name, **{figure: _plain(columns[at]) for at, figure in enumerate(names)}})
 
 
 def width_of(seconds: float) -> int:
@@ -282,13 +313,10 @@ def width_of(seconds: float) -> int:
 
 
 def _group(name: str, figures: np.ndarray[Any, np.dtype[np.float32]]) -> bytes:
-    """JSON of a group. `figures`: [cpu, wait, memory][bucket]."""
-    cpu, wait, memory = np.nan_to_num(figures)
-    return _encoded({"name": name, "cpu": _whole(cpu * CORES), "wait": _whole(wait * CORES), "memory": _whole(memory * MEBIBYTES)})
-
-
-def _encoded(value: object) -> bytes:
-    return msgspec.json.encode(value)
+    """JSON of a group. `figures`: cpu, wait and memory at each time."""
+    cpu, wait, memory = figures.T
+    found = {"name": name, "cpu": _whole(cpu * CORES), "wait": _whole(wait * CORES), "memory": _whole(memory * MEBIBYTES)}
+    return msgspec.json.encode(found)
 
 
 def _whole(values: np.ndarray[Any, np.dtype[Any]]) -> list[int]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -76,21 +76,22 @@ class Rollups:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
 
-    def between(self, width: int, since: float, until: float) -> list[Bucket]:
-        """Kept buckets with since <= start < until, in order."""
+    def between(self, width: int, since: float, until: float) -> Iterator[Bucket]:
+        """Kept buckets with since <= start < until, in order. A damaged one is left out."""
         rows = self._db.execute(
             "SELECT start, busiest, worst, data FROM buckets WHERE width = ? AND start >= ? AND start < ? ORDER BY start",
             (width, since, until),
         )
-        found = []
         for start, busiest, worst, data in rows:
-            raw = zlib.decompress(data)
-            count = len(raw) // (4 + 4 * KEPT)
-            ids = np.frombuffer(raw, dtype="<u4", count=count)
-            figures = np.frombuffer(raw, dtype="<f4", offset=4 * count).reshape(KEPT, count)
-            targets = tuple(self._targets[id_] for id_ in ids.tolist())
-            found.append(Bucket(width, float(start), busiest, worst, targets, figures))
-        return found
+            try:
+                raw = zlib.decompress(data)
+                count = len(raw) // (4 + 4 * KEPT)
+                ids = np.frombuffer(raw, dtype="<u4", count=count)
+                figures = np.frombuffer(raw, dtype="<f4", offset=4 * count).reshape(KEPT, count)
+                targets = tuple(self._targets[id_] for id_ in ids.tolist())
+            except (zlib.error, ValueError, KeyError):
+                continue
+            yield Bucket(width, float(start), busiest, worst, targets, figures)
 
     def _put(self, bucket: Bucket) -> None:
         ids = np.array([self._id(target) for target in bucket.targets], dtype="<u4")
