@@ -68,7 +68,7 @@ class Machine(Part, frozen=True):
 
     name: str
     cpus: int
-    busy: float  # cores
+    busy: float  # cores in use
     steal: float  # cores that the hypervisor gave to other guests
     unseen: float  # cores used by processes that nicety cannot see
     memory: int  # bytes
@@ -148,7 +148,7 @@ class Pool(Part, frozen=True):
     worker_memory: int  # bytes of the largest worker
     objective: str  # what it is to keep, in words; "": the usual target
     rules: str  # which rules size it, in words
-    trouble: str  # why it cannot be resized now; ""
+    trouble: str  # why it cannot be resized now; "": it can
     forecast: Band | None = None  # of its load
     changes: list[Change] = []
 
