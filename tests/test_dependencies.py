@@ -18,6 +18,7 @@ EXTRAS = {
     "report": ("training/plots.py", "scheduler/simulation/plot.py"),
     "parquet": ("training/sources.py", "scheduler/simulation/tracefile.py", "scheduler/store/export.py"),
     "joblib": ("scheduler/executor/joblib_backend.py",),
+    "web": ("scheduler/views/web/app.py", "scheduler/views/web/guard.py", "scheduler/views/web/serve.py"),
 }
 """The modules that may import what an extra installs."""
 

@@ -61,7 +61,7 @@ def write_past(
     shares = 0.3 / (1 + np.arange(len(names)))
     for seq in range(ticks):
         wall = end - round((ticks - 1 - seq) * interval * SECOND)
-        log.append(_tick(seq, wall, names, shares * rng.uniform(0.5, 1.5, len(names))), *_said(session, seq, wall, names))
+        log.append(_tick(seq, wall, names, shares * rng.uniform(0.5, 1.5, len(names))), *_said(session, seq, names))
     log.close()
 
 
@@ -89,7 +89,7 @@ def _tick(seq: int, wall: int, names: Sequence[str], use: np.ndarray[tuple[int],
     return Tick(**{field: getattr(tick, field) for field in tick.__struct_fields__ if field != "wall"}, wall=wall)
 
 
-def _said(session: str, seq: int, wall: int, names: Sequence[str]) -> tuple[Verdict, list[Outcome]]:
+def _said(session: str, seq: int, names: Sequence[str]) -> tuple[Verdict, list[Outcome]]:
     """What was decided in a tick, and what came of it."""
     decisions: list[Decision] = []
     outcomes: list[Outcome] = []
