@@ -77,7 +77,7 @@ def everything(client: TestClient) -> str:
     """All that the page is sent."""
     at = END / SECOND
     decision = client.get("/api/moment", params={"at": at}).json()["decisions"][0]["id"]
-    asked = [
+    asked: list[tuple[str, dict[str, Any]]] = [
         ("/api/series", {"since": at - 60, "until": at}),
         ("/api/target", {"since": at - 60, "until": at, "kind": "group", "name": MARKUP}),
         ("/api/moment", {"at": at}),
@@ -252,7 +252,7 @@ def test_cve_2026_68517_nor_does_one_with_a_wildcard(paths: Paths) -> None:
         assert_other_sites_read_nothing(client)
 
 
-# --- names that are commands ------------------------------------------------------------------------------------------------------
+# --- names that are commands --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_the_configuration_starts_nothing_in_the_page(paths: Paths, number: str)
     assert not Path("/tmp/owned").exists()
 
 
-# --- names that are queries ---------------------------------------------------------------------------------------------------------
+# --- names that are queries ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_names_are_no_part_of_a_query(client: TestClient, paths: Paths, number: 
     assert all(isinstance(each, ast.Constant) for each in texts)  # no query is put together
 
 
-# --- requests and files ---------------------------------------------------------------------------------------------------------
+# --- requests and files -------------------------------------------------------------------------------------------------------
 
 
 def test_cve_2026_35587_the_page_asks_no_other_machine() -> None:
@@ -343,7 +343,7 @@ def test_cve_2026_46607_what_is_kept_is_never_a_program(paths: Paths) -> None:
     assert not Path("/tmp/owned").exists()
 
 
-# --- classes of attack without a number --------------------------------------------------------------------------------------------
+# --- classes of attack without a number ---------------------------------------------------------------------------------------
 
 
 def test_nothing_inline_runs_and_no_frame_holds_the_page(client: TestClient) -> None:
