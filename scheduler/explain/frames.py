@@ -24,6 +24,7 @@ from ..frame import (
     Change,
     Count,
     Decided,
+    Delay,
     Frame,
     Group,
     Incident,
@@ -202,6 +203,7 @@ def _groups(
     tick: Tick, bands: Mapping[tuple[str, str], Band], held: Mapping[str, list[Change]], measured: Measured | None
 ) -> list[Group]:
     """All groups of the tick that have processes, and those that were only measured."""
+    delays = {it.group: Delay(it.wait, list(it.by), it.others, it.own, it.unseen, it.steal) for it in tick.delays}
     groups = []
     for it in tick.groups:
         if not it.processes:
@@ -228,6 +230,7 @@ def _groups(
                 throttled=_short(it.throttled),
                 forecast=bands.get((it.name, "cpu")),
                 memory_forecast=bands.get((it.name, "rss")),
+                delay=delays.get(it.name),
                 changes=held.get(f"group {it.name}", []),
             )
         )

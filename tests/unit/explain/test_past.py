@@ -149,7 +149,9 @@ def stores(writing: Writing) -> Path:
     writing.ticks(3)
     writing.tick([demotion("aaaa0001-3.0")], [done("aaaa0001-3.0")])
     writing.ticks(2)
-    writing.tick(effects=[Effect("aaaa0001-3.0", "wait of group redis, cores", 0.3, 0.1, 3, "helped")], notes=[Note("a", "a note", {})])
+    writing.tick(
+        effects=[Effect("aaaa0001-3.0", "wait of group redis, cores", 0.3, 0.1, 3, "helped")], notes=[Note("a", "a note", {})]
+    )
     writing.ticks(1)
     writing.tick([restoring("aaaa0001-8.0")], [done("aaaa0001-8.0")])
     writing.ticks(3)
