@@ -21,9 +21,10 @@ from ..hands.safe_files import StoreError
 from ..observe.measure import Measurer
 from ..store.decisions import DecisionReader, LoggedDecision
 from ..store.traces import TraceError, snapshots_at
-from .decision_page import MEANING, effect_in_words, gathered
+from .decision_page import gathered
 from .frames import LEAST_CORES
 from .gathered import headline, tally
+from .sentences import MEANING, effect_in_words
 
 WIDTHS = (10, 60, 600)
 """Seconds of a bucket (chosen): an hour, a day and a week have 360 to 1,440 of them, about as many as a screen has columns."""
