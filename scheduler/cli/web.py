@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .shared import ConfigOption, StateOption, command, load_files, own_stores, say, system_clock
+from .shared import ConfigOption, StateOption, command, ended_by_signals, load_files, own_stores, say, system_clock
 
 
 @command("web", "nicety web --port 8787")
@@ -74,7 +74,10 @@ def web(
         print(f"http://localhost/?token={token}", flush=True)
         say(f"the page is on {unix_socket}, under that address of a proxy or of `ssh -L`, until Ctrl-C")
     try:
-        serve(app, live, [listening])
+        with ended_by_signals():  # which the server ends by, and then passes on
+            serve(app, live, [listening])
+    except KeyboardInterrupt:
+        say("the page is closed")
     finally:
         if unix_socket is not None:
             unix_socket.unlink(missing_ok=True)

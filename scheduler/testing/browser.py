@@ -51,11 +51,15 @@ class Browser:
         self._profile = tempfile.mkdtemp(prefix="nicety-browser-")
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
-        command = [found, *FLAGS, f"--user-data-dir={self._profile}", "about:blank"]
-        moved = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'  # Popen leaves descriptors where they are
+
+        def move() -> None:  # 3 and 4 are taken here, at the latest by our pipes: nothing of Popen's is there
+            os.dup2(to_browser, 3)
+            os.dup2(from_browser, 4)
+
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", moved, "sh", *command],
-            pass_fds=(to_browser, from_browser),
+            [found, *FLAGS, f"--user-data-dir={self._profile}", "about:blank"],
+            preexec_fn=move,
+            pass_fds=(3, 4),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

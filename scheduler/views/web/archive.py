@@ -101,6 +101,7 @@ class Archive:
             self._lose("")
             self._reader, self._inode = DecisionReader(self._paths.decisions), inode
             self.complete = False
+            self._forget()
         self.trouble = ""
         return self._reader
 
@@ -150,8 +151,7 @@ class Archive:
                 piece.add(wall, text)
                 yield
             self.rollups.add(int(start), piece.buckets(), self._wall())
-            self._answers.clear()
-            self._cached = 0
+            self._forget()
 
     # --- answers ----------------------------------------------------------------------------------------------------------------
 
@@ -187,6 +187,11 @@ class Archive:
     def why(self, id_: str) -> str:
         """The page of a decision. Raises ExplainError, StoreError."""
         return page(self._paths, id_)
+
+    def _forget(self) -> None:
+        """More is known now than when these answers were given."""
+        self._answers.clear()
+        self._cached = 0
 
     def _keep(self, key: tuple[Any, ...], answer: bytes) -> bytes:
         self._answers[key] = answer

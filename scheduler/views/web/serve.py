@@ -66,16 +66,18 @@ def listen(address: str, port: int) -> socket.socket:
 
 def listen_on(path: Path) -> socket.socket:
     """A unix socket that only this user may connect to. One that a dead server left is replaced. Raises ListenError."""
+    listening = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
     try:
         _clear(path)
-        listening = socket.socket(socket.AF_UNIX)
-        before = os.umask(0o177)
-        try:
-            listening.bind(str(path))
-        finally:
-            os.umask(before)
-    except OSError as error:
+        listening.bind(str(path))
+    except (OSError, ListenError) as error:
+        listening.close()
+        if isinstance(error, ListenError):
+            raise
         raise ListenError(f"cannot listen on {path}: {error.strerror or error}; choose another with --socket") from None
+    finally:
+        os.umask(before)
     listening.listen(128)
     return listening
 
