@@ -1,7 +1,7 @@
 """Who delays whom: the run-queue wait of each group, shared out over what ran where it waited. Pure. Knows snapshots and rates;
 must not know what is done about it.
 
-Whoever waits in the queue of a CPU waits for what runs there. So the wait of a process is shared out over the CPUs that it was on,
+What waits in the queue of a CPU waits for what runs there. So the wait of a process is shared out over the CPUs that it was on,
 in proportion to what others used there in the same tick: other groups, the rest of its own, the kernel and processes that nicety
 cannot see, and what the hypervisor took. A process does not delay itself, its threads delay each other. Work of less weight in the
 same scheduling group counts less: it runs while the victim sleeps and yields when it wakes up.

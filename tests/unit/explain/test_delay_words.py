@@ -7,7 +7,7 @@ import pytest
 from nicety.models.identity import ProcId
 from nicety.scheduler.decision import Decision, Delay, Effect, Set, Why, encode
 from nicety.scheduler.explain.decision_page import decision_page
-from nicety.scheduler.explain.delay_words import delay_in_words, causal_test
+from nicety.scheduler.explain.delay_words import causal_test, delay_in_words
 from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import SessionPlace
 from nicety.scheduler.store.decisions import LoggedDecision
