@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from ..frame import (
     Change,
     Count,
     Decided,
+    Delay,
     Frame,
     Group,
     Incident,
@@ -201,6 +203,7 @@ def _groups(
     tick: Tick, bands: Mapping[tuple[str, str], Band], held: Mapping[str, list[Change]], measured: Measured | None
 ) -> list[Group]:
     """All groups of the tick that have processes, and those that were only measured."""
+    delays = {it.group: Delay(it.wait, list(it.by), it.others, it.own, it.unseen, it.steal) for it in tick.delays}
     groups = []
     for it in tick.groups:
         if not it.processes:
@@ -227,6 +230,7 @@ def _groups(
                 throttled=_short(it.throttled),
                 forecast=bands.get((it.name, "cpu")),
                 memory_forecast=bands.get((it.name, "rss")),
+                delay=delays.get(it.name),
                 changes=held.get(f"group {it.name}", []),
             )
         )
@@ -311,28 +315,30 @@ def _aim(pool: PoolConfig) -> tuple[str, float | None]:
 def _processes(snapshot: Snapshot, measured: Measured) -> Processes:
     """Those that ran or waited, and then those with most memory, in the order of the table."""
     table, rates = snapshot.table, measured.rates
-    active = np.maximum(rates.cpu + rates.brief, rates.wait)
-    rows = np.arange(len(table))
-    if len(table) > MOST_PROCESSES:
+    groups, identities = measured.members, list(map(snapshot.identities.__getitem__, measured.rows))
+    cpu, wait = rates.cpu + rates.brief, rates.wait
+    left_out = len(table) - MOST_PROCESSES
+    if left_out > 0:
+        active = np.maximum(cpu, wait)
         order = np.lexsort((-table["rss_bytes"].astype(np.float64), -np.where(active >= LEAST_CORES, active, 0.0)))
         rows = np.sort(order[:MOST_PROCESSES])
-    some, ids = table[rows], list(measured.rows)
-    identities = [snapshot.identities[ids[row]] for row in rows.tolist()]
-    age = (snapshot.uptime_ticks - some["start_ticks"].astype(np.float64)) / USER_HZ
+        table, cpu, wait = table[rows], cpu[rows], wait[rows]
+        groups, identities = itemgetter(*rows.tolist())(groups), itemgetter(*rows.tolist())(identities)
+    age = (snapshot.uptime_ticks - table["start_ticks"].astype(np.float64)) / USER_HZ
     return Processes(
-        pid=some["pid"].tolist(),
-        parent=some["ppid"].tolist(),
-        group=[measured.members[row] for row in rows.tolist()],
+        pid=table["pid"].tolist(),
+        parent=table["ppid"].tolist(),
+        group=list(groups),
         name=[identity.comm for identity in identities],
         user=[identity.owner for identity in identities],
-        state=[chr(code) for code in some["state"].tolist()],
-        nice=some["nice"].tolist(),
-        threads=some["threads"].tolist(),
+        state=list(table["state"].tobytes().decode("latin-1")),
+        nice=table["nice"].tolist(),
+        threads=table["threads"].tolist(),
         age=np.round(age, 1).tolist(),
-        cpu=_shorts(rates.cpu[rows] + rates.brief[rows]),
-        wait=_shorts(rates.wait[rows]),
-        memory=some["rss_bytes"].tolist(),
-        left_out=len(table) - len(rows),
+        cpu=_shorts(cpu),
+        wait=_shorts(wait),
+        memory=table["rss_bytes"].tolist(),
+        left_out=max(left_out, 0),
     )
 
 

@@ -12,11 +12,13 @@ import pytest
 
 from nicety.models.identity import ProcId
 from nicety.models.records import SAMPLE, Behaviour, Class, HostSample, Identity, Known, Snapshot
+from nicety.scheduler import frame
 from nicety.scheduler.config.sections import Config, parse
 from nicety.scheduler.decision import (
     Action,
     Chosen,
     Decision,
+    Delay,
     Effect,
     Flag,
     Group,
@@ -250,6 +252,13 @@ def test_changes_in_force_stand_with_the_group_or_pool_that_they_change() -> Non
     frame = framed(tick, changes=changes)
     assert {it.name: [change.wall for change in it.changes] for it in frame.groups} == {"hogs": [5.0], "web": []}
     assert [change.control for change in frame.pools[0].changes] == ["pool.size"]
+
+
+def test_who_delays_a_group_stands_with_it() -> None:
+    delay = Delay("redis", 0.5, (("hogs", 0.4), ("cron", 0.05)), 0.02, 0.01, 0.015, 0.005, 0.0)
+    groups = [a_group("hogs", Class.BATCH, [a_member(1)]), a_group("redis", Class.INTERACTIVE, [a_member(2)])]
+    shown = {it.name: it.delay for it in framed(a_tick(1, groups=groups, delays=(delay,))).groups}
+    assert shown == {"hogs": None, "redis": frame.Delay(0.5, [("hogs", 0.4), ("cron", 0.05)], 0.02, 0.01, 0.015, 0.005)}
 
 
 def test_groups_that_the_tick_does_not_report_are_shown_as_they_were_measured() -> None:

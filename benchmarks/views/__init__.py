@@ -1,0 +1,1 @@
+"""The views: what they cost, how soon they are there, and their pictures."""
