@@ -149,7 +149,9 @@ def stores(writing: Writing) -> Path:
     writing.ticks(3)
     writing.tick([demotion("aaaa0001-3.0")], [done("aaaa0001-3.0")])
     writing.ticks(2)
-    writing.tick(effects=[Effect("aaaa0001-3.0", "wait of group redis, cores", 0.3, 0.1, 3, "helped")], notes=[Note("a", "a note", {})])
+    writing.tick(
+        effects=[Effect("aaaa0001-3.0", "wait of group redis, cores", 0.3, 0.1, 3, "helped")], notes=[Note("a", "a note", {})]
+    )
     writing.ticks(1)
     writing.tick([restoring("aaaa0001-8.0")], [done("aaaa0001-8.0")])
     writing.ticks(3)
@@ -364,9 +366,14 @@ def test_a_day_is_searched_and_not_read(writing: Writing, monkeypatch: pytest.Mo
     writing.close()
     past = Past(writing.stores, "box")
     reader = past._reader
-    looks = []
+    looks = list[int]()
     beside = reader._beside
-    monkeypatch.setattr(reader, "_beside", lambda id_, which: looks.append(id_) or beside(id_, which))
+
+    def counted(id_: int, which: str) -> tuple[int, int] | None:
+        looks.append(id_)
+        return beside(id_, which)
+
+    monkeypatch.setattr(reader, "_beside", counted)
     for second in (0, 1, 77, 150, 199):
         looks.clear()
         found = past.at(WALL / 1e9 + second + 0.3).frame
