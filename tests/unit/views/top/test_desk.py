@@ -133,15 +133,14 @@ class Seat:
     def text(self) -> str:
         return "\n".join("".join(text for text, _ in line) for line in self.screen().lines)
 
+    def tab(self) -> Tab:
+        return self.desk.view.tab
+
     def over(self) -> Pager | Prompt | Question | None:
-        """What lies over the screen."""
         return self.desk.over
 
     def is_past(self) -> bool:
         return self.desk.is_past
-
-    def shown(self) -> Tab:
-        return self.desk.view.tab
 
 
 @pytest.fixture
@@ -152,13 +151,13 @@ def seat(tmp_path: Path) -> Seat:
 def test_digits_and_tab_choose_the_table(seat: Seat) -> None:
     for number, tab in enumerate(Tab, 1):
         seat.press(str(number))
-        assert seat.shown() is tab
+        assert seat.tab() is tab
     seat.press("tab")
-    assert seat.shown() is Tab.GROUPS
+    assert seat.tab() is Tab.GROUPS
     seat.press("shift+tab")
-    assert seat.shown() is Tab.NOTES
+    assert seat.tab() is Tab.NOTES
     seat.press("9")
-    assert seat.shown() is Tab.NOTES
+    assert seat.tab() is Tab.NOTES
 
 
 def test_arrows_choose_a_row_and_stop_at_the_ends(seat: Seat) -> None:
@@ -199,7 +198,7 @@ def test_clicks_sort_choose_and_switch(seat: Seat) -> None:
     assert seat.desk.view.table.cursor == "redis"
     tab = next(place for place in screen.places if place.what == "tab" and place.name == Tab.POOLS)
     seat.desk.clicked(tab.begin, tab.y)
-    assert seat.shown() is Tab.POOLS
+    assert seat.tab() is Tab.POOLS
     seat.desk.clicked(0, 0)
     seat.desk.wheeled(3)
     assert seat.desk.view.table.cursor == "web"
@@ -217,27 +216,27 @@ def test_search_narrows_as_it_is_typed_and_escape_shows_all(seat: Seat) -> None:
     seat.desk.pasted("nothing\nlike this")
     assert "none matches" in seat.text()
     seat.press("backspace", "ctrl+u")
-    prompt = seat.over()
-    assert isinstance(prompt, Prompt)
-    assert prompt.text == ""
+    over = seat.over()
+    assert isinstance(over, Prompt)
+    assert over.text == ""
     seat.press("x", "escape")
     assert (seat.over(), seat.desk.view.table.filter) == (None, "")
 
 
 def test_space_opens_the_processes_of_a_group_and_escape_goes_back(seat: Seat) -> None:
     text = seat.press("space")
-    assert seat.shown() is Tab.PROCESSES
+    assert seat.tab() is Tab.PROCESSES
     assert "of group ffmpeg" in text
     assert {place.name for place in seat.screen().places if place.what == "row"} == {"100", "101"}
     seat.press("space")
     assert seat.desk.view.group == ""
     seat.press("space", "escape")
-    assert (seat.shown(), seat.desk.view.group) == (Tab.GROUPS, "")
+    assert (seat.tab(), seat.desk.view.group) == (Tab.GROUPS, "")
 
 
 def test_the_tree_has_children_below_their_parents(seat: Seat) -> None:
     seat.press("t")
-    assert seat.shown() is Tab.PROCESSES
+    assert seat.tab() is Tab.PROCESSES
     found = [place.name for place in seat.screen().places if place.what == "row"]
     assert found.index("101") == found.index("100") + 1
     assert "└─ffmpeg" in seat.text()
@@ -345,15 +344,15 @@ def test_left_and_right_step_through_the_past(seat: Seat) -> None:
 
 def test_larger_steps_and_the_ends(seat: Seat) -> None:
     seat.press("shift+left")
-    assert seat.past.asked[-1:] == [("at", WALL - 60)]
+    assert seat.past.asked[-1] == ("at", WALL - 60)
     seat.press("pageup")
-    assert seat.past.asked[-1:] == [("at", WALL - 660)]
+    assert seat.past.asked[-1] == ("at", WALL - 660)
     seat.press("pagedown", "shift+right")
     assert not seat.is_past()
     seat.press("home")
-    assert seat.past.asked[-1:] == [("first", 0)]
+    assert seat.past.asked[-1] == ("first", 0)
     seat.press("pagedown")
-    assert seat.past.asked[-1:] == [("at", WALL - 86400 + 600)]
+    assert seat.past.asked[-1] == ("at", WALL - 86400 + 600)
     seat.press("escape")
     assert not seat.is_past()
 
