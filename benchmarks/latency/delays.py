@@ -210,7 +210,6 @@ def running(scene: Scene, homes: dict[str, Path], directory: Path) -> Iterator[N
     try:
         for actor in scene.actors:
             path = directory / f"{actor.name}.py"
-            path.write_text(PROGRAM)
             for _ in range(actor.count):
                 line = [sys.executable, str(path), json.dumps(asdict(actor))]
                 started.append(subprocess.Popen(line, start_new_session=not actor.together))
@@ -322,6 +321,8 @@ def main() -> None:
     chance, source = random.Random(arguments.seed), ProcSource()
     found = find(Path("/proc/self/mountinfo").read_text())
     with tempfile.TemporaryDirectory() as directory:
+        for name in GROUPS:
+            (Path(directory) / f"{name}.py").write_text(PROGRAM)
         for _ in range(arguments.rounds):
             for scene in scenes(chance):
                 if arguments.kind not in (None, scene.kind):

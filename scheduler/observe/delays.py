@@ -104,6 +104,7 @@ class Delays:
         nobody = list[str](), np.zeros((0, count + EXTRA))
         waiting = np.flatnonzero(measured.wait >= LEAST_IN_TICK)
         if not len(waiting):
+            self._unmatched = {}
             return nobody
         waiting = waiting[np.argsort(-measured.wait[waiting], kind="stable")[:MOST_VICTIMS]]
         number = np.full(count, -1)  # of each group among the victims
@@ -130,12 +131,11 @@ class Delays:
         explained = np.minimum(wait, most)
         shares[there <= 0.0, len(ran.rows) + OUTSIDE] = 1.0  # nobody seen ran there
         shares *= (explained / np.where(there > 0.0, there, 1.0))[:, None]
-        parts = np.zeros((len(waiting), count + EXTRA))
         summed = np.zeros((len(waiting), shares.shape[1]))
         np.add.at(summed, whose, shares)
         columns = np.append(measured.places[ran.rows], [count + OUTSIDE, count + STEAL])
         at = (np.arange(len(waiting))[:, None] * (count + EXTRA) + columns).ravel()
-        parts += np.bincount(at, weights=summed.ravel(), minlength=parts.size).reshape(parts.shape)
+        parts = np.bincount(at, weights=summed.ravel(), minlength=len(waiting) * (count + EXTRA)).reshape(len(waiting), -1)
         parts[:, count + THROTTLED] = limited + np.bincount(whose, weights=wait - explained, minlength=len(waiting))
         return [measured.groups[place] for place in waiting.tolist()], parts
 
