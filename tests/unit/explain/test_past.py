@@ -369,9 +369,9 @@ def test_a_day_is_searched_and_not_read(writing: Writing, monkeypatch: pytest.Mo
     looks = list[int]()
     beside = reader._beside
 
-    def counted(id_: int, which: str) -> tuple[int, int] | None:
+    def counted(id_: int, before: bool = False) -> tuple[int, int] | None:
         looks.append(id_)
-        return beside(id_, which)
+        return beside(id_, before)
 
     monkeypatch.setattr(reader, "_beside", counted)
     for second in (0, 1, 77, 150, 199):

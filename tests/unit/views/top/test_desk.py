@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from nicety.scheduler.frame import Decided, Frame, Processes
 from nicety.scheduler.service.answers.control_socket import ControlError
-from nicety.scheduler.store.decisions import GroupFigures, MachineFigures, TickFigures
 from nicety.scheduler.testing.frames import WALL, a_frame, an_own
+from nicety.scheduler.testing.top import AnsweringDaemon, LiveFrames, RecordedMoment, RecordedSeconds, StandingClock
 from nicety.scheduler.views.top.bookmarks import Bookmarks
 from nicety.scheduler.views.top.desk import HELP, Desk, Job, Pager, Prompt, Question, thing_of, why_target
 from nicety.scheduler.views.top.glyphs import BLOCKS
@@ -23,91 +20,16 @@ from nicety.scheduler.views.top.page import Screen
 from nicety.scheduler.views.top.tables import Note, Tab, rows_of
 
 
-class Live:
-    """Frames that a test puts there."""
-
-    def __init__(self, frame: Frame | None) -> None:
-        self.frame, self.said = frame, When()
-        self.new = False
-
-    def look(self, wall: float) -> bool:
-        new, self.new = self.new, False
-        return new
-
-    def when(self, wall: float) -> When:
-        return self.said
-
-
-@dataclass
-class Then:
-    frame: Frame | None
-    said: str = ""
-    before: Sequence[TickFigures] = ()
-
-
-class Recorded:
-    """A past of a tick a second."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.asked: list[tuple[str, float]] = []
-
-    def at(self, wall: float) -> Then:
-        self.asked.append(("at", wall))
-        self.now = float(int(wall))
-        return self._then()
-
-    def step(self, ticks: int) -> Then:
-        self.asked.append(("step", ticks))
-        self.now += ticks
-        return self._then()
-
-    def first(self) -> Then:
-        self.asked.append(("first", 0))
-        self.now = WALL - 86400
-        return self._then()
-
-    def _then(self) -> Then:
-        figures = TickFigures(0, False, MachineFigures(0.5), [GroupFigures("redis", 0.3)], [])
-        return Then(a_frame(wall=self.now), before=[figures] * 3)
-
-
-@dataclass
-class Daemon:
-    answers: dict[str, Any] = field(default_factory=dict)
-    asked: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
-
-    def why(self, target: str) -> str:
-        self.asked.append(("why", (target,)))
-        return f"because of {target}\n  a line"
-
-    def ask(self, verb: str, things: Sequence[str] = ()) -> dict[str, Any]:
-        self.asked.append((verb, tuple(things)))
-        answer = self.answers.get(verb, {})
-        if isinstance(answer, Exception):
-            raise answer
-        return dict(answer)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.seconds = WALL
-
-    def monotonic(self) -> int:
-        return round(self.seconds * 1e9)
-
-    def wall(self) -> int:
-        return round(self.seconds * 1e9)
-
-    def sleep_until(self, at: int) -> None:
-        raise AssertionError("the desk never sleeps")
-
-
 class Seat:
     """A desk, and a person at it."""
 
     def __init__(self, tmp_path: Path, frame: Frame | None = None) -> None:
-        self.live, self.past, self.daemon, self.clock = Live(frame or a_frame()), Recorded(), Daemon(), Clock()
+        self.live, self.past, self.daemon, self.clock = (
+            LiveFrames(frame or a_frame()),
+            RecordedSeconds(),
+            AnsweringDaemon(),
+            StandingClock(),
+        )
         self.bookmarks = Bookmarks(tmp_path / "nicety" / "bookmarks.json")
         self.desk = Desk(self.live, lambda: self.past, self.daemon, self.bookmarks, self.clock, BLOCKS)
         self.desk.look()
@@ -138,6 +60,9 @@ class Seat:
 
     def over(self) -> Pager | Prompt | Question | None:
         return self.desk.over
+
+    def went(self) -> tuple[str, float]:
+        return self.past.asked[-1]
 
     def is_past(self) -> bool:
         return self.desk.is_past
@@ -344,15 +269,15 @@ def test_left_and_right_step_through_the_past(seat: Seat) -> None:
 
 def test_larger_steps_and_the_ends(seat: Seat) -> None:
     seat.press("shift+left")
-    assert seat.past.asked[-1] == ("at", WALL - 60)
+    assert seat.went() == ("at", WALL - 60)
     seat.press("pageup")
-    assert seat.past.asked[-1] == ("at", WALL - 660)
+    assert seat.went() == ("at", WALL - 660)
     seat.press("pagedown", "shift+right")
     assert not seat.is_past()
     seat.press("home")
-    assert seat.past.asked[-1] == ("first", 0)
+    assert seat.went() == ("first", 0)
     seat.press("pagedown")
-    assert seat.past.asked[-1] == ("at", WALL - 86400 + 600)
+    assert seat.went() == ("at", WALL - 86400 + 600)
     seat.press("escape")
     assert not seat.is_past()
 
@@ -402,7 +327,7 @@ def test_other_words_are_no_time(text: str) -> None:
 def test_a_past_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
     seat = Seat(tmp_path)
 
-    def refuse() -> Recorded:
+    def refuse() -> RecordedSeconds:
         raise OSError("no decision log at /x; `nicety run` writes one")
 
     seat.desk = Desk(seat.live, refuse, seat.daemon, seat.bookmarks, seat.clock, BLOCKS)
@@ -412,7 +337,7 @@ def test_a_past_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
 
 def test_a_moment_without_a_frame_says_why(tmp_path: Path) -> None:
     seat = Seat(tmp_path)
-    seat.past.at = lambda wall: Then(None, "the tick cannot be read: damaged")  # type: ignore[method-assign]
+    seat.past.at = lambda wall: RecordedMoment(None, "the tick cannot be read: damaged")  # type: ignore[method-assign]
     assert "the tick cannot be read: damaged" in seat.press("left")
     assert "live" in seat.press("end")
 
@@ -428,7 +353,7 @@ def test_bookmarks_are_kept_listed_visited_and_removed(seat: Seat, tmp_path: Pat
     assert (tmp_path / "nicety" / "bookmarks.json").stat().st_mode & 0o777 == 0o600
     assert "slow" in seat.press("B")
     seat.press("enter")
-    assert seat.past.asked[-1] == ("at", seat.bookmarks.all[0].wall)
+    assert seat.went() == ("at", seat.bookmarks.all[0].wall)
     seat.press("B", "down", "d")
     assert [it.text for it in seat.bookmarks.all] == ["slow"]
     seat.press("d")
