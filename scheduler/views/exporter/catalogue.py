@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # each is there once
 class Metric:
     """One metric. `name` of a counter is without `_total`. `unit` is the end of the name, "" if it counts things."""
 

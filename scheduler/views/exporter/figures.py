@@ -110,9 +110,13 @@ class Figures:
             rows += its
             pools += 1
         named: dict[str, Group] = {}
+        rest = []
         for group in frame.groups:
-            named.setdefault(label(group.name), group)
-        named.pop(OTHER, None)
+            name = label(group.name)
+            if name == OTHER or name in named:
+                rest.append(group)
+            else:
+                named[name] = group
         host = frame.machine
         weights = {name: max(it.demand, it.cpu) / max(1, host.cpus) + it.memory / max(1, host.memory) for name, it in named.items()}
         costs = {name: _cost(group) for name, group in named.items()}
@@ -120,7 +124,7 @@ class Figures:
         for name in sorted(own):
             # A culprit without series of its own is one of the others.
             rows += _group(name, named[name], frame.measured, own)
-        rest = [group for group in frame.groups if label(group.name) not in own or named[label(group.name)] is not group]
+        rest += [group for name, group in named.items() if name not in own]
         rows += _other(rest, frame.measured)
         self.folded = {"groups": len(rest), "pools": len(frame.pools) - pools}
         refused = {"groups are summed up as other": self._budget.refused, "pools have no metrics": self.folded["pools"]}
@@ -137,6 +141,8 @@ OTHER_SERIES = 5
 
 def label(name: str) -> str:
     """A name as the value of a label: no control characters, and not too long. Two names that differ stay different."""
+    if len(name) <= LONGEST and name.isprintable():
+        return name
     text = printable(name)
     if len(text) <= LONGEST:
         return text
@@ -269,9 +275,10 @@ def _cost(group: Group) -> int:
 
 def _changes(what: str, name: str, changes: Iterable[Change]) -> list[Row]:
     rows: list[Row] = []
-    controls: Counter[str] = Counter()
+    controls: dict[str, int] = {}
     for change in changes:
-        controls[label(change.control)] += change.processes
+        control = label(change.control)
+        controls[control] = controls.get(control, 0) + change.processes
     for control, many in sorted(controls.items()):
         _put(rows, m.CHANGED, many, what, name, control)
     return rows
