@@ -23,7 +23,6 @@ EXTRAS = {
     "joblib": ("scheduler/executor/joblib_backend.py",),
     "metrics": ("scheduler/views/exporter/collector.py",),
     "otlp": ("scheduler/views/exporter/otlp.py",),
-    "tui": ("scheduler/views/top/app.py",),
     "web": ("scheduler/views/web/app.py", "scheduler/views/web/guard.py", "scheduler/views/web/serve.py"),
 }
 """The modules that may import what an extra installs."""

@@ -3,8 +3,8 @@
     python -m benchmarks.views.web [--rounds 8] [--seconds 8] [--pictures DIR] [--json FILE]
 
 A daemon observes this machine. Windows with 50 pages and with none take turns, and the median of the ratios of neighbours is the
-claim: other load changes both. The day is written by the real writers, a tick every five seconds; the page reads it in the background
-first, and is then asked for it by a real Chromium. `--pictures` keeps what that saw. Takes six minutes.
+claim: other load changes both. The day is written by the real writers, a tick every five seconds; the page reads it in the
+background first, and is then asked for it by a real Chromium. `--pictures` keeps what that saw. Takes six minutes.
 """
 
 from __future__ import annotations

@@ -135,7 +135,8 @@ class Delays:
         np.add.at(summed, whose, shares)
         columns = np.append(measured.places[ran.rows], [count + OUTSIDE, count + STEAL])
         at = (np.arange(len(waiting))[:, None] * (count + EXTRA) + columns).ravel()
-        parts = np.bincount(at, weights=summed.ravel(), minlength=len(waiting) * (count + EXTRA)).reshape(len(waiting), -1)
+        flat = np.bincount(at, weights=summed.ravel(), minlength=len(waiting) * (count + EXTRA)).astype(np.float64)
+        parts: Floats = np.asarray(flat.reshape(len(waiting), -1))
         parts[:, count + THROTTLED] = limited + np.bincount(whose, weights=wait - explained, minlength=len(waiting))
         return [measured.groups[place] for place in waiting.tolist()], parts
 
