@@ -33,7 +33,7 @@ def _pools(context: typer.Context, as_json: JsonOption = False, config: ConfigOp
 
 
 def _list_pools(context: typer.Context, as_json: bool, config: str | None) -> None:
-    from ..explain.layout import columns
+    from ..explain.layout import page_columns
     from ..explain.pools_page import pools_page
     from ..printed import plain
 
@@ -43,7 +43,7 @@ def _list_pools(context: typer.Context, as_json: bool, config: str | None) -> No
 
         print_json(FoundPools(pools=[each.record() for each in found]))
     elif found:
-        print(pools_page([plain(each.record()) for each in found], columns()))
+        print(pools_page([plain(each.record()) for each in found], page_columns()))
     else:
         say("no pool that nicety knows runs here; docs/your-stack.md lists the kinds")
     for text in _unseen():

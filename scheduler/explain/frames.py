@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -16,13 +17,14 @@ import numpy as np
 from ...models.anomaly.lifecycle import USER_HZ
 from ...models.features import Floats
 from ...models.records import HORIZONS, QUANTILES, Class, Forecast, Snapshot
-from ..config.sections import Config, PoolConfig
+from ..config.sections import Config, PoolConfig, seconds_of
 from ..decision import Decision, Flag, Outcome, Rules, Tick, Verdict
 from ..frame import (
     Band,
     Change,
     Count,
     Decided,
+    Delay,
     Frame,
     Group,
     Incident,
@@ -201,6 +203,7 @@ def _groups(
     tick: Tick, bands: Mapping[tuple[str, str], Band], held: Mapping[str, list[Change]], measured: Measured | None
 ) -> list[Group]:
     """All groups of the tick that have processes, and those that were only measured."""
+    delays = {it.group: Delay(it.wait, list(it.by), it.others, it.own, it.unseen, it.steal) for it in tick.delays}
     groups = []
     for it in tick.groups:
         if not it.processes:
@@ -227,6 +230,7 @@ def _groups(
                 throttled=_short(it.throttled),
                 forecast=bands.get((it.name, "cpu")),
                 memory_forecast=bands.get((it.name, "rss")),
+                delay=delays.get(it.name),
                 changes=held.get(f"group {it.name}", []),
             )
         )
@@ -255,6 +259,7 @@ def _pools(tick: Tick, config: Config, bands: Mapping[tuple[str, str], Band], he
     pools = []
     for it in tick.pools:
         section, times = config.pools.get(it.name), it.service
+        aim, aim_value = ("", None) if section is None else _aim(section)
         pools.append(
             Pool(
                 name=it.name,
@@ -276,6 +281,8 @@ def _pools(tick: Tick, config: Config, bands: Mapping[tuple[str, str], Band], he
                 trouble=it.trouble,
                 forecast=bands.get((it.name, "load")),
                 changes=held.get(f"pool {it.name}", []),
+                aim=aim,
+                aim_value=aim_value,
             )
         )
     return pools
@@ -294,31 +301,44 @@ def objective_in_words(pool: PoolConfig) -> str:
     return f"p95 {aim.p95}" if aim.p95 else f"wait {aim.wait}" if aim.wait else f"utilization {aim.utilization:.0%}"
 
 
+def _aim(pool: PoolConfig) -> tuple[str, float | None]:
+    """The objective of a pool, its kind and its value in seconds or as a share."""
+    aim = pool.objective
+    if aim is None:
+        return "", None
+    for kind, duration in (("p95", aim.p95), ("wait", aim.wait)):
+        if duration:
+            return kind, seconds_of(duration)
+    return "utilization", aim.utilization
+
+
 def _processes(snapshot: Snapshot, measured: Measured) -> Processes:
     """Those that ran or waited, and then those with most memory, in the order of the table."""
     table, rates = snapshot.table, measured.rates
-    active = np.maximum(rates.cpu + rates.brief, rates.wait)
-    rows = np.arange(len(table))
-    if len(table) > MOST_PROCESSES:
+    groups, identities = measured.members, list(map(snapshot.identities.__getitem__, measured.rows))
+    cpu, wait = rates.cpu + rates.brief, rates.wait
+    left_out = len(table) - MOST_PROCESSES
+    if left_out > 0:
+        active = np.maximum(cpu, wait)
         order = np.lexsort((-table["rss_bytes"].astype(np.float64), -np.where(active >= LEAST_CORES, active, 0.0)))
         rows = np.sort(order[:MOST_PROCESSES])
-    some, ids = table[rows], list(measured.rows)
-    identities = [snapshot.identities[ids[row]] for row in rows.tolist()]
-    age = (snapshot.uptime_ticks - some["start_ticks"].astype(np.float64)) / USER_HZ
+        table, cpu, wait = table[rows], cpu[rows], wait[rows]
+        groups, identities = itemgetter(*rows.tolist())(groups), itemgetter(*rows.tolist())(identities)
+    age = (snapshot.uptime_ticks - table["start_ticks"].astype(np.float64)) / USER_HZ
     return Processes(
-        pid=some["pid"].tolist(),
-        parent=some["ppid"].tolist(),
-        group=[measured.members[row] for row in rows.tolist()],
+        pid=table["pid"].tolist(),
+        parent=table["ppid"].tolist(),
+        group=list(groups),
         name=[identity.comm for identity in identities],
         user=[identity.owner for identity in identities],
-        state=[chr(code) for code in some["state"].tolist()],
-        nice=some["nice"].tolist(),
-        threads=some["threads"].tolist(),
+        state=list(table["state"].tobytes().decode("latin-1")),
+        nice=table["nice"].tolist(),
+        threads=table["threads"].tolist(),
         age=np.round(age, 1).tolist(),
-        cpu=_shorts(rates.cpu[rows] + rates.brief[rows]),
-        wait=_shorts(rates.wait[rows]),
-        memory=some["rss_bytes"].tolist(),
-        left_out=len(table) - len(rows),
+        cpu=_shorts(cpu),
+        wait=_shorts(wait),
+        memory=table["rss_bytes"].tolist(),
+        left_out=max(left_out, 0),
     )
 
 

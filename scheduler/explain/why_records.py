@@ -6,7 +6,7 @@ from typing import Literal
 
 from ...models.records import Forecast
 from ..printed import Printed
-from ..store.records import DecisionRecord
+from ..store.records import DecisionRecord, DelayRecord
 from .incident_page import IncidentRecord
 
 
@@ -15,6 +15,7 @@ class WhyDecision(DecisionRecord, frozen=True, kw_only=True):
 
     about: Literal["decision"] = "decision"
     forecasts: list[Forecast]  # that it rests on
+    delays: list[DelayRecord]  # of all groups that waited at its tick
 
 
 class WhyIncident(Printed, frozen=True, kw_only=True):

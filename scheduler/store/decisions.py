@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from ..read.evidence import Evidence
 
 APPLICATION = 0x6E636465  # "ncde" in PRAGMA application_id
-SCHEMA = 6
+SCHEMA = 7
 """Version of the tables and of every record in them: a change of a type in `decision` needs a new number."""
 
 KEYFRAME_TICKS = 600
@@ -71,6 +71,7 @@ NO_OUTCOME = "no outcome"
 """Values of `LoggedDecision.status` besides those of `decision.Status`."""
 
 _SEQS = 1 << 32
+_NO_END = (1 << 63) - 1
 _LAST = (1 << 31) - 1  # the greatest number of a session: ids of ticks are 63 bits
 _TABLES = """
 CREATE TABLE sessions(number INTEGER PRIMARY KEY, id TEXT NOT NULL, wall INTEGER NOT NULL, record BLOB NOT NULL,
@@ -174,6 +175,46 @@ class LoggedDecision:
         from ..decision import Effect
 
         return tuple(msgspec.json.decode(text, type=Effect) for text in self.effect_json)
+
+
+@dataclass(frozen=True, slots=True)
+class TickPlace:
+    """Where a tick is in the log."""
+
+    id: int
+    session: str
+    seq: int
+    wall: int  # ns
+
+
+class MachineFigures(msgspec.Struct, frozen=True):
+    """Of a machine at a tick."""
+
+    busy: float  # cores in use
+
+
+class GroupFigures(msgspec.Struct, frozen=True):
+    """Of a group at a tick."""
+
+    name: str
+    demand: float  # cores
+
+
+class PoolFigures(msgspec.Struct, frozen=True):
+    """Of a pool at a tick."""
+
+    name: str
+    load: float | None  # Erlangs
+
+
+class TickFigures(msgspec.Struct, frozen=True):
+    """A tick without all else."""
+
+    seq: int
+    gap: bool
+    machine: MachineFigures
+    groups: list[GroupFigures]
+    pools: list[PoolFigures]
 
 
 # --- writing ------------------------------------------------------------------------------------------------------------------
@@ -772,6 +813,153 @@ class DecisionReader:
                 return self._tick_by_id(number * _SEQS + seq, id_)
         return None
 
+    def place_at(self, wall: int) -> TickPlace | None:
+        """The newest tick at or before this time (ns), found without reading ticks; None if all are later. Where the clock was set
+        back, it is one of those that show such a time."""
+        for number, session in reversed(self._numbers()):
+            low, high = self._beside(number * _SEQS), self._beside((number + 1) * _SEQS - 1, before=True)
+            if low is None or high is None or low[0] // _SEQS != number or low[1] > wall:
+                continue
+            found, end = low, high[0]
+            if high[1] <= wall:
+                found, end = high, high[0]
+            first = found[0] + 1
+            while first <= end:
+                middle = self._beside((first + end) // 2)
+                if middle is None or middle[0] > end or middle[1] > wall:
+                    end = (first + end) // 2 - 1
+                else:
+                    found, first = middle, middle[0] + 1
+            return TickPlace(found[0], session, found[0] % _SEQS, found[1])
+        return None
+
+    def place_beside(self, place: TickPlace | None, ticks: int) -> TickPlace | None:
+        """The tick so many ticks after this one in the log, before it if `ticks` is negative; the last or first one if there are
+        fewer. `place`: None for before the first one. None if the log has no tick."""
+        direction, sign = ("DESC", "<") if ticks < 0 else ("ASC", ">")
+        query = f"SELECT id, wall FROM ticks WHERE id {sign} ? ORDER BY id {direction} LIMIT ?"  # noqa: S608 - words from above
+        try:
+            rows = self._db.execute(query, (-1 if place is None else place.id, abs(ticks))).fetchall()
+        except ERRORS as error:
+            raise self._broken(error) from None
+        if not rows:
+            return place
+        id_, wall = rows[-1]
+        return TickPlace(id_, dict(self._numbers()).get(id_ // _SEQS, ""), id_ % _SEQS, wall)
+
+    def tick_of(self, place: TickPlace) -> LoggedTick | None:
+        """The tick of a place; None if it was dropped meanwhile."""
+        return self._tick_by_id(place.id, place.session)
+
+    def session_called(self, session: str) -> Session | None:
+        """The record of a session; None if the log does not have it, or it cannot be read."""
+        from ..decision import Session
+
+        try:
+            row = self._db.execute("SELECT record, crc, number FROM sessions WHERE id = ?", (session,)).fetchone()
+        except ERRORS as error:
+            raise self._broken(error) from None
+        found: Session | None = None if row is None else _unpacked(row[0], row[1], row[2], Session)[0]
+        return found
+
+    def figures_until(self, place: TickPlace, ticks: int) -> list[TickFigures]:
+        """A few figures of at most so many ticks of a session up to a tick, oldest first, faster than reading whole ticks. Damaged
+        ones are left out."""
+        first = max(place.id - ticks, place.id // _SEQS * _SEQS - 1)
+        found = []
+        for row in walk(self._db, "ticks", "tick", after=first, until=place.id, chunk=64):
+            if isinstance(row, Damaged):
+                continue
+            data, damage = _unzipped(row[1])
+            if not damage:
+                try:
+                    found.append(msgspec.json.decode(data, type=TickFigures))
+                except _UNDECODABLE:
+                    continue
+        return found
+
+    def decisions_until(self, place: TickPlace, since: int, limit: int) -> list[LoggedDecision]:
+        """The newest decisions and refusals since a time (ns) up to a tick, at most `limit`, oldest first, with what had become of
+        them by that tick."""
+        query = f"SELECT n, {_COLUMNS} FROM decisions WHERE wall >= ? AND tick <= ? ORDER BY n DESC LIMIT ?"  # noqa: S608
+        return self._rows(query, (since, place.id, limit), place.id)[::-1]
+
+    def flags_until(self, place: TickPlace, since: int, limit: int) -> list[LoggedDecision]:
+        """As `decisions_until`, but only what reports incidents."""
+        query = (
+            f"SELECT n, {_COLUMNS} FROM decisions WHERE action = 'flag' AND wall >= ? AND tick <= ? "  # noqa: S608
+            "ORDER BY n DESC LIMIT ?"
+        )
+        return self._rows(query, (since, place.id, limit), place.id)[::-1]
+
+    def changes_until(self, place: TickPlace, since: int, limit: int) -> list[LoggedDecision]:
+        """Of each value that was changed or restored since a time (ns), the newest such decision up to a tick, with what had become
+        of it by that tick. At most `limit`, oldest first."""
+        newest = (
+            "SELECT max(n) FROM decisions WHERE action IN ('set', 'restore') AND refusal IS NULL AND wall >= ? AND tick <= ? "
+            "GROUP BY target, json_extract(decision, '$.action.control') ORDER BY 1 DESC LIMIT ?"
+        )
+        query = f"SELECT n, {_COLUMNS} FROM decisions WHERE n IN ({newest}) ORDER BY n"  # noqa: S608
+        return self._rows(query, (since, place.id, limit), place.id)
+
+    def _beside(self, id_: int, before: bool = False) -> tuple[int, int] | None:
+        """(id, wall) of the first tick from this id on, or of the last one up to it."""
+        up, down = (
+            "SELECT id, wall FROM ticks WHERE id >= ? ORDER BY id LIMIT 1",
+            "SELECT id, wall FROM ticks WHERE id <= ? ORDER BY id DESC LIMIT 1",
+        )
+        try:
+            row = self._db.execute(down if before else up, (id_,)).fetchone()
+        except ERRORS as error:
+            raise self._broken(error) from None
+        return row if row is not None and isinstance(row[0], int) and isinstance(row[1], int) else None
+
+    def first_since(self, wall: int) -> int | None:
+        """The id of the first tick at `wall` (ns) or later, as long as the clock was not set back; None if there is none."""
+        low, high = self._ends()
+        if high < 0 or self._wall_from(high) < wall:
+            return None
+        while low < high:
+            middle = (low + high) // 2
+            if self._wall_from(middle) < wall:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def last_before(self, wall: int) -> tuple[int, int] | None:
+        """(id, wall) of the last tick before `wall` (ns), as `first_since`; None if there is none."""
+        first = self.first_since(wall)
+        try:
+            row = self._db.execute(
+                "SELECT id, wall FROM ticks WHERE id < ? AND id >= 0 ORDER BY id DESC LIMIT 1",
+                (_NO_END if first is None else first,),
+            ).fetchone()
+        except ERRORS as error:
+            raise self._broken(error) from None
+        return row if row is not None and isinstance(row[1], int) else None
+
+    def texts(self, first: int) -> Iterator[tuple[int, int, bytes]]:
+        """(id, wall, JSON) of the ticks from the id `first` on, for what reads many of them: nothing is proven, and damaged ones
+        are left out."""
+        for row in walk(self._db, "ticks", "wall, tick", after=first - 1, chunk=16):
+            if not isinstance(row, Damaged) and isinstance(row[1], int):
+                data, damage = _unzipped(row[2])
+                if not damage:
+                    yield row[0], row[1], data
+
+    def outline(self, since: int, until: int, limit: int) -> list[tuple[int, str, str, str, str]]:
+        """(wall, id, action, target, status) of the newest `limit` decisions and refusals with since <= wall < until (ns), oldest
+        first: what `find` has, without reading the records."""
+        query = (
+            "SELECT wall, id, action, target, status FROM decisions WHERE wall >= ? AND wall < ? AND refusal IS NULL "
+            "ORDER BY wall DESC LIMIT ?"
+        )
+        try:
+            return self._db.execute(query, (since, until, limit)).fetchall()[::-1]
+        except ERRORS as error:
+            raise self._broken(error) from None
+
     def latest(self) -> LoggedTick | None:
         """The last tick that was logged; None if there is none."""
         try:
@@ -779,6 +967,22 @@ class DecisionReader:
         except ERRORS as error:
             raise self._broken(error) from None
         return None if last is None else self._tick_by_id(last, dict(self._numbers()).get(last // _SEQS, ""))
+
+    def _ends(self) -> tuple[int, int]:
+        """Least and greatest id of a tick, -1 without one."""
+        try:
+            ends = self._db.execute("SELECT min(id), max(id) FROM ticks WHERE id >= 0").fetchone()
+        except ERRORS as error:
+            raise self._broken(error) from None
+        return (-1, -1) if ends[0] is None else ends
+
+    def _wall_from(self, id_: int) -> int:
+        """The wall time of the first tick from an id on."""
+        try:
+            row = self._db.execute("SELECT wall FROM ticks WHERE id >= ? ORDER BY id LIMIT 1", (id_,)).fetchone()
+        except ERRORS as error:
+            raise self._broken(error) from None
+        return row[0] if row is not None and isinstance(row[0], int) else _NO_END
 
     def _tick_by_id(self, id_: int, session: str) -> LoggedTick | None:
         try:
@@ -853,14 +1057,15 @@ class DecisionReader:
             wrong += ["memory"] if damage else []
         return LoggedTick(session, id_ % _SEQS, data, tick, verdict, outcomes, memory, tuple(wrong))
 
-    def _rows(self, query: str, values: tuple[Any, ...]) -> list[LoggedDecision]:
+    def _rows(self, query: str, values: tuple[Any, ...], until: int = _NO_END) -> list[LoggedDecision]:
         try:
-            return [self._decision(row) for row in self._db.execute(query, values).fetchall()]
+            return [self._decision(row, until) for row in self._db.execute(query, values).fetchall()]
         except (*ERRORS, *_UNDECODABLE, TypeError) as error:
             raise self._broken(error) from None
 
-    def _decision(self, row: tuple[Any, ...]) -> LoggedDecision:
-        """The decision of a row. Raises what `_UNDECODABLE` and `ERRORS` name, and TypeError, if it is none."""
+    def _decision(self, row: tuple[Any, ...], until: int = _NO_END) -> LoggedDecision:
+        """The decision of a row, with what became of it up to this tick. Raises what `_UNDECODABLE` and `ERRORS` name, and
+        TypeError, if it is none."""
         from ..decision import Decision, Effect, Outcome, Refusal
 
         n, *values, status, decision, refusal, crc, tick = row
@@ -869,8 +1074,8 @@ class DecisionReader:
             tuple(
                 str(record)
                 for (record,) in self._db.execute(
-                    f"SELECT record FROM {table} WHERE decision = ? AND tick >= ? ORDER BY n",  # noqa: S608 - names from below
-                    (id_, tick),
+                    f"SELECT record FROM {table} WHERE decision = ? AND tick BETWEEN ? AND ? ORDER BY n",  # noqa: S608 - from below
+                    (id_, tick, until),
                 )
             )
             for table in ("outcomes", "effects")

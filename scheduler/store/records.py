@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..decision import Decision, Effect, Outcome, Refusal
-from ..printed import Printed
+import msgspec
+
+from ..decision import Decision, Delay, Effect, Outcome, Refusal
+from ..printed import Part, Printed
 from .decisions import LoggedDecision
 
 
@@ -25,6 +27,25 @@ class DecisionRecord(Printed, frozen=True, kw_only=True):
     refusal: Refusal | None  # None: it was admitted
     outcomes: list[Outcome]  # the latest last
     effects: list[Effect]  # whether it helped; []: that is not measured, or not yet
+
+
+class DelayRecord(Part, frozen=True, kw_only=True):
+    """Why a group waits in the run queue, in cores, each a mean over some ten seconds. `by`, `others`, `own`, `unseen` and `steal`
+    add up to `wait`."""
+
+    group: str
+    wait: float  # cores that it waits for, without what its own quota makes it wait
+    by: list[tuple[str, float]]  # other groups that run where it waits, with cores, the largest first, at most 4
+    others: float  # by further groups
+    own: float  # by other threads and processes of the group itself
+    unseen: float  # by the kernel, and by processes that nicety cannot see
+    steal: float  # by other guests of the hypervisor
+    throttled: float  # not part of `wait`: for what the quota of its own cgroup stopped
+
+
+def delay_record(delay: Delay) -> DelayRecord:
+    """For --json: the log has a list without names."""
+    return DelayRecord(**msgspec.structs.asdict(delay))
 
 
 def record_of(logged: LoggedDecision) -> DecisionRecord:

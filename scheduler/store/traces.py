@@ -25,6 +25,7 @@ import re
 import sqlite3
 import struct
 import zlib
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -61,6 +62,9 @@ SCHEMA = 8
 KEYFRAME_TICKS = 600
 """Chosen: ten minutes at 1 Hz. A keyframe of 500 processes takes about 20 KB, or 0.07 bytes per process-sample."""
 
+LOOKS_KEPT = 64
+"""Snapshots that a look back keeps (chosen): one of 500 processes takes 80 kB."""
+
 FILE_NAME = re.compile(r"\d{4}-\d\d-\d\d(?:\.\d+)?\.db")
 """Names of the trace files of a store: their day, and a number if there is more than one."""
 
@@ -68,6 +72,7 @@ _HEAD = struct.Struct("<QqqI")
 _SEQS = 1 << 32
 _NO_END = (1 << 63) - 1
 _DAY = 86_400_000_000_000  # ns
+_EPOCH = date(1970, 1, 1).toordinal()
 _TABLES = """
 CREATE TABLE sessions(number INTEGER PRIMARY KEY, session TEXT NOT NULL, boot_id TEXT NOT NULL, interval REAL NOT NULL,
     first INTEGER NOT NULL, last INTEGER, crc INTEGER NOT NULL);
@@ -227,7 +232,7 @@ class TraceWriter:
     def _open(self, day: int, seq: int) -> sqlite3.Connection:
         self._before = None
         private_directory(self._directory)
-        name = date.fromordinal(min(max(day + date(1970, 1, 1).toordinal(), 1), date.max.toordinal())).isoformat()
+        name = date.fromordinal(min(max(day + _EPOCH, 1), date.max.toordinal())).isoformat()
         for number in range(1000):
             path = self._directory / (f"{name}.{number}.db" if number else f"{name}.db")
             if path in self._unusable:
@@ -432,6 +437,65 @@ def newest_pools(paths: Path | Iterable[Path], *, before: str | None = None) -> 
         raise TraceError(unreadable)
 
 
+def snapshots_at(paths: Path | Iterable[Path], wall: int) -> tuple[Recording, Snapshot, Snapshot] | None:
+    """The last snapshot at `wall` (ns) or before, after the one before it in its session; None if no two such can be read.
+
+    Decodes what lies between the keyframe and it, so it takes at most some tenths of a second. Of a snapshot that is a keyframe the
+    next one is taken, which has one before it. Raises TraceError like `read_traces`.
+    """
+    for file in sorted((file for files in _stores(paths).values() for file in files), key=lambda file: file.first, reverse=True):
+        try:
+            db = open_reader(file.path, application=APPLICATION, schema=SCHEMA)
+        except UNREADABLE:
+            continue
+        if db is None:
+            continue
+        with closing(db):
+            found = _last_until(db, wall)
+            key = None if found is None else _keyframe_before(db, found + 1)
+            if found is not None and key is not None:
+                return _two(db, key, max(found, key + 1))
+    return None
+
+
+def _last_until(db: sqlite3.Connection, wall: int) -> int | None:
+    """The greatest id of a tick at `wall` or before, as long as the clock was not set back; None if there is none."""
+    try:
+        low, high = db.execute("SELECT min(id), max(id) FROM ticks").fetchone()
+        if low is None:
+            return None
+        found = None
+        while low <= high:
+            middle = (low + high) // 2
+            row = db.execute("SELECT id, wall FROM ticks WHERE id <= ? ORDER BY id DESC LIMIT 1", (middle,)).fetchone()
+            if row is not None and row[1] > wall:
+                high = row[0] - 1
+            else:
+                found, low = (found if row is None else row[0]), middle + 1
+    except (*ERRORS, TypeError):
+        return None
+    return found
+
+
+def _two(db: sqlite3.Connection, key: int, last: int) -> tuple[Recording, Snapshot, Snapshot] | None:
+    """The last two whole snapshots from a keyframe to `last`."""
+    recording, crc, before, now = Recording("", "", 0.0), 0, None, None
+    for row in walk(db, "ticks", "at, wall, rows, crc, recording, data", after=key - 1, until=last):
+        if isinstance(row, Damaged):
+            break
+        tick, at, wall, rows, own, header, data = row
+        try:
+            crc = _crc(tick, at, wall, rows, header, data, crc)
+            if crc != own:
+                break
+            if header is not None:
+                recording = msgspec.json.decode(header, type=Recording)
+            before, now = now, decode(data, None if header is not None else now, at=at, wall=wall)
+        except (struct.error, TypeError, AttributeError, msgspec.MsgspecError, CodecError):
+            break
+    return None if before is None or now is None else (recording, before, now)
+
+
 def _first_of(files: list[_File], session: str) -> int:
     """The least id that a tick of this session can have; 0 if it is not there."""
     for file in files:
@@ -478,6 +542,79 @@ def _pools_from(db: sqlite3.Connection, key: int, end: int) -> list[PoolsTick]:
             break
         found.append(PoolsTick(recording, at, wall, pools))
     return found
+
+
+class TraceLooks:
+    """Single ticks of a store, for who looks back: read from the keyframe before, and kept for the next look nearby."""
+
+    def __init__(self, directory: Path) -> None:
+        """`directory`: the folder of the trace files; it need not exist."""
+        self._directory = directory
+        self._kept: OrderedDict[int, tuple[Snapshot, int]] = OrderedDict()  # tick id -> snapshot and crc
+
+    def look(self, session: str, seq: int, wall: int) -> Snapshot | None:
+        """The snapshot of a tick; None if it was not recorded, was dropped, or cannot be read. Its table is read-only.
+
+        `wall`: about when it was (ns), which says where to look first.
+        """
+        for path, number in self._places(session, wall // _DAY):
+            wanted = number * _SEQS + seq
+            if wanted in self._kept:
+                self._kept.move_to_end(wanted)
+                return self._kept[wanted][0]
+            try:
+                db = open_reader(path, application=APPLICATION, schema=SCHEMA)
+            except UNREADABLE:
+                continue
+            if db is None:
+                continue
+            with closing(db):
+                found = self._read(db, wanted)
+            if found is not None:
+                return found
+        return None
+
+    def _places(self, session: str, day: int) -> Iterator[tuple[Path, int]]:
+        """Files with ticks of this session and its number there, that of the day first."""
+        try:
+            files = _files_of(self._directory)
+        except OSError:
+            return
+        name = date.fromordinal(min(max(day + _EPOCH, 1), date.max.toordinal())).isoformat()
+        for path in sorted(files, key=lambda path: (not path.name.startswith(name), path.name)):
+            try:
+                db = open_reader(path, application=APPLICATION, schema=SCHEMA)
+                if db is None:
+                    continue
+                with closing(db):
+                    row = db.execute("SELECT max(number) FROM sessions WHERE session = ?", (session,)).fetchone()
+            except UNREADABLE:
+                continue
+            if isinstance(row[0], int) and 0 <= row[0] < _NO_END // _SEQS:
+                yield path, row[0]
+
+    def _read(self, db: sqlite3.Connection, wanted: int) -> Snapshot | None:
+        """Decode up to a tick, from a kept one before it or from the keyframe before it."""
+        key = _keyframe_before(db, wanted + 1)
+        if key is None:
+            return None
+        near = max((id_ for id_ in self._kept if key <= id_ < wanted), default=None)
+        before, crc = (None, 0) if near is None else self._kept[near]
+        for row in walk(db, "ticks", "at, wall, rows, crc, recording, data", after=key - 1 if near is None else near, until=wanted):
+            if isinstance(row, Damaged):
+                return None
+            tick, at, wall, rows, own, header, data = row
+            try:
+                crc = _crc(tick, at, wall, rows, header, data, crc)
+                if crc != own:
+                    return None
+                before = decode(data, None if header is not None else before, at=at, wall=wall)
+            except (struct.error, TypeError, AttributeError, CodecError):
+                return None
+            self._kept[tick] = before, crc
+            while len(self._kept) > LOOKS_KEPT:
+                self._kept.popitem(last=False)
+        return self._kept[wanted][0] if wanted in self._kept else None
 
 
 class TraceRead:

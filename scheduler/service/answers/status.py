@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -16,6 +16,7 @@ from ...hands.changes import Entry
 from ...hands.guarding import Watchers
 from ...hands.kernel import Clock
 from ...printed import Part, Printed, plain
+from ...words import share
 from ..latest import Latest
 from ..own.budget import Budget
 from ..own.cost import Helpers, own_cpu_ns, resident_bytes
@@ -44,6 +45,8 @@ class StatusPool(Part, frozen=True):
     requested: int  # workers that were asked for
     busy: float | None  # workers; None: not known
     queued: float | None  # work that waits; None: not known
+    load: float | None  # Erlangs: workers that its work would keep busy; None: not known
+    objective: str  # what it is to keep, in words; "": the usual target
     rules: str  # which rules size it, in words
     trouble: str  # why it takes no requests now; "": it does
 
@@ -165,7 +168,7 @@ class StatusAnswer:
             **self._own(now),
             users="kept apart" if self._sessions.current.config["tenants"]["apart"] else "one team",
             notes=list(self._latest.notes),
-            pools=_pools(tick.pools, tick.chosen) if tick else [],
+            pools=_pools(tick.pools, tick.chosen, self._sessions.current.config["pools"]) if tick else [],
             groups=_groups(self._latest.groups),
             **self._changes(full=bool(request.get("full"))),
         )
@@ -201,7 +204,7 @@ class StatusAnswer:
         return {"changes": changes, **({"changes_in_force": each(entries)} if full else {})}
 
 
-def _pools(pools: Iterable[Pool], chosen: Iterable[Chosen]) -> list[StatusPool]:
+def _pools(pools: Iterable[Pool], chosen: Iterable[Chosen], config: Mapping[str, Any]) -> list[StatusPool]:
     rules = {each.pool: each.rules.words(each.size) for each in chosen}
     return [
         StatusPool(
@@ -210,11 +213,22 @@ def _pools(pools: Iterable[Pool], chosen: Iterable[Chosen]) -> list[StatusPool]:
             requested=pool.requested,
             busy=pool.busy,
             queued=pool.queued,
+            load=pool.load,
+            objective=_objective(config.get(pool.name, {}).get("objective") or {}),
             rules=rules.get(pool.name, Rules.ALL.words(0)),
             trouble=pool.trouble,
         )
         for pool in pools
     ]
+
+
+def _objective(config: Mapping[str, Any]) -> str:
+    """What a pool is to keep, from its section of the configuration; "" for a pool without an objective.
+
+    >>> _objective({"p95": "300ms", "wait": "", "utilization": 0.0}), _objective({"p95": "", "wait": "", "utilization": 0.7})
+    ('p95 300ms', 'utilization 70 %')
+    """
+    return " ".join(f"{key} {value if isinstance(value, str) else share(value)}" for key, value in config.items() if value)
 
 
 def _groups(groups: Iterable[Group]) -> list[StatusGroup]:

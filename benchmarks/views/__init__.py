@@ -1,0 +1,1 @@
+"""What the views cost, and whether they keep up."""
