@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import io
 import re
-import textwrap
 import tokenize
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -201,7 +200,7 @@ def comments(cls: type) -> dict[str, str]:
     """The comment behind each field of a class and its bases."""
     found: dict[str, str] = {}
     for base in reversed([one for one in cls.__mro__ if one.__module__.startswith("nicety.")]):
-        text = textwrap.dedent(getsource(base))
+        text = getsource(base)
         behind = {
             token.start[0]: token.string.removeprefix("#").strip()
             for token in tokenize.generate_tokens(io.StringIO(text).readline)
