@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import names
 from .shared import (
     FINDINGS,
     SHOWN,
@@ -245,6 +246,7 @@ def why(
         typer.Argument(
             metavar="ID|PID|GROUP",
             help="Id of a decision (`nicety decisions` shows them), a pid, or the name of a group or pool (`nicety status`).",
+            autocompletion=names.pools_and_groups,
         ),
     ],
     as_json: JsonOption = False,

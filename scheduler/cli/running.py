@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import names
 from .shared import (
     FAILURE,
     FINDINGS,
@@ -123,7 +124,11 @@ def train(context: typer.Context) -> None:
 
 Things = Annotated[
     list[str] | None,
-    typer.Argument(metavar="THING", help='Policies, pools or groups (default: all), e.g. pool_size, web, "program make".'),
+    typer.Argument(
+        metavar="THING",
+        help='Policies, pools or groups (default: all), e.g. pool_size, web, "program make".',
+        autocompletion=names.things,
+    ),
 ]
 
 

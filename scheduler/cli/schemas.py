@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from . import names
 from .shared import command, print_json, say
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -109,7 +110,10 @@ OUTPUTS: dict[str, tuple[Callable[[], tuple[type, ...]], str]] = {
 @command("schema", "nicety schema status")
 def schema(
     name: Annotated[
-        list[str] | None, typer.Argument(metavar="COMMAND", help="The command whose JSON is described.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="COMMAND", help="The command whose JSON is described.", show_default=False, autocompletion=names.outputs
+        ),
     ] = None,
 ) -> None:
     """Print the JSON Schema of what a command prints with --json.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import names
 from .shared import (
     FINDINGS,
     ConfigOption,
@@ -57,7 +58,12 @@ def simulate(
     ] = None,
     pool: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Pool in TRACE; without TRACE, in nicety's own traces.", show_default=False),
+        typer.Option(
+            metavar="NAME",
+            help="Pool in TRACE; without TRACE, in nicety's own traces.",
+            show_default=False,
+            autocompletion=names.pools,
+        ),
     ] = None,
     load: Annotated[LoadShape | None, typer.Option(help="Synthetic load instead of a file (default: steps).")] = None,
     start: Annotated[
