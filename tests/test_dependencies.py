@@ -19,6 +19,7 @@ EXTRAS = {
     "train": ("training/behaviour_fit.py", "training/html.py", "training/__main__.py"),
     "report": ("training/plots.py", "scheduler/simulation/plot.py"),
     "parquet": ("training/sources.py", "scheduler/simulation/tracefile.py", "scheduler/store/export.py"),
+    "tui": ("scheduler/views/top/app.py",),
     "joblib": ("scheduler/executor/joblib_backend.py",),
     "metrics": ("scheduler/views/exporter/collector.py",),
     "otlp": ("scheduler/views/exporter/otlp.py",),

@@ -56,7 +56,9 @@ def frame_at(at: int, chance: random.Random) -> Frame:
                 memory=(1 + number % 200) * MIB,
                 forecast=a_band(cpu, cpu * 2) if busy else None,
                 memory_forecast=a_band(1e8, 2e8) if busy else None,
-                delay=Delay(cpu, [(f"service {(number * 7 + at // 300) % 60:04}", cpu / 2)], cpu / 4, cpu / 4, 0.0, 0.0) if busy else None,
+                delay=Delay(cpu, [(f"service {(number * 7 + at // 300) % 60:04}", cpu / 2)], cpu / 4, cpu / 4, 0.0, 0.0)
+                if busy
+                else None,
                 changes=[Change("autogroup", "0", "19", 3, "", "s-1.0", WALL)] if number % 7 == 0 else [],
             )
         )

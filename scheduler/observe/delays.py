@@ -1,7 +1,7 @@
 """Who delays whom: the run-queue wait of each group, shared out over what ran where it waited. Pure. Knows snapshots and rates;
 must not know what is done about it.
 
-Whoever waits in the queue of a CPU waits for what runs there. So the wait of a process is shared out over the CPUs that it was on,
+What waits in the queue of a CPU waits for what runs there. So the wait of a process is shared out over the CPUs that it was on,
 in proportion to what others used there in the same tick: other groups, the rest of its own, the kernel and processes that nicety
 cannot see, and what the hypervisor took. A process does not delay itself, its threads delay each other. Work of less weight in the
 same scheduling group counts less: it runs while the victim sleeps and yields when it wakes up.
@@ -104,6 +104,7 @@ class Delays:
         nobody = list[str](), np.zeros((0, count + EXTRA))
         waiting = np.flatnonzero(measured.wait >= LEAST_IN_TICK)
         if not len(waiting):
+            self._unmatched = {}
             return nobody
         waiting = waiting[np.argsort(-measured.wait[waiting], kind="stable")[:MOST_VICTIMS]]
         number = np.full(count, -1)  # of each group among the victims
@@ -121,36 +122,45 @@ class Delays:
         left = np.maximum(measured.wait[waiting] - limited, 0.0)
         wait = wait * (left / np.maximum(seen, LEAST_CORES))[whose]
 
-        shares = self._pressure(now, measured, ran, ids, users, steal)
-        if limited.any():  # what runs while a group is stopped does not delay it
-            runnable = np.bincount(whose, weights=measured.rates.cpu[rows], minlength=len(waiting)) + measured.wait[waiting]
-            going = 1.0 - np.minimum(limited / runnable, 1.0)
-            ours = measured.places[ran.rows][None, :] == waiting[whose][:, None]
-            shares[:, : len(ran.rows)] *= np.where(ours, 1.0, going[whose][:, None])
-            shares[:, len(ran.rows) :] *= going[whose][:, None]
+        runnable = np.bincount(whose, weights=measured.rates.cpu[rows], minlength=len(waiting)) + measured.wait[waiting]
+        still = np.minimum(limited / runnable, 1.0)[whose]
+        shares = self._pressure(now, measured, ran, ids, users, steal, still)
         there = shares.sum(axis=1)
         fewest = _fewest(measured, rows, now)
         most = np.where(limited[whose] > 0.0, fewest * there, np.inf)  # others delay it for no longer than they run
         explained = np.minimum(wait, most)
         shares[there <= 0.0, len(ran.rows) + OUTSIDE] = 1.0  # nobody seen ran there
         shares *= (explained / np.where(there > 0.0, there, 1.0))[:, None]
-        parts = np.zeros((len(waiting), count + EXTRA))
         summed = np.zeros((len(waiting), shares.shape[1]))
         np.add.at(summed, whose, shares)
         columns = np.append(measured.places[ran.rows], [count + OUTSIDE, count + STEAL])
         at = (np.arange(len(waiting))[:, None] * (count + EXTRA) + columns).ravel()
-        parts += np.bincount(at, weights=summed.ravel(), minlength=parts.size).reshape(parts.shape)
+        flat = np.bincount(at, weights=summed.ravel(), minlength=len(waiting) * (count + EXTRA)).astype(np.float64)
+        parts: Floats = np.asarray(flat.reshape(len(waiting), -1))
         parts[:, count + THROTTLED] = limited + np.bincount(whose, weights=wait - explained, minlength=len(waiting))
         return [measured.groups[place] for place in waiting.tolist()], parts
 
     def _pressure(
-        self, now: Snapshot, measured: Measured, ran: Occupancy, ids: Sequence[ProcId], users: NDArray[np.int64], steal: float
+        self,
+        now: Snapshot,
+        measured: Measured,
+        ran: Occupancy,
+        ids: Sequence[ProcId],
+        users: NDArray[np.int64],
+        steal: float,
+        still: Floats,
     ) -> Floats:
-        """[victims, all users, then outside and steal] cores used where each of these users waits, as far as they can delay it."""
+        """[victims, all users, then outside and steal] cores used where each of these users waits, as far as they can delay it.
+        `still`: share of the time for which a quota stops each."""
         total = ran.on.sum(axis=0) + ran.outside
         stolen = steal * total / max(float(total.sum()), LEAST_CORES)
         on = ran.on[users]
         found = np.asarray((on / on.sum(axis=1)[:, None]) @ np.vstack([ran.on, ran.outside, stolen]).T)
+        if still.any():  # what runs while a group is stopped does not delay it, and while it runs nobody else does
+            ours = np.append(measured.places[ran.rows], [-1, -1])[None, :] == measured.places[ran.rows[users]][:, None]
+            own, others = (found * ours).sum(axis=1), (found * ~ours).sum(axis=1)
+            meanwhile = np.minimum(1.0 - still, np.maximum(1.0 - still - own, 0.0) / np.maximum(others, LEAST_CORES))
+            found *= np.where(ours | (still <= 0.0)[:, None], 1.0, meanwhile[:, None])
         table = now.table
         nice, policy = table["nice"][ran.rows].astype(np.float64), table["policy"][ran.rows]
         weight = np.where(policy == IDLE, WEIGHT_IDLE / 1024, PER_NICE**-nice)

@@ -835,7 +835,7 @@ class DecisionReader:
         """The newest tick at or before this time (ns), found without reading ticks; None if all are later. Where the clock was set
         back, it is one of those that show such a time."""
         for number, session in reversed(self._numbers()):
-            low, high = self._beside(number * _SEQS, "first"), self._beside((number + 1) * _SEQS - 1, "last")
+            low, high = self._beside(number * _SEQS), self._beside((number + 1) * _SEQS - 1, before=True)
             if low is None or high is None or low[0] // _SEQS != number or low[1] > wall:
                 continue
             found, end = low, high[0]
@@ -843,7 +843,7 @@ class DecisionReader:
                 found, end = high, high[0]
             first = found[0] + 1
             while first <= end:
-                middle = self._beside((first + end) // 2, "first")
+                middle = self._beside((first + end) // 2)
                 if middle is None or middle[0] > end or middle[1] > wall:
                     end = (first + end) // 2 - 1
                 else:
@@ -920,11 +920,14 @@ class DecisionReader:
         query = f"SELECT n, {_COLUMNS} FROM decisions WHERE n IN ({newest}) ORDER BY n"  # noqa: S608
         return self._rows(query, (since, place.id, limit), place.id)
 
-    def _beside(self, id_: int, which: str) -> tuple[int, int] | None:
+    def _beside(self, id_: int, before: bool = False) -> tuple[int, int] | None:
         """(id, wall) of the first tick from this id on, or of the last one up to it."""
-        order = "id >= ? ORDER BY id" if which == "first" else "id <= ? ORDER BY id DESC"
+        up, down = (
+            "SELECT id, wall FROM ticks WHERE id >= ? ORDER BY id LIMIT 1",
+            "SELECT id, wall FROM ticks WHERE id <= ? ORDER BY id DESC LIMIT 1",
+        )
         try:
-            row = self._db.execute(f"SELECT id, wall FROM ticks WHERE {order} LIMIT 1", (id_,)).fetchone()  # noqa: S608
+            row = self._db.execute(down if before else up, (id_,)).fetchone()
         except ERRORS as error:
             raise self._broken(error) from None
         return row if row is not None and isinstance(row[0], int) and isinstance(row[1], int) else None

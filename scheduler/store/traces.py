@@ -545,7 +545,7 @@ def _pools_from(db: sqlite3.Connection, key: int, end: int) -> list[PoolsTick]:
 
 
 class TraceLooks:
-    """Single ticks of a store, for whoever looks back: read from the keyframe before, and kept for the next look nearby."""
+    """Single ticks of a store, for who looks back: read from the keyframe before, and kept for the next look nearby."""
 
     def __init__(self, directory: Path) -> None:
         """`directory`: the folder of the trace files; it need not exist."""

@@ -6,8 +6,10 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Iterable
-from typing import ClassVar
+import threading
+from collections.abc import Callable, Iterable
+from queue import SimpleQueue
+from typing import Any, ClassVar
 
 from textual import events
 from textual.app import App, ComposeResult
@@ -101,6 +103,24 @@ class Canvas(Widget, can_focus=True):
         app.after()
 
 
+class Lane:
+    """A thread for the jobs of one name: a database may only be used by the thread that opened it. Nobody waits for its end."""
+
+    def __init__(self, came: Callable[[Job, Any], None]) -> None:
+        self._jobs: SimpleQueue[Job] = SimpleQueue()
+        self._came = came
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def do(self, job: Job) -> None:
+        """Have a job done."""
+        self._jobs.put(job)
+
+    def _work(self) -> None:
+        while True:
+            job = self._jobs.get()
+            self._came(job, job.work())
+
+
 class Top(App[None]):
     """`nicety top`."""
 
@@ -115,6 +135,7 @@ class Top(App[None]):
         self._canvas = Canvas(desk, colours)
         self._busy: set[str] = set()
         self._waiting: dict[str, Job] = {}
+        self._lanes: dict[str, Lane] = {}
 
     def compose(self) -> ComposeResult:
         """One widget."""
@@ -139,18 +160,24 @@ class Top(App[None]):
         return jobs
 
     def _begin(self, jobs: Iterable[Job]) -> None:
-        """Run jobs in threads, of each name one at a time: of those that wait only the newest is done."""
+        """Have jobs done, of each name one at a time: of those that wait only the newest is done."""
         for job in jobs:
             if job.name in self._busy:
                 self._waiting[job.name] = job
                 continue
             self._busy.add(job.name)
-            self.run_worker(self._do(job), exit_on_error=True)
+            if job.name not in self._lanes:
+                self._lanes[job.name] = Lane(self._came)
+            self._lanes[job.name].do(job)
 
-    async def _do(self, job: Job) -> None:
-        import asyncio
+    def _came(self, job: Job, result: Any) -> None:
+        """A job is done. Called by its thread."""
+        try:
+            self.call_from_thread(self._done, job, result)
+        except RuntimeError:
+            pass  # the view has ended meanwhile
 
-        result = await asyncio.get_running_loop().run_in_executor(None, job.work)
+    def _done(self, job: Job, result: Any) -> None:
         self._busy.discard(job.name)
         job.done(result)
         waiting = self._waiting.pop(job.name, None)

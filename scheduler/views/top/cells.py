@@ -77,7 +77,7 @@ def fit_name(text: str, width: int) -> str:
     """As `fit`, but cut in the middle: commands often differ only at their end.
 
     >>> fit_name("python3 -m api.server :8000", 20)
-    'python…server :8000'
+    'python….server :8000'
     """
     text = shown(text)
     if width_of(text) <= width or width < 8 or not text.isascii():

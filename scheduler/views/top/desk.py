@@ -157,7 +157,7 @@ class Desk:
         self.over: Pager | Prompt | Question | None = None
         """What has the keys now; None: the tables."""
         self.jobs: list[Job] = []
-        """What is to be done beside the screen; whoever does it takes it from here."""
+        """What is to be done beside the screen; what draws takes it from here."""
         self.ended = False
         """The person wants to leave."""
         if bookmarks.trouble:
@@ -710,10 +710,13 @@ def _undone(answer: object, thing: str) -> str:
 HELP = """\
 What is on the screen
 
-  A group is processes that belong together. Its class says how nicety treats it: interactive work is protected, batch work may be
-  demoted, anything else is left alone. The percentage is how sure that is; "set" is your configuration.
-  cores: what it uses. wants: what it would use if it never waited. in 30 s: what is expected, and what is exceeded in one of twenty
-  cases. waits: for how much of what it wants it waits for a CPU. delayed by: who ran meanwhile, in cores.
+  A group is processes that belong together.
+  class: interactive work is protected, batch work may be demoted, anything else is left alone. The percentage is how sure that is.
+  "set" is your configuration, and a question mark stands for a class that is not sure enough to be used.
+  wants: cores that it would use if it never waited. cores: what it uses.
+  in 30 s: cores that are expected, and those that are exceeded in one of twenty cases.
+  waits: for how much of what it wants it waits for a CPU.
+  delayed by: who ran meanwhile, in cores.
   changed: what nicety has changed of it, the value before and now.
 
 Keys

@@ -32,7 +32,7 @@ class Reader(Protocol):
 
 
 class Following:
-    """The newest frame that there is, whoever wrote it."""
+    """The newest frame that there is, of the daemon or of such a process."""
 
     def __init__(self, places: Sequence[Path], start_alone: Callable[[], Reader], runs: Callable[[int], bool]) -> None:
         """`places`: where the daemon's frame may be. `start_alone`: starts a process that reads. `runs`: whether there is a process

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from enum import Enum
 from functools import lru_cache
@@ -109,13 +108,17 @@ NONE = {
     "heading on": "bold underline",
 }
 
+MONOCHROME = ("vt", "dumb", "unknown", "wy", "sun")
+"""Terminals without colours, by the beginning of their names in terminfo(5)."""
+
 _PALETTES: Mapping[Colours, Mapping[str, str]] = {Colours.MANY: MANY, Colours.SIXTEEN: SIXTEEN, Colours.NONE: NONE}
 
 
 @lru_cache(maxsize=512)
 def style_of(name: str, colours: Colours, chosen: bool) -> Style:
     """What a style looks like. `chosen`: in the chosen row."""
-    style = Style.parse(_PALETTES[colours].get(name, ""))  # a later daemon may have classes that this view does not know
+    looks = _PALETTES[colours]
+    style = Style.parse(looks.get(name, looks[""]))  # a later daemon may have classes that this view does not know
     if colours is Colours.MANY:
         return (_CHOSEN if chosen else _BACKGROUND) + style if not chosen or not style.bgcolor else style
     return style + Style(reverse=True) if chosen else style
@@ -135,15 +138,4 @@ def colours_of(environment: Mapping[str, str], named: str) -> Colours:
     term = environment.get("TERM", "")
     if environment.get("COLORTERM", "").lower() in ("truecolor", "24bit") or term.endswith(("-256color", "-direct", "kitty")):
         return Colours.MANY
-    return Colours.SIXTEEN if _terminal_colours(term) >= 8 else Colours.NONE
-
-
-def _terminal_colours(term: str) -> int:
-    """How many colours terminfo(5) knows of a terminal."""
-    try:
-        import curses
-
-        curses.setupterm(term or "dumb", fd=os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
-        return curses.tigetnum("colors")
-    except Exception:
-        return 8 if term else 0
+    return Colours.NONE if not term or term.startswith(MONOCHROME) or term.endswith(("-m", "-mono")) else Colours.SIXTEEN

@@ -366,9 +366,14 @@ def test_a_day_is_searched_and_not_read(writing: Writing, monkeypatch: pytest.Mo
     writing.close()
     past = Past(writing.stores, "box")
     reader = past._reader
-    looks = []
+    looks = list[int]()
     beside = reader._beside
-    monkeypatch.setattr(reader, "_beside", lambda id_, which: looks.append(id_) or beside(id_, which))
+
+    def counted(id_: int, before: bool = False) -> tuple[int, int] | None:
+        looks.append(id_)
+        return beside(id_, before)
+
+    monkeypatch.setattr(reader, "_beside", counted)
     for second in (0, 1, 77, 150, 199):
         looks.clear()
         found = past.at(WALL / 1e9 + second + 0.3).frame

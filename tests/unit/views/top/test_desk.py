@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from nicety.scheduler.frame import Decided, Frame, Processes
 from nicety.scheduler.service.answers.control_socket import ControlError
-from nicety.scheduler.store.decisions import GroupFigures, MachineFigures, TickFigures
 from nicety.scheduler.testing.frames import WALL, a_frame, an_own
+from nicety.scheduler.testing.top import AnsweringDaemon, LiveFrames, RecordedMoment, RecordedSeconds, StandingClock
 from nicety.scheduler.views.top.bookmarks import Bookmarks
 from nicety.scheduler.views.top.desk import HELP, Desk, Job, Pager, Prompt, Question, thing_of, why_target
 from nicety.scheduler.views.top.glyphs import BLOCKS
@@ -23,91 +20,16 @@ from nicety.scheduler.views.top.page import Screen
 from nicety.scheduler.views.top.tables import Note, Tab, rows_of
 
 
-class Live:
-    """Frames that a test puts there."""
-
-    def __init__(self, frame: Frame | None) -> None:
-        self.frame, self.said = frame, When()
-        self.new = False
-
-    def look(self, wall: float) -> bool:
-        new, self.new = self.new, False
-        return new
-
-    def when(self, wall: float) -> When:
-        return self.said
-
-
-@dataclass
-class Then:
-    frame: Frame | None
-    said: str = ""
-    before: Sequence[TickFigures] = ()
-
-
-class Recorded:
-    """A past of a tick a second."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.asked: list[tuple[str, float]] = []
-
-    def at(self, wall: float) -> Then:
-        self.asked.append(("at", wall))
-        self.now = float(int(wall))
-        return self._then()
-
-    def step(self, ticks: int) -> Then:
-        self.asked.append(("step", ticks))
-        self.now += ticks
-        return self._then()
-
-    def first(self) -> Then:
-        self.asked.append(("first", 0))
-        self.now = WALL - 86400
-        return self._then()
-
-    def _then(self) -> Then:
-        figures = TickFigures(0, False, MachineFigures(0.5), [GroupFigures("redis", 0.3)], [])
-        return Then(a_frame(wall=self.now), before=[figures] * 3)
-
-
-@dataclass
-class Daemon:
-    answers: dict[str, Any] = field(default_factory=dict)
-    asked: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
-
-    def why(self, target: str) -> str:
-        self.asked.append(("why", (target,)))
-        return f"because of {target}\n  a line"
-
-    def ask(self, verb: str, things: Sequence[str] = ()) -> dict[str, Any]:
-        self.asked.append((verb, tuple(things)))
-        answer = self.answers.get(verb, {})
-        if isinstance(answer, Exception):
-            raise answer
-        return dict(answer)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.seconds = WALL
-
-    def monotonic(self) -> int:
-        return round(self.seconds * 1e9)
-
-    def wall(self) -> int:
-        return round(self.seconds * 1e9)
-
-    def sleep_until(self, at: int) -> None:
-        raise AssertionError("the desk never sleeps")
-
-
 class Seat:
     """A desk, and a person at it."""
 
     def __init__(self, tmp_path: Path, frame: Frame | None = None) -> None:
-        self.live, self.past, self.daemon, self.clock = Live(frame or a_frame()), Recorded(), Daemon(), Clock()
+        self.live, self.past, self.daemon, self.clock = (
+            LiveFrames(frame or a_frame()),
+            RecordedSeconds(),
+            AnsweringDaemon(),
+            StandingClock(),
+        )
         self.bookmarks = Bookmarks(tmp_path / "nicety" / "bookmarks.json")
         self.desk = Desk(self.live, lambda: self.past, self.daemon, self.bookmarks, self.clock, BLOCKS)
         self.desk.look()
@@ -133,9 +55,17 @@ class Seat:
     def text(self) -> str:
         return "\n".join("".join(text for text, _ in line) for line in self.screen().lines)
 
-    @property
     def tab(self) -> Tab:
         return self.desk.view.tab
+
+    def over(self) -> Pager | Prompt | Question | None:
+        return self.desk.over
+
+    def went(self) -> tuple[str, float]:
+        return self.past.asked[-1]
+
+    def is_past(self) -> bool:
+        return self.desk.is_past
 
 
 @pytest.fixture
@@ -146,13 +76,13 @@ def seat(tmp_path: Path) -> Seat:
 def test_digits_and_tab_choose_the_table(seat: Seat) -> None:
     for number, tab in enumerate(Tab, 1):
         seat.press(str(number))
-        assert seat.tab is tab
+        assert seat.tab() is tab
     seat.press("tab")
-    assert seat.tab is Tab.GROUPS
+    assert seat.tab() is Tab.GROUPS
     seat.press("shift+tab")
-    assert seat.tab is Tab.NOTES
+    assert seat.tab() is Tab.NOTES
     seat.press("9")
-    assert seat.tab is Tab.NOTES
+    assert seat.tab() is Tab.NOTES
 
 
 def test_arrows_choose_a_row_and_stop_at_the_ends(seat: Seat) -> None:
@@ -193,7 +123,7 @@ def test_clicks_sort_choose_and_switch(seat: Seat) -> None:
     assert seat.desk.view.table.cursor == "redis"
     tab = next(place for place in screen.places if place.what == "tab" and place.name == Tab.POOLS)
     seat.desk.clicked(tab.begin, tab.y)
-    assert seat.tab is Tab.POOLS
+    assert seat.tab() is Tab.POOLS
     seat.desk.clicked(0, 0)
     seat.desk.wheeled(3)
     assert seat.desk.view.table.cursor == "web"
@@ -211,26 +141,27 @@ def test_search_narrows_as_it_is_typed_and_escape_shows_all(seat: Seat) -> None:
     seat.desk.pasted("nothing\nlike this")
     assert "none matches" in seat.text()
     seat.press("backspace", "ctrl+u")
-    assert isinstance(seat.desk.over, Prompt)
-    assert seat.desk.over.text == ""
+    over = seat.over()
+    assert isinstance(over, Prompt)
+    assert over.text == ""
     seat.press("x", "escape")
-    assert (seat.desk.over, seat.desk.view.table.filter) == (None, "")
+    assert (seat.over(), seat.desk.view.table.filter) == (None, "")
 
 
 def test_space_opens_the_processes_of_a_group_and_escape_goes_back(seat: Seat) -> None:
     text = seat.press("space")
-    assert seat.tab is Tab.PROCESSES
+    assert seat.tab() is Tab.PROCESSES
     assert "of group ffmpeg" in text
     assert {place.name for place in seat.screen().places if place.what == "row"} == {"100", "101"}
     seat.press("space")
     assert seat.desk.view.group == ""
     seat.press("space", "escape")
-    assert (seat.tab, seat.desk.view.group) == (Tab.GROUPS, "")
+    assert (seat.tab(), seat.desk.view.group) == (Tab.GROUPS, "")
 
 
 def test_the_tree_has_children_below_their_parents(seat: Seat) -> None:
     seat.press("t")
-    assert seat.tab is Tab.PROCESSES
+    assert seat.tab() is Tab.PROCESSES
     found = [place.name for place in seat.screen().places if place.what == "row"]
     assert found.index("101") == found.index("100") + 1
     assert "└─ffmpeg" in seat.text()
@@ -255,11 +186,11 @@ def test_why_opens_the_page_beside_the_screen(seat: Seat) -> None:
     seat.desk.key("w", "w")
     assert "asking why 5e551017-3598.0" in seat.text()
     seat.work()
-    assert isinstance(seat.desk.over, Pager)
+    assert isinstance(seat.over(), Pager)
     assert "because of 5e551017-3598.0" in seat.text()
     assert seat.daemon.asked == [("why", ("5e551017-3598.0",))]
     seat.press("escape")
-    assert seat.desk.over is None
+    assert seat.over() is None
     seat.press("2", "enter")
     assert seat.daemon.asked[-1] == ("why", ("101",))
 
@@ -289,7 +220,7 @@ def test_what_is_undone_at_each_row() -> None:
 
 def test_undo_asks_first_and_says_what_will_happen(seat: Seat) -> None:
     text = seat.press("u")
-    assert isinstance(seat.desk.over, Question)
+    assert isinstance(seat.over(), Question)
     assert "Stop acting on group ffmpeg? nicety puts back 1 change in force there" in text
     assert "nothing was changed" in seat.press("n")
     assert seat.daemon.asked == []
@@ -327,28 +258,28 @@ def test_left_and_right_step_through_the_past(seat: Seat) -> None:
     text = seat.press("left")
     assert seat.past.asked == [("at", WALL - 0.5)]
     assert "THE PAST" in text
-    assert seat.desk.is_past
+    assert seat.is_past()
     seat.press("left", "left", "right")
     assert seat.past.asked[1:] == [("step", -1), ("step", -1), ("step", 1)]
     assert "undone" in seat.press("u")
     seat.press("end")
-    assert not seat.desk.is_past
+    assert not seat.is_past()
     assert "live" in seat.text()
 
 
 def test_larger_steps_and_the_ends(seat: Seat) -> None:
     seat.press("shift+left")
-    assert seat.past.asked[-1] == ("at", WALL - 60)
+    assert seat.went() == ("at", WALL - 60)
     seat.press("pageup")
-    assert seat.past.asked[-1] == ("at", WALL - 660)
+    assert seat.went() == ("at", WALL - 660)
     seat.press("pagedown", "shift+right")
-    assert not seat.desk.is_past
+    assert not seat.is_past()
     seat.press("home")
-    assert seat.past.asked[-1] == ("first", 0)
+    assert seat.went() == ("first", 0)
     seat.press("pagedown")
-    assert seat.past.asked[-1] == ("at", WALL - 86400 + 600)
+    assert seat.went() == ("at", WALL - 86400 + 600)
     seat.press("escape")
-    assert not seat.desk.is_past
+    assert not seat.is_past()
 
 
 def test_g_goes_to_a_time(seat: Seat) -> None:
@@ -364,7 +295,7 @@ def test_g_goes_to_a_time(seat: Seat) -> None:
     seat.press("g")
     seat.type("now")
     seat.press("enter")
-    assert not seat.desk.is_past
+    assert not seat.is_past()
 
 
 @pytest.mark.parametrize(
@@ -396,17 +327,17 @@ def test_other_words_are_no_time(text: str) -> None:
 def test_a_past_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
     seat = Seat(tmp_path)
 
-    def refuse() -> Recorded:
+    def refuse() -> RecordedSeconds:
         raise OSError("no decision log at /x; `nicety run` writes one")
 
     seat.desk = Desk(seat.live, refuse, seat.daemon, seat.bookmarks, seat.clock, BLOCKS)
     assert "no decision log at /x" in seat.press("left")
-    assert not seat.desk.is_past
+    assert not seat.is_past()
 
 
 def test_a_moment_without_a_frame_says_why(tmp_path: Path) -> None:
     seat = Seat(tmp_path)
-    seat.past.at = lambda wall: Then(None, "the tick cannot be read: damaged")  # type: ignore[method-assign]
+    seat.past.at = lambda wall: RecordedMoment(None, "the tick cannot be read: damaged")  # type: ignore[method-assign]
     assert "the tick cannot be read: damaged" in seat.press("left")
     assert "live" in seat.press("end")
 
@@ -422,7 +353,7 @@ def test_bookmarks_are_kept_listed_visited_and_removed(seat: Seat, tmp_path: Pat
     assert (tmp_path / "nicety" / "bookmarks.json").stat().st_mode & 0o777 == 0o600
     assert "slow" in seat.press("B")
     seat.press("enter")
-    assert seat.past.asked[-1] == ("at", seat.bookmarks.all[0].wall)
+    assert seat.went() == ("at", seat.bookmarks.all[0].wall)
     seat.press("B", "down", "d")
     assert [it.text for it in seat.bookmarks.all] == ["slow"]
     seat.press("d")
@@ -445,7 +376,7 @@ def test_help_scrolls_and_closes(seat: Seat) -> None:
     seat.press("end")
     assert "bookmark this moment" in seat.text()
     seat.press("pageup", "up", "home", "space", "q")
-    assert seat.desk.over is None
+    assert seat.over() is None
     for key in ("Enter, w", "Shift-Left", "PgUp, PgDn", "Home, End", "  g  ", "  b, B", "  u  ", "  p  ", "  /  ", "  t  "):
         assert key in HELP
 

@@ -130,8 +130,7 @@ def test_hostile_names_are_harmless(text: str) -> None:
                     assert cell_len(strip) == width
                     assert strip.isprintable()
                     assert not any(segment.control for segment in segments(line, colours))
-    for line in plain(frame, history, When(said=text, alone=True)):
-        assert line.isprintable()
+    assert all(said.isprintable() for said in plain(frame, history, When(said=text, alone=True)))
 
 
 def test_every_letter_takes_the_cells_that_a_terminal_gives_it() -> None:
