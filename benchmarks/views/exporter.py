@@ -47,6 +47,7 @@ def frame_at(at: int, chance: random.Random) -> Frame:
     for number in range(GROUPS):
         busy = number < 60
         cpu = chance.uniform(0, 0.2) if busy else 0.0
+        culprit = f"service {(number * 7 + at // 300) % 60:04}"
         groups.append(
             a_shown_group(
                 f"service {number:04}",
@@ -56,9 +57,7 @@ def frame_at(at: int, chance: random.Random) -> Frame:
                 memory=(1 + number % 200) * MIB,
                 forecast=a_band(cpu, cpu * 2) if busy else None,
                 memory_forecast=a_band(1e8, 2e8) if busy else None,
-                delay=Delay(cpu, [(f"service {(number * 7 + at // 300) % 60:04}", cpu / 2)], cpu / 4, cpu / 4, 0.0, 0.0)
-                if busy
-                else None,
+                delay=Delay(cpu, [(culprit, cpu / 2)], cpu / 4, cpu / 4, 0.0, 0.0) if busy else None,
                 changes=[Change("autogroup", "0", "19", 3, "", "s-1.0", WALL)] if number % 7 == 0 else [],
             )
         )
