@@ -196,7 +196,7 @@ def day_drawn(claims: Claims, place: Path, pictures: Path | None) -> dict[str, f
 
 
 def _pictures(browser: Browser, folder: Path) -> None:
-    """The pictures of docs/web.md: a day with one second of it, and the same in the dark with the last hour."""
+    """Pictures to look at: the day with one second of it, and in the dark its last hour."""
     x, y = browser.run(
         "(() => { const box = document.querySelector('.plot').getBoundingClientRect();"
         " return [box.x + 0.55 * box.width, box.y + box.height / 2] })()"
