@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from textual import events
 from textual.app import App, ComposeResult
 from textual.binding import BindingType
+from textual.drivers.linux_driver import LinuxDriver
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
@@ -103,6 +104,16 @@ class Canvas(Widget, can_focus=True):
         app.after()
 
 
+class Terminal(LinuxDriver):
+    """Textual's terminal, that also survives a SIGSTOP: without this a second thread reads keys from then on, and never ends."""
+
+    def _sigcont_application(self, *given: object) -> None:
+        if self._auto_restart and not self._must_signal_resume:
+            self.suspend_application_mode()
+            self._must_signal_resume = True
+        super()._sigcont_application(*given)
+
+
 class Lane:
     """A thread for the jobs of one name: a database may only be used by the thread that opened it. Nobody waits for its end."""
 
@@ -130,7 +141,7 @@ class Top(App[None]):
     TITLE = "nicety top"
 
     def __init__(self, desk: Desk, colours: Colours) -> None:
-        super().__init__(ansi_color=colours is not Colours.MANY)
+        super().__init__(Terminal, ansi_color=colours is not Colours.MANY)
         self._desk = desk
         self._canvas = Canvas(desk, colours)
         self._busy: set[str] = set()
