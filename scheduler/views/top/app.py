@@ -9,11 +9,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from queue import SimpleQueue
-from typing import Any, ClassVar
+from typing import Any
 
 from textual import events
 from textual.app import App, ComposeResult
-from textual.binding import BindingType
 from textual.drivers.linux_driver import LinuxDriver
 from textual.geometry import Region
 from textual.strip import Strip
@@ -57,6 +56,12 @@ class Canvas(Widget, can_focus=True):
         if changed:
             self.refresh(*(Region(0, at, width, 1) for at in changed))
 
+    def again(self) -> None:
+        """Draw everything: somebody else wrote to the terminal meanwhile."""
+        self._lines, self._strips = [], {}
+        self.update()
+        self.screen.refresh(layout=True)
+
     def render_line(self, y: int) -> Strip:
         """A line of the terminal."""
         width = self.size.width
@@ -75,6 +80,9 @@ class Canvas(Widget, can_focus=True):
         """A key."""
         event.stop()
         event.prevent_default()
+        if event.key == "ctrl+z":
+            self.app.action_suspend_process()
+            return
         self._desk.key(event.key, event.character if event.is_printable else None)
         self._after()
 
@@ -136,7 +144,6 @@ class Top(App[None]):
     """`nicety top`."""
 
     ENABLE_COMMAND_PALETTE = False
-    BINDINGS: ClassVar[list[BindingType]] = [("ctrl+z", "suspend_process")]
     AUTO_FOCUS = "Canvas"
     TITLE = "nicety top"
 
@@ -154,6 +161,7 @@ class Top(App[None]):
 
     def on_mount(self) -> None:
         """Begin to look."""
+        self.app_resume_signal.subscribe(self, lambda _: self._canvas.again())
         self._desk.look()
         self._canvas.update()
         self.set_interval(LOOK_SECONDS, self._look)

@@ -154,7 +154,7 @@ def class_words(row: Group) -> str:
         return f"{row.class_}: nothing is known of it yet" if row.class_ == "exempt" else row.class_
     if row.class_ == "exempt":
         return f"exempt: left alone; rather {row.leans} ({row.certainty:.0%})" if row.leans else "exempt: left alone"
-    return f"{row.class_}, {row.certainty * 100:.0f} % sure by what it does"
+    return f"{row.class_}, {min(row.certainty, 0.99) * 100:.0f} % sure by what it does"
 
 
 def waits_for(delay: Delay) -> str:

@@ -304,7 +304,7 @@ GROUPS = (
         need=_needs(lambda row: figures.name_of(row.name)),
         rises=True,
     ),
-    Column("class", "class", 9, 4, _class, lambda row: (row.class_, row.certainty or 0.0), most=16),
+    Column("class", "class", 10, 4, _class, lambda row: (row.class_, row.certainty or 0.0), most=16),
     Column("history", "history", 8, 7, _spark, most=40),
     Column("cpu", "cores", 6, 8, lambda row, context, width: _cores(row.cpu, context, width), lambda row: row.cpu, right=True),
     Column(
