@@ -247,7 +247,9 @@ def _spark(row: Group, context: Context, width: int) -> Line:
 
 
 def _number(value: float | None, digits: int = 1) -> str:
-    return "?" if value is None else f"{value:.{digits}f}" if value else "0"
+    if not value:
+        return "?" if value is None else "0"
+    return f"{value:.{digits}f}" if value < 99.95 else f"{value:.0f}"
 
 
 def _pool_spark(row: Pool, context: Context, width: int) -> Line:
