@@ -14,7 +14,7 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/demo-installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -e '.[demo]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --root-user-action=ignore -e '.[demo]'
 	touch $@
 
 demo: $(VENV)/demo-installed

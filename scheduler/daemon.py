@@ -231,6 +231,7 @@ class Daemon:
             self._pause,
             budget,
             self._helpers,
+            reports,
             clock,
             started,
         )

@@ -254,6 +254,20 @@ class Feedback(Record, frozen=True):
     wall: int  # ns, when it was called wrong
 
 
+class Delay(Record, frozen=True, array_like=True):
+    """Why a group waits in the run queue, in cores, each a mean over some ten seconds. `by`, `others`, `own`, `unseen` and `steal`
+    add up to `wait`."""
+
+    group: str
+    wait: float  # cores that it waits for, without what its own quota makes it wait
+    by: tuple[tuple[str, float], ...]  # other groups that run where it waits, the largest first, at most 4
+    others: float  # by further groups
+    own: float  # by other threads and processes of the group itself
+    unseen: float  # by the kernel, and by processes that nicety cannot see
+    steal: float  # by other guests of the hypervisor
+    throttled: float  # not part of `wait`: for what the quota of its own cgroup stopped. `Group.wait` has both
+
+
 class Outcome(Record, frozen=True):
     """What really happened to a decision."""
 
@@ -286,6 +300,7 @@ class Tick(Record, frozen=True):
     sheltered: tuple[Member, ...] = ()  # configured programs (guard.protect), with session and cgroup, sorted by id
     shared: tuple[Shared, ...] = ()  # where batch groups stand beside processes of other users
     chosen: tuple[Chosen, ...] = ()  # by replay, where not all rules count, sorted by pool
+    delays: tuple[Delay, ...] = ()  # of the groups that wait noticeably, sorted by group
 
 
 # --- what was decided ---------------------------------------------------------------------------------------------------------

@@ -61,6 +61,8 @@ class Own(Part, frozen=True):
     memory: int  # bytes resident, with its hands and eyes
     budget: float  # share of one CPU that it may use
     reduced: list[str]  # what it does less often to stay within that
+    troubles: list[str] = []  # what of its own fails now, such as a store, and why
+    lost: int = 0  # ticks that were recorded in no trace or decision log, because that failed
 
 
 class Machine(Part, frozen=True):
@@ -151,6 +153,8 @@ class Pool(Part, frozen=True):
     trouble: str  # why it cannot be resized now; "": it can
     forecast: Band | None = None  # of its load
     changes: list[Change] = []
+    aim: str = ""  # the kind of its objective: p95, wait or utilization; "": it has none
+    aim_value: float | None = None  # the objective in seconds, or as a share
 
 
 class Incident(Part, frozen=True):

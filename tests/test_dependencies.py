@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -19,6 +21,9 @@ EXTRAS = {
     "parquet": ("training/sources.py", "scheduler/simulation/tracefile.py", "scheduler/store/export.py"),
     "tui": ("scheduler/views/top/app.py",),
     "joblib": ("scheduler/executor/joblib_backend.py",),
+    "metrics": ("scheduler/views/exporter/collector.py",),
+    "otlp": ("scheduler/views/exporter/otlp.py",),
+    "web": ("scheduler/views/web/app.py", "scheduler/views/web/guard.py", "scheduler/views/web/serve.py"),
 }
 """The modules that may import what an extra installs."""
 
@@ -68,14 +73,14 @@ def test_what_is_imported_is_declared() -> None:
     wrong = [
         f"{module}:{line}: {package} is not declared for it in pyproject.toml"
         for module, package, line in found
-        if not {owner.lower() for owner in owners.get(package, [])} & allowed(module) and package not in NOT_OURS.get(module, set())
+        if not set(map(canonicalize_name, owners.get(package, []))) & allowed(module) and package not in NOT_OURS.get(module, set())
     ]
     assert not wrong, "\n".join(wrong)
 
 
 def test_what_is_declared_is_imported() -> None:
     owners = packages_distributions()
-    used = {owner.lower() for _, package, _ in imported() for owner in owners.get(package, [])}
+    used = {canonicalize_name(owner) for _, package, _ in imported() for owner in owners.get(package, [])}
     extras = {extra: names(needs) for extra, needs in PROJECT["optional-dependencies"].items() if extra not in NOT_SHIPPED}
     assert names(PROJECT["dependencies"]).union(*extras.values()) - used == PROGRAMS
 

@@ -23,7 +23,7 @@ from .behaviour_fit import BehaviourTable
 from .dataset import Dataset
 from .evaluate import DemandTable
 from .evidence import STILL, Backtest, GroupRow, by_group, chosen, fan, leans, moving
-from .plots import ACTUAL, BANDS, FALLBACK, METRIC_WORDS, OWN, PROMISED, available, coverage_svg, fan_svg, leans_svg, losses_svg
+from .plots import ACTUAL, BANDS, COLOURS, FALLBACK, METRIC_WORDS, OWN, PROMISED, coverage_svg, fan_svg, leans_svg, losses_svg
 from .progress import duration, size
 from .report import Course, Result, covered
 
@@ -109,7 +109,8 @@ def page(story: Story) -> str:
         anomaly=[_anomaly(result.anomaly) for result in story.results if result.anomaly],
         behaviour=[_behaviour(result.behaviour) for result in story.results if result.behaviour],
         left_out=[*course.left_out, *course.cut, *course.lost, *story.dataset.skipped],
-        cards=[{"kind": card.kind, "pairs": _card(card)} for card in story.cards],
+        colours=COLOURS,
+        cards=[{"kind": card.kind, "pairs": _card(card), "features": card.features} for card in story.cards],
     )
 
 
@@ -153,7 +154,7 @@ def _demand(table: DemandTable, interval: float) -> dict[str, Any]:
         "levels": _listed(QUANTILES),
         "scores": _scores(table),
         "losses": _losses(table),
-        "losses_picture": losses_svg(table, interval, _LOSSES) if available() else None,
+        "losses_picture": losses_svg(table, interval, _LOSSES),
     }
 
 
@@ -188,10 +189,9 @@ def _evidence(evidence: Backtest, interval: float) -> dict[str, Any]:
     rows = by_group(evidence)
     lively = moving(rows)
     losers = sum(row.ratio > 1 for row in lively)
-    pictures = available()
     return {
         "coverage_key": _key({"new model": OWN, "without a model": FALLBACK, "exactly right": PROMISED}, (OWN, FALLBACK, PROMISED)),
-        "coverage_picture": coverage_svg(evidence, interval, _COVERAGE) if pictures else None,
+        "coverage_picture": coverage_svg(evidence, interval, _COVERAGE),
         "fans_key": _key(
             {
                 "actual": ACTUAL,
@@ -203,15 +203,14 @@ def _evidence(evidence: Backtest, interval: float) -> dict[str, Any]:
             },
             (ACTUAL, OWN, FALLBACK),
         ),
-        "fans": _fans(evidence, lively, interval) if pictures and lively else {},
+        "fans": _fans(evidence, lively, interval) if lively else {},
         "series": f"{len(rows):,}",
         "still": f"{len(rows) - len(lively):,}",
         "still_below": _percent(STILL, 1),
         "better": f"{len(lively) - losers:,}",
         "losers": f"{losers:,}",
         "worst": _worst(lively) if rows else None,
-        "leans": _leans(evidence) if evidence.leans else None,
-        "leans_picture": leans_svg(evidence.leans, _LEANS) if pictures and evidence.leans else None,
+        "leans_picture": leans_svg(evidence.leans, _LEANS) if leans(evidence.leans) else None,
     }
 
 
@@ -257,10 +256,6 @@ def _worst(rows: Sequence[GroupRow]) -> Table:
     return Table(headers, cells, range(2, 7))
 
 
-def _leans(evidence: Backtest) -> Table:
-    return Table(("figures", "more loss"), [[name, _percent(share, 1)] for name, share in leans(evidence.leans)], (1,))
-
-
 # --- the other kinds ----------------------------------------------------------------------------------------------------------
 
 
@@ -303,10 +298,11 @@ def _behaviour(found: BehaviourTable) -> dict[str, Table]:
 
 
 def _card(card: Card) -> dict[str, str]:
+    """The entries of a card but its features, which are a list of its own: there may be many."""
     plain = asdict(card)
     data = plain.pop("data")
     plain.pop("metrics")
-    features = plain.pop("features")
+    plain.pop("features")
     pairs: dict[str, Any] = {
         **{
             f"data: {name.replace('_', ' ')}": f"{value} ({_when(value)})" if name.endswith("wall") else value
@@ -314,7 +310,6 @@ def _card(card: Card) -> dict[str, str]:
         },
         **{name.replace("_", " "): value for name, value in plain.items()},
         "created": _when(card.created),
-        "features": f"{len(features)}: {', '.join(features)}",
     }
     return {name: ", ".join(map(str, it)) if isinstance(it, tuple) else str(it) for name, it in pairs.items() if it != ""}
 

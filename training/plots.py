@@ -1,16 +1,12 @@
-"""The pictures of the report as SVG text, drawn by matplotlib (extra `report`). Knows figures, not where they are shown.
+"""The pictures of the report as SVG text. Knows figures, not where they are shown.
 
-Must not draw names from traces. The page shows those, because it escapes them.
+Must not draw names from traces: the page has those in text.
 """
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,175 +14,146 @@ from ..models.forecast.baseline import BASELINES
 from ..models.records import HORIZONS, QUANTILES
 from .evaluate import DemandTable
 from .evidence import UPPER, Backtest, Fan, Floats, coverage, leans
+from .svg import CHARACTER, Panel, Picture, round_figures
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-ACTUAL, OWN, FALLBACK, PROMISED, GRID = "#1d1d1f", "#1f5fbf", "#d9822b", "#3d8b57", "#d8dce2"
-"""Colours of the actual values, the model, the forecast without a model, the exact level, and the grid. Chosen: the colour-blind
-can tell them apart too."""
+ACTUAL, OWN, FALLBACK, PROMISED, NEAR = "actual", "own", "fallback", "promised", "near"
+"""Colours of the actual values, the model, the forecast without a model, the exact level, and what is near it: `report.html` has
+them, for light and dark."""
 
 METRIC_WORDS: Mapping[str, str] = MappingProxyType({"cpu": "CPU demand", "rss": "memory", "load": "load of pools"})
 
-BANDS = ("#7ea6e0", "#aec8ee", "#dbe7f8")
-"""Colours between the quantiles, from the inside out (chosen)."""
+BANDS = ("inner", "middle", "outer")
+"""Colours between the quantiles, from the inside out."""
 
 ANCHOR = BASELINES[0].name
 """The forecaster that losses are shown relative to, as in `DemandTable.score`."""
 
-OTHERS = ("#8c8c8c", "#6b9080", "#b08ea2", "#a4a86a", "#7d8ca3", "#c2a68c", "#5f5f5f", "#9cc4c4")
-"""Colours of the other forecasters, in the order of the table (chosen)."""
+OTHERS = 8
+"""Colours of the other forecasters, "other0" and so on, in the order of the table; the ninth has the first again (chosen)."""
 
-_STYLE = {
-    "svg.fonttype": "none",  # text stays text: smaller, and readable by a screen reader
-    "svg.hashsalt": "nicety",  # the same figures give the same bytes
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Helvetica", "Arial", "sans-serif"],
-    "font.size": 10,
-    "text.parse_math": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#8a8f98",
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "xtick.color": "#4a4f57",
-    "ytick.color": "#4a4f57",
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-}
+COLOURS = (ACTUAL, OWN, FALLBACK, PROMISED, NEAR, *BANDS, *(f"other{at}" for at in range(OTHERS)))
+"""All of them."""
 
-
-def available() -> bool:
-    """Whether matplotlib is installed."""
-    try:
-        import matplotlib.figure  # noqa: F401 - to see whether it is there
-    except ImportError:
-        return False
-    return True
+WIDTH = 920.0
+"""Units of a picture as wide as the page. Chosen: letters of 12 units then have about the size of small text."""
 
 
 def fan_svg(fan: Fan, interval: float, number: int) -> str:
     """A series with its forecasts and actual values. `number`: of the picture on the page."""
-    with _figure(5.6, 2.5, number) as (figure, done):
-        axes = figure.subplots()
-        scale, unit = _scale(fan)
-        values = fan.values.astype(np.float64) / scale
-        ticks = np.arange(len(values)) * interval
-        axes.plot(ticks, values, color=ACTUAL, linewidth=1.2, zorder=4)
+    scale, unit = _scale(fan)
+    values = fan.values.astype(np.float64) / scale
+    low, high = _reach(values, [forecast.said / scale for forecast in fan.forecasts])
+    ticks = np.arange(len(values)) * interval
+    end = float(ticks[-1]) + interval
+    picture = Picture(
+        number,
+        460,
+        210,
+        f"Forecasts beside what came, {METRIC_WORDS.get(fan.row.metric, fan.row.metric)}",
+        f"{len(fan.forecasts)} forecasts over {end:.0f} s; the values reach from {values.min():.3g} to {values.max():.3g} {unit}.",
+    )
+    panel = Panel(picture, 62, 10, 388, 155, (0, end), (low, high))
+    panel.axes(round_figures(0, end, 6), round_figures(low, high, 5), "seconds", unit)
+    with panel.inside():
         for forecast in fan.forecasts:
-            at = np.array([0, *HORIZONS]) * interval + ticks[forecast.at]
-            now = values[forecast.at]
-            said = np.vstack([np.full(len(QUANTILES), now), forecast.said / scale])
+            at = [float(ticks[forecast.at] + h * interval) for h in (0, *HORIZONS)]
+            said = np.vstack([np.full(len(QUANTILES), values[forecast.at]), forecast.said / scale]).tolist()
             for q, colour in enumerate(BANDS[: len(QUANTILES) - 1]):
-                axes.fill_between(at, said[:, q], said[:, q + 1], color=colour, linewidth=0, alpha=0.4, zorder=2)
-                axes.bar(at[1:], said[1:, q + 1] - said[1:, q], 1.4 * interval, said[1:, q], color=colour, zorder=3)
-            axes.plot(at[1:], said[1:, 0], color=OWN, linewidth=0, marker="_", markersize=6, markeredgewidth=2, zorder=5)
-            base = forecast.baseline[:, UPPER] / scale
-            axes.plot(at[1:], base, color=FALLBACK, linewidth=0, marker="_", markersize=6, markeredgewidth=1.5, zorder=5)
-            axes.plot(at[:1], [now], marker="o", markersize=5, color=OWN, zorder=6)
-        axes.set_ylim(*_reach(values, [forecast.said / scale for forecast in fan.forecasts]))
-        axes.set_xlim(0, ticks[-1] + interval)
-        axes.locator_params(axis="y", nbins=5)  # otherwise ticks and the size of the axes depend on each other
-        axes.set_xlabel("seconds")
-        axes.set_ylabel(unit)
-    return done[0]
+                lower, upper = ([(x, row[level]) for x, row in zip(at, said, strict=True)] for level in (q, q + 1))
+                panel.band(lower, upper, f"faint {colour}")
+                for x, row in zip(at[1:], said[1:], strict=True):
+                    panel.box((x - 0.7 * interval, x + 0.7 * interval), (row[q], row[q + 1]), colour)
+        panel.line(zip(ticks.tolist(), values.tolist(), strict=True), ACTUAL)
+        for forecast in fan.forecasts:
+            at = [float(ticks[forecast.at] + h * interval) for h in HORIZONS]
+            panel.strokes(zip(at, (forecast.baseline[:, UPPER] / scale).tolist(), strict=True), 3.5, FALLBACK)
+            panel.strokes(zip(at, (forecast.said[:, 0] / scale).tolist(), strict=True), 3.5, f"{OWN} thick")
+            panel.dots([(float(ticks[forecast.at]), float(values[forecast.at]))], 3.5, OWN)
+    return picture.text
 
 
 def coverage_svg(evidence: Backtest, interval: float, number: int) -> str:
     """How many values stayed at or below each level, by horizon, beside how many should."""
-    own, base = coverage(evidence.targets, evidence.said), coverage(evidence.targets, evidence.baseline)
-    with _figure(9.2, 2.7, number) as (figure, done):
-        panels = figure.subplots(1, len(QUANTILES))
-        for q, (axes, level) in enumerate(zip(panels, QUANTILES, strict=True)):
-            axes.axhspan(100 * level - 2, min(100 * level + 2, 100), color="#e4efe6", linewidth=0, zorder=0)
-            axes.axhline(100 * level, color=PROMISED, linewidth=1.2, zorder=2)
-            axes.plot(_horizons(axes, interval), 100 * base[:, q], color=FALLBACK, linestyle=(0, (4, 2)), marker="o", markersize=3)
-            axes.plot(_horizons(axes, interval), 100 * own[:, q], color=OWN, linewidth=1.8, marker="o", markersize=4)
-            found = [100 * level - 4, 100 * level + 4, *(100 * own[:, q]), *(100 * base[:, q])]
-            axes.set_ylim(np.nanmin(found) - 1, min(np.nanmax(found) + 1, 100.6))
-            axes.set_title(f"{100 * level:g} % level", fontsize=10)
-            axes.set_xlabel("seconds ahead")
-        panels[0].set_ylabel("values at or below it, %")
-    return done[0]
+    own, base = (coverage(evidence.targets, said) * 100.0 for said in (evidence.said, evidence.baseline))
+    means = ", ".join(f"{np.nanmean(own[:, q]):.1f} % at the {100 * level:g} % level" for q, level in enumerate(QUANTILES))
+    picture = Picture(number, WIDTH, 240, "Values at or below each level, by horizon", f"New model, mean of the horizons: {means}.")
+    every = (WIDTH - 50) / len(QUANTILES)
+    for q, level in enumerate(QUANTILES):
+        right, left = 100 * level, 50 + q * every
+        found = [right - 4, right + 4, *own[:, q].tolist(), *base[:, q].tolist()]
+        low, high = float(np.nanmin(found)) - 1, min(float(np.nanmax(found)) + 1, 100.6)
+        panel = Panel(picture, left + 10, 30, every - 50, 160, (-0.4, len(HORIZONS) - 0.6), (low, high))
+        with panel.inside():
+            panel.box((-0.4, len(HORIZONS) - 0.6), (right - 2, min(right + 2, 100)), NEAR)
+        panel.axes(_horizons(interval), round_figures(low, high, 6), "seconds ahead", "values at or below it, %" if q == 0 else "")
+        picture.say(left + 10 + (every - 50) / 2, 18, f"{right:g} % level", "middle", "head")
+        with panel.inside():
+            panel.line([(-0.4, right), (len(HORIZONS) - 0.6, right)], PROMISED)
+            panel.line(enumerate(base[:, q].tolist()), f"{FALLBACK} dashed")
+            panel.dots(enumerate(base[:, q].tolist()), 2.5, FALLBACK)
+            panel.line(enumerate(own[:, q].tolist()), f"{OWN} thick")
+            panel.dots(enumerate(own[:, q].tolist()), 3.5, OWN)
+    return picture.text
 
 
 def losses_svg(table: DemandTable, interval: float, number: int) -> str:
     """The loss of every forecaster by metric and horizon, relative to the last value's."""
     names, metrics = table.forecasters(), table.metrics()
     loss = {(row.forecaster, row.metric, row.horizon): row.wql for row in table.rows}
-    with _figure(9.2, 3.1, number) as (figure, done):
-        panels = np.atleast_1d(figure.subplots(1, len(metrics), sharey=True))
-        for axes, metric in zip(panels, metrics, strict=True):
-            for place, name in enumerate(names):
-                y = [_ratio(loss.get((name, metric, h)), loss.get((ANCHOR, metric, h))) for h in HORIZONS]
-                style: dict[str, Any] = {"color": OTHERS[place % len(OTHERS)], "linewidth": 1.1, "marker": "o", "markersize": 2.5}
-                if place == 0:
-                    style = {"color": OWN, "linewidth": 2.4, "marker": "o", "markersize": 4, "zorder": 5}
-                elif name.startswith("running"):
-                    style |= {"color": "#3d8b57", "linewidth": 1.8}
-                elif name == "experts":
-                    style |= {"color": FALLBACK, "linewidth": 1.8, "linestyle": (0, (4, 2))}
-                axes.plot(_horizons(axes, interval), y, label=name, **style)
-            axes.set_title(METRIC_WORDS.get(metric, metric), fontsize=10)
-            axes.set_xlabel("seconds ahead")
-        panels[0].set_ylim(0, _top(loss))
-        panels[0].set_ylabel(f"loss, {ANCHOR} = 1")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9)
-    return done[0]
+    scores = ", ".join(f"{name} {table.score(name):.2f}" for name in sorted(names, key=table.score))
+    height = max(300.0, 60 + 20.0 * len(names))
+    summary = f"Score of each forecaster over all of them, lower is better: {scores}."
+    picture = Picture(number, WIDTH, height, "Loss by metric and horizon", summary)
+    legend = 40 + CHARACTER * max(map(len, names))
+    every, top = (WIDTH - 50 - legend) / len(metrics), _top(loss)
+    for place, metric in enumerate(metrics):
+        left = 50 + place * every
+        panel = Panel(picture, left + 10, 30, every - 40, height - 80, (-0.3, len(HORIZONS) - 0.7), (0, top))
+        panel.axes(_horizons(interval), round_figures(0, top, 6), "seconds ahead", f"loss, {ANCHOR} = 1" if place == 0 else "")
+        picture.say(left + 10 + (every - 40) / 2, 18, METRIC_WORDS.get(metric, metric), "middle", "head")
+        with panel.inside():
+            for at, name in reversed(list(enumerate(names))):  # the model last, above the others
+                ratios = [_ratio(loss.get((name, metric, h)), loss.get((ANCHOR, metric, h))) for h in HORIZONS]
+                panel.line(enumerate(ratios), _look(at, name))
+                panel.dots(enumerate(ratios), 3.5 if at == 0 else 2.2, _look(at, name).partition(" ")[0])
+    for at, name in enumerate(names):
+        x, y = WIDTH - legend + 10, 40 + 20 * at
+        picture.add(f'<line class="line {_look(at, name)}" x1="{x:.1f}" x2="{x + 22:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        picture.say(x + 28, y + 4, name)
+    return picture.text
 
 
 def leans_svg(found: Mapping[str, float], number: int) -> str:
     """What the model relies on, in groups of columns."""
-    groups = leans(found)[::-1]
-    with _figure(7.2, 0.5 + 0.32 * len(groups), number) as (figure, done):
-        axes = figure.subplots()
-        shares = [100 * share for _, share in groups]
-        axes.barh(range(len(groups)), shares, color=OWN, height=0.62)
-        axes.set_yticks(range(len(groups)), [name for name, _ in groups])
-        for at, share in enumerate(shares):
-            axes.text(max(share, 0), at, f"  {share:.1f}", va="center", fontsize=9, color="#4a4f57")
-        axes.set_xlim(min(0, *shares), max(1, *shares) * 1.12)
-        axes.set_xlabel("more loss if this is shuffled, %")
-        axes.grid(visible=False, axis="y")
-    return done[0]
+    groups = [(name, 100 * share) for name, share in leans(found)]
+    height = 26.0 * len(groups)
+    said = f"{groups[0][0]} most: {groups[0][1]:.1f} % more loss without it." if groups else "Nothing."
+    picture = Picture(number, WIDTH, height + 60, "What the model relies on", said)
+    left = 20 + CHARACTER * max((len(name) for name, _ in groups), default=0)
+    low, high = min(0.0, *(share for _, share in groups), 0.0), max(1.0, *(share for _, share in groups), 1.0)
+    panel = Panel(picture, left, 10, WIDTH - left - 60, height, (low, high), (len(groups), 0))
+    panel.axes(round_figures(low, high, 8), [], "more loss if this is shuffled, %")
+    for at, (name, share) in enumerate(groups):
+        y = 10 + 26.0 * (at + 0.5)
+        begin, end = sorted((panel.x(0), panel.x(share)))
+        picture.say(left - 8, y + 4, name, "end")
+        picture.add(f'<rect class="fill {OWN}" x="{begin:.1f}" y="{y - 8:.1f}" width="{end - begin:.1f}" height="16"/>')
+        picture.say(max(panel.x(0), panel.x(share)) + 6, y + 4, f"{share:.1f}")
+    return picture.text
 
 
-@contextmanager
-def _figure(width: float, height: float, number: int) -> Iterator[tuple[Figure, list[str]]]:
-    """(a figure of so many inches, the list that gets its SVG at the end)."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    done: list[str] = []
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # a matplotlibrc in the working directory can have LaTeX run
-        matplotlib.rcParams.update(_STYLE)  # type: ignore[arg-type]  # its keys are a literal type there
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, done
-        file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-        done.append(_inline(file.getvalue(), number))
+def _look(at: int, name: str) -> str:
+    """The colour of a forecaster and how its line is drawn. `at`: its place in the table; the model is the first."""
+    if at == 0:
+        return f"{OWN} thick"
+    if name.startswith("running"):
+        return PROMISED
+    return f"{FALLBACK} dashed" if name == "experts" else f"other{at % OTHERS}"
 
 
-def _inline(svg: str, number: int) -> str:
-    """The SVG to be put into a page: without the XML head, and with ids that are unique on the page."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="p{number}-\1"', svg)
-    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#p{number}-\1)", svg)
-    svg = re.sub(r'href="#([^"]+)"', rf'href="#p{number}-\1"', svg)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'role="img"', svg, count=1).strip()
-
-
-def _horizons(axes: Axes, interval: float) -> range:
-    """Evenly spread places of the horizons, with their seconds as ticks."""
-    places = range(len(HORIZONS))
-    axes.set_xticks(places, [f"{h * interval:g}" for h in HORIZONS])
-    return places
+def _horizons(interval: float) -> list[tuple[float, str]]:
+    """Evenly spread places of the horizons, with their seconds."""
+    return [(float(place), f"{h * interval:g}") for place, h in enumerate(HORIZONS)]
 
 
 def _scale(fan: Fan) -> tuple[float, str]:

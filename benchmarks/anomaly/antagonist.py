@@ -21,10 +21,11 @@ import time
 from pathlib import Path
 
 from nicety.models.identity import ProcId
-from nicety.models.records import Anomaly, PoolSample, Score, WorkerSample
+from nicety.models.records import Anomaly, PoolSample, Score, Snapshot, WorkerSample
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.observe import antagonists
 from nicety.scheduler.observe.measure import Measurer
+from nicety.scheduler.observe.occupancy import busy_between, occupancy
 from nicety.scheduler.read.proc import ProcSource
 from nicety.scheduler.read.process import see
 
@@ -96,13 +97,16 @@ def named(pid: int, source: ProcSource) -> list[tuple[str, float]]:
     worker: ProcId = seen.id
     pools = (PoolSample("web", 1, 1, None, (WorkerSample(worker, 1.0, True),), None, None, ""),)
     measurer, finder = Measurer(parse(CONFIG)), antagonists.Antagonists()
+    before: Snapshot | None = None
     for _ in range(round(SECONDS / INTERVAL)):
         time.sleep(INTERVAL)
         snapshot = source.read(time.monotonic_ns(), time.time_ns(), pools)
         measured = measurer.measure(snapshot)
-        if measured is not None:
+        if measured is not None and before is not None:
             rows, keys = measured.rows, measured.worker_keys
-            finder.push(snapshot, measured.rates.cpu, measured.members, rows, keys, measured.seconds)
+            ran = occupancy(snapshot, measured.rates, list(rows), busy_between(before, snapshot))
+            finder.push(snapshot, ran, measured.members, rows, keys, measured.seconds)
+        before = snapshot
     score = Score(worker, "web", Anomaly.STARVED, 3.0, 1e-9, (), "made up")
     (starved,) = finder.of((score,), snapshot)
     return [(it.group, it.cores) for it in starved.antagonists if it.group in GROUPS]

@@ -1,1 +1,1 @@
-"""The views: what they cost, how soon they are there, and their pictures."""
+"""What the views cost, and whether they keep up."""

@@ -28,7 +28,8 @@ from .shared import (
 )
 
 if TYPE_CHECKING:
-    pass
+    from ..config.paths import Paths
+    from ..store.decisions import DecisionReader
 
 
 class Kind(StrEnum):
@@ -165,7 +166,7 @@ def _anomalies(
 
 def _list_anomalies(context: typer.Context, since: float, as_json: bool, config: str | None, state_dir: str | None) -> None:
     from ..explain import incident_page
-    from ..explain.layout import columns
+    from ..explain.layout import page_columns
     from ..store.decisions import DecisionReader
     from ..store.feedback import FeedbackStore
 
@@ -180,7 +181,7 @@ def _list_anomalies(context: typer.Context, since: float, as_json: bool, config:
     if as_json:
         print_json([incident_page.as_record(incident) for incident in found])
     elif found or summed or feedback:
-        print(incident_page.list_page(found, summed, feedback, now, columns()))
+        print(incident_page.list_page(found, summed, feedback, now, page_columns()))
     else:
         say("no incident in this time; `nicety anomalies --since 30d` looks further back")
     wall = None if latest is None or latest.tick is None else latest.tick.wall
@@ -239,12 +240,20 @@ def anomalies_wrong(
 @command("why", "nicety why 4711")
 def why(
     context: typer.Context,
-    what: Annotated[str, typer.Argument(metavar="ID|PID", help="Id of a decision (`nicety decisions` shows them), or a pid.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID|PID|GROUP",
+            help="Id of a decision (`nicety decisions` shows them), a pid, or the name of a group or pool (`nicety status`).",
+        ),
+    ],
     as_json: JsonOption = False,
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
-    """Explain a decision, an incident, or what was done to a process.
+    """Explain a decision, an incident, or what was done to a process, group or pool.
+
+    Says in three sentences what was done, why, and what came of it. The figures follow.
 
     For a decision: its rule and figures, the forecast it rests on, what was rejected, what would have flipped it, what happened,
     and whether it helped.
@@ -252,56 +261,67 @@ def why(
     For an incident (`nicety anomalies`): what is wrong, since when, how sure it is, compared with which workers, what to do, and a
     snapshot of the process.
 
-    For a process: its class and the signs for it; which victim it was demoted for, or which contenders it is protected from; how
-    long the victim waited before and after; which controls were used; and when they are put back. Or why nothing was done.
+    For a process, group or pool: its class and the signs for it; which victim it was demoted for, or which contenders it is
+    protected from; how long the victim waited before and after; which controls were used; and when they are put back. Or why
+    nothing was done.
     """
-    import msgspec
-
-    from ..decision import Flag
     from ..explain import decision_page as explain
-    from ..explain.layout import columns
+    from ..explain.layout import page_columns
     from ..store.decisions import DecisionReader
 
     _, paths = load_stores(context, config, state_dir)
-    width = columns()
+    width = page_columns()
     with DecisionReader(paths.decisions) as reader:
-        if not what.isdecimal():
-            logged, tick, session = explain.look_up(reader, what)
-            if isinstance(logged.decision.action, Flag):
-                from ..explain import incident_page
-                from ..store.feedback import FeedbackStore
-
-                incident = incident_page.find(reader, FeedbackStore(paths.stores).read(), what)
-                looks = reader.evidence(incident.id)
-                if as_json:
-                    print_json(incident_page.as_record(incident, looks))
-                else:
-                    print(incident_page.incident_page(incident, looks, session, time.time_ns(), width))
-                return
-            if as_json:
-                forecasts = [] if tick is None else explain.forecasts_about(logged.decision.action, tick)
-                print_json({**logged.to_builtins(), "forecasts": msgspec.to_builtins(forecasts)})
-            else:
-                print(explain.decision_page(logged, tick, session, width))
+        if not what.isdecimal() and reader.find(id=what, limit=1):
+            _why_decision(reader, paths, what, as_json, width)
             return
-        from ..explain.account import account  # brings numpy
+        from ..explain.account import account, group_account  # brings numpy
         from ..explain.process_page import as_record, process_page
         from ..read.process import ancestors, see
 
-        pid = int(what)
-        try:
-            seen = see(pid)
-        except OSError as error:
-            raise explain.ExplainError(f"cannot read process {pid}: {error.strerror}; run this as root") from error
-        about = account(reader, pid, seen, () if seen is None else tuple(ancestors(seen)))
-        if about.seen is None and not about.decisions and about.place.unknown:
-            raise explain.ExplainError(
-                f'no process {pid} is running, and the log has none; "{what}" is not the id of a decision either'
-            )
+        if not what.isdecimal():
+            about = group_account(reader, what)
+        else:
+            pid = int(what)
+            try:
+                seen = see(pid)
+            except OSError as error:
+                raise explain.ExplainError(f"cannot read process {pid}: {error.strerror}; run this as root") from error
+            about = account(reader, pid, seen, () if seen is None else tuple(ancestors(seen)))
+            if about.seen is None and not about.decisions and about.place.unknown:
+                raise explain.ExplainError(
+                    f'no process {pid} is running, and the log has none; "{what}" is not the id of a decision either'
+                )
         if as_json:
             print_json(as_record(about))
         else:
             print(process_page(about, width))
+
+
+def _why_decision(reader: DecisionReader, paths: Paths, id_: str, as_json: bool, width: int) -> None:
+    """Explain a decision, or the incident that it reports."""
+    import msgspec
+
+    from ..decision import Flag
+    from ..explain import decision_page as explain
+
+    logged, tick, session = explain.look_up(reader, id_)
+    if isinstance(logged.decision.action, Flag):
+        from ..explain import incident_page
+        from ..store.feedback import FeedbackStore
+
+        incident = incident_page.find(reader, FeedbackStore(paths.stores).read(), id_)
+        looks = reader.evidence(incident.id)
+        if as_json:
+            print_json(incident_page.as_record(incident, looks))
+        else:
+            print(incident_page.incident_page(incident, looks, session, time.time_ns(), width))
+    elif as_json:
+        forecasts = [] if tick is None else explain.forecasts_about(logged.decision.action, tick)
+        delays = [] if tick is None else [msgspec.structs.asdict(delay) for delay in tick.delays]
+        print_json({**logged.to_builtins(), "forecasts": msgspec.to_builtins(forecasts), "delays": delays})
+    else:
+        print(explain.decision_page(logged, tick, session, width))
 
 
 @command("replay", "nicety replay --session 3f9a01bc")

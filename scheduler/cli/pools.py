@@ -33,14 +33,14 @@ def _pools(context: typer.Context, as_json: JsonOption = False, config: ConfigOp
 
 
 def _list_pools(context: typer.Context, as_json: bool, config: str | None) -> None:
-    from ..explain.layout import columns
+    from ..explain.layout import page_columns
     from ..explain.pools_page import pools_page
 
     found = _search(_place_and_config(context, config)[1])
     if as_json:
         print_json([each.record() for each in found])
     elif found:
-        print(pools_page([each.record() for each in found], columns()))
+        print(pools_page([each.record() for each in found], page_columns()))
     else:
         say("no pool that nicety knows runs here; docs/your-stack.md lists the kinds")
     for text in _unseen():

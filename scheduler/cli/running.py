@@ -186,7 +186,7 @@ def status(context: typer.Context, as_json: JsonOption = False, config: ConfigOp
 
     If no daemon is running, shows what a dead one left changed, and exits with 1.
     """
-    from ..explain.layout import columns, printed
+    from ..explain.layout import page_columns, printed
     from ..explain.status_page import changes_in_words, status_page
     from ..service.answers.control_socket import NoDaemonError, ask
 
@@ -203,13 +203,13 @@ def status(context: typer.Context, as_json: JsonOption = False, config: ConfigOp
         else:
             say(f"nicety: {error}")
             if left:
-                print(printed(changes_in_words(sum_up(left, {}), columns())))
+                print(printed(changes_in_words(sum_up(left, {}), page_columns())))
                 say("these changes of a dead daemon are still in force; `nicety undo` puts them back")
         raise typer.Exit(FAILURE) from None
     if as_json:
         print_json({"running": True, **answer})
     else:
-        print(status_page(answer, columns()))
+        print(status_page(answer, page_columns()))
 
 
 @command("undo", "nicety undo")

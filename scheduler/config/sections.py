@@ -555,8 +555,8 @@ def no_names(name: str) -> int:
 def parse(text: str, where: str = "configuration", uid_of: UidOf = no_names) -> Config:
     """The configuration in `text` (TOML). In `[tenants]` users have their uids instead of names.
 
-    Raises ConfigError with a line for every problem: "FILE:LINE: section.key: cause; what to do", and for a text that is not TOML
-    "FILE:LINE:COLUMN: cause; what to do".
+    Raises ConfigError with a line for every problem, in the order of the file: "FILE:LINE: section.key: cause; what to do". For a
+    text that is not TOML it is "FILE:LINE:COLUMN: cause; what to do".
     """
     try:
         raw = tomllib.loads(text)
@@ -579,7 +579,8 @@ def parse(text: str, where: str = "configuration", uid_of: UidOf = no_names) -> 
             report(path, cause)
     if problems:
         known = lines(text)
-        raise ConfigError([f"{where}:{nearest(known, path)}: {dotted(path)}: {cause}" for path, cause in problems])
+        placed = sorted(((nearest(known, path), path, cause) for path, cause in problems), key=lambda it: it[0])
+        raise ConfigError([f"{where}:{line}: {dotted(path)}: {cause}" for line, path, cause in placed])
     return config
 
 
@@ -636,7 +637,7 @@ def from_builtins(data: dict[str, Any]) -> Config:
 def _check(
     raw: dict[str, Any], cls: type[msgspec.Struct], path: tuple[str, ...], report: Report, meant: set[tuple[str, ...]]
 ) -> dict[str, Any]:
-    """`raw` without its faulty keys, and without sections that lack a required key; each fault is reported.
+    """`raw` without its faulty keys; each fault is reported.
 
     `meant` gets the keys that unknown ones probably stand for.
     """
@@ -663,9 +664,8 @@ def _check(
                     elif not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
                         report((*here, name), "a name has 1 to 64 letters, digits, '_', '-' or '.'; choose another")
                     else:
-                        checked = _check(entry, table, (*here, name), report, meant)
-                        if all(key in checked for key in table.__struct_encode_fields__ if _required(table, key)):
-                            entries[name] = checked
+                        # A stand-in for a required key that is missing or faulty, and reported: so the others can be compared.
+                        entries[name] = _stand_ins(table) | _check(entry, table, (*here, name), report, meant)
                 clean[key] = entries
             else:
                 clean[key] = _check(value, table, here, report, meant)
@@ -721,6 +721,11 @@ def _in_words(message: str) -> str:
     text = re.sub(r" - at `\$\[(\d+)\]`", lambda match: f" (number {int(match[1]) + 1} of the list)", message)
     text = re.sub(r"^Invalid enum value '(.*)'", r'"\1" is no value of it', text)
     return re.sub(r"`([a-z |]+)`", words, text).replace("Expected ", "must be ", 1).replace(", got ", ", not ", 1)
+
+
+def _stand_ins(cls: type[msgspec.Struct]) -> dict[str, Any]:
+    """A value of each required key, all of which have choices."""
+    return {name: _choices(field.type)[0] for name, field in _fields(cls).items() if field.required}
 
 
 def _required(cls: type[msgspec.Struct], name: str) -> bool:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,12 +22,13 @@ import numpy as np
 from ..config.paths import Paths
 from ..decision import Flag, ResizePool
 from ..explain.decision_page import page
-from ..explain.layout import columns, table
+from ..explain.layout import indented, page_columns, table
 from ..hands.faults import Status
 from ..interpreter import PYTHON
 from ..store.decisions import DecisionReader
 from ..store.files import replacing
-from .workload import SERVICE_WORKERS, DemoError, Feeder, Values, Workload, running
+from .picture import bars, each_second, over_time, shortened, shows_blocks
+from .workload import HOGS, SERVICE_WORKERS, DemoError, Feeder, Values, Workload, running
 
 SPANS = {"observe": 80.0, "act": 60.0}
 """Seconds of the two runs. The models learn from the first one and are judged by its last quarter; both parts must contain a step
@@ -74,6 +77,24 @@ class = "batch"
 """
 
 
+OPENING = """\
+This is what you are about to see, in about four minutes:
+  1. A web service ({workers} gunicorn workers), {hogs} CPU hogs and a pool that processes
+     files share this machine for {observe:.0f} s. nicety only watches.
+  2. It trains its models on what it has seen.
+  3. The same load once more, for {act:.0f} s, and nicety acts: it sizes both pools and
+     demotes the hogs for the service. We break two workers; it should see both.
+  4. It stops. We check that all settings are as before, and draw what happened.
+Everything is kept in {directory}"""
+"""What the demo says first. Ten lines at most."""
+
+PLOT_LINES = 3
+"""Lines of a picture over time (chosen: all of them then fit a screen of 80 by 24)."""
+
+LABEL = 11
+"""Columns before a picture over time: its longest label, and the figure at its top."""
+
+
 @dataclass(frozen=True, slots=True)
 class Half:
     """Figures of one of the two runs. Pool sizes and flags come from nicety's log, everything else is measured independently."""
@@ -93,6 +114,9 @@ class Half:
     broken: Mapping[str, tuple[int, float]]  # fault -> pid of the worker that went wrong, wall time when
     flagged: tuple[tuple[int, str, float, str], ...]  # pid, kind, wall time, decision id
     resizes: int
+    slowest: tuple[float, ...]  # the slowest answer of each second, ms; NaN: none was asked for
+    web_load: tuple[float, ...]  # load of the service of each second, Erlangs
+    web_workers: tuple[float, ...]  # its workers, mean of each second
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +138,7 @@ def main(directory: Path, json_path: Path | None, say: Callable[[str], None]) ->
     directory.mkdir(parents=True, exist_ok=True)
     if any(directory.iterdir()):
         raise DemoError(f"{directory} is not empty; give another with --dir, or remove it")
-    say(f"workload: gunicorn with {SERVICE_WORKERS} workers under open-loop load, 4 CPU hogs in their own session, and a pool of")
-    say(f"commands that processes the files of a spool directory; everything is kept in {directory}")
+    say(OPENING.format(workers=SERVICE_WORKERS, hogs=HOGS, directory=directory, **SPANS))
     with running(directory) as workload:
         return _demo(workload, directory, json_path, say)
 
@@ -130,7 +153,8 @@ def _demo(workload: Workload, directory: Path, json_path: Path | None, say: Call
     without = _half(workload, directory, "observe")
     say("\n[2/4] training a demand model and an anomaly model on the recording")
     trained = _nicety(directory, "train", ["train", "--no-idle"])
-    say((directory / "train.log").read_text().rstrip())
+    say(_trained((directory / "train.log").read_text()))
+    say(f"all figures: {directory / 'train.log'}")
     if trained not in (0, 3):  # 3: a model lost to a baseline and was refused; the baseline forecasts, and the log says so
         raise DemoError(f"training failed with exit code {trained}; see {directory / 'train.log'}")
     say(f"\n[3/4] {SPANS['act']:.0f} s with nicety acting, under the same load; one spool worker will leak, one will get stuck")
@@ -143,13 +167,14 @@ def _demo(workload: Workload, directory: Path, json_path: Path | None, say: Call
     say("\n" + _table(without, acted))
     say("\n" + _workers(acted))
     for title, id_ in _two_decisions(state):
-        say(f"\n--- why {id_} ({title}) ---\n{page(Paths(state, state / 'control.sock'), id_, columns())}")
+        say(f"\n--- why {id_} ({title}) ---\n{page(Paths(state, state / 'control.sock'), id_, page_columns())}")
     say("\n" + _put_back(before, after, changed))
     rows = [(c.claim, _shown(c.value), c.bound, _yes(c.holds)) for c in claims]
-    say("\n".join(["", *table(("claim", "value", "bound", "holds"), rows, columns())]))
+    say("\n".join(["", *table(("claim", "value", "bound", "holds"), rows, page_columns())]))
     say(f"\nlog of the acting daemon: {directory / 'act.log'}; ask it yourself:")
-    for command in ("decisions", "replay", "export traces -o traces.csv"):
+    for command in ("decisions", "why web", "replay", "export traces -o traces.csv"):
         say(f"  nicety --config {config} --state-dir {state} {command}")
+    say("\n" + "\n".join(pictures(without, acted, page_columns(), shows_blocks(sys.stdout.encoding))))
     if json_path is not None:
         report = {"claims": [asdict(claim) for claim in claims], "without": asdict(without), "with": asdict(acted)}
         with replacing(json_path) as file:
@@ -207,7 +232,9 @@ def _half(workload: Workload, directory: Path, mode: str) -> Half:
     requests = np.loadtxt(results, ndmin=2)
     latencies = requests[requests[:, 0] < COMPARED, 1] * 1000
     late = [seconds for made, seconds in feeder.finished if made - start < COMPARED]
-    sizes, flagged, resizes = _logged(directory / "state", wall)
+    seen, flagged, resizes = _logged(directory / "state", wall)
+    sizes = {name: [size for _, size, _ in ticks] for name, ticks in seen.items()}
+    seconds = round(COMPARED)
     return Half(
         requests=len(latencies),
         lost=int(np.isinf(latencies).sum()),
@@ -224,6 +251,9 @@ def _half(workload: Workload, directory: Path, mode: str) -> Half:
         broken=broken,
         flagged=flagged,
         resizes=resizes,
+        slowest=tuple(each_second([(at, 1000 * took) for at, took in requests.tolist()], seconds, highest=True)),
+        web_load=tuple(each_second([(at, load) for at, _, load in seen["web"]], seconds, highest=False)),
+        web_workers=tuple(each_second([(at, size) for at, size, _ in seen["web"]], seconds, highest=False)),
     )
 
 
@@ -247,14 +277,19 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> int:
         return process.wait()
 
 
-def _logged(state: Path, since: int) -> tuple[dict[str, list[int]], tuple[tuple[int, str, float, str], ...], int]:
-    """(sizes of each pool at the compared ticks, flagged workers, resizes that were done), from the decision log since `since`."""
-    sizes: dict[str, list[int]] = {"web": [], "spool": []}
+Seen = Mapping[str, list[tuple[float, int, float]]]
+"""Of each pool and tick: seconds since the start, workers, load in Erlangs (NaN: unknown)."""
+
+
+def _logged(state: Path, since: int) -> tuple[Seen, tuple[tuple[int, str, float, str], ...], int]:
+    """(the compared ticks, flagged workers, resizes that were done), from the decision log since `since`."""
+    seen: dict[str, list[tuple[float, int, float]]] = {"web": [], "spool": []}
     with DecisionReader(state / "decisions.db") as log:
         for turn in log.ticks(log.sessions()[-1].id):
             if turn.tick is not None and 0 <= turn.tick.wall - since < COMPARED * 1e9:
+                at = (turn.tick.wall - since) / 1e9
                 for pool in turn.tick.pools:
-                    sizes[pool.name].append(pool.size)
+                    seen[pool.name].append((at, pool.size, math.nan if pool.load is None else pool.load))
         found = [logged for logged in log.find(since=since, newest_first=False) if logged.refusal is None]
     flagged, resizes = [], 0
     for logged in found:
@@ -263,7 +298,7 @@ def _logged(state: Path, since: int) -> tuple[dict[str, list[int]], tuple[tuple[
             flagged.append((action.worker.pid, action.kind, logged.wall / 1e9, logged.id))
         elif isinstance(action, ResizePool) and action.pool == "web" and logged.status == Status.APPLIED:
             resizes += 1
-    return sizes, tuple(flagged), resizes
+    return seen, tuple(flagged), resizes
 
 
 # --- the report ---------------------------------------------------------------------------------------------------------------
@@ -293,6 +328,44 @@ def _claims(without: Half, acted: Half, changed: list[str]) -> list[Claim]:
     ]
 
 
+def _trained(log: str) -> str:
+    """What became of each model, from what `nicety train` printed: the line that begins with its kind, and the next one."""
+    lines, width, said = log.splitlines(), page_columns(), list[str]()
+    for at, head in enumerate(lines):
+        if re.match(r"\w+ model: ", head):
+            said += [*indented([head], width), *(f"  {line}" for line in indented(lines[at + 1 : at + 2], width - 2))]
+    return "\n".join(said)
+
+
+def pictures(without: Half, acted: Half, width: int, blocks: bool = True) -> list[str]:
+    """What happened, drawn from the figures of both runs. No line is wider than `width`. `blocks`: whether they can be shown."""
+    room = width - LABEL - 1
+    lines = ["What happened:"]
+    for title, figures, unit in (
+        ("p99 of the service, less is better", [half.p99 for half in (without, acted)], "ms"),
+        ("batch work that was done, more is better", [half.batch for half in (without, acted)], "rounds/s"),
+    ):
+        rows = [(name, figure, f"{figure:.0f} {unit}") for name, figure in zip(("  without", "  with"), figures, strict=True)]
+        lines += [title, *bars(rows, width, blocks)]
+    slow = {name: shortened(half.slowest, room, highest=True) for name, half in (("without", without), ("with", acted))}
+    lines += ["", "slowest answer of each second, ms", *_plots(slow, blocks)]
+    load, workers = (shortened(figures, room, highest=False) for figures in (acted.web_load, acted.web_workers))
+    lines += ["", "load of the service in Erlangs, and its workers, with nicety"]
+    lines += [*_plots({"load": load}, blocks), *_plots({"workers": workers}, blocks)]
+    return [*lines, f"{'':<{LABEL}} {'0 s':<{len(slow['with']) - 4}}{COMPARED:.0f} s"]
+
+
+def _plots(series: Mapping[str, Sequence[float]], blocks: bool) -> list[str]:
+    """Series below each other, all to the same scale, whose top is before the first line of each."""
+    top = max((value for values in series.values() for value in values if not math.isnan(value)), default=0.0)
+    lines = []
+    for name, values in series.items():
+        drawn = over_time(values, PLOT_LINES, top, blocks)
+        labels = [f"{top:.3g}" if top < 1000 else f"{top:.0f}", *[""] * (PLOT_LINES - 2), name]
+        lines += [f"{label:>{LABEL}} {line}".rstrip() for label, line in zip(labels, drawn, strict=True)]
+    return lines
+
+
 def _table(without: Half, acted: Half) -> str:
     rows = [
         ("service: requests, lost", f"{without.requests}, {without.lost}", f"{acted.requests}, {acted.lost}"),
@@ -305,7 +378,7 @@ def _table(without: Half, acted: Half) -> str:
         ("spool: lateness p95, s", f"{without.late_p95:.2f}", f"{acted.late_p95:.2f}"),
         ("spool: mean workers", f"{without.spool_size:.1f}", f"{acted.spool_size:.1f} (two of them broken)"),
     ]
-    return "\n".join(table(("what changed", "without nicety", "with nicety"), rows, columns()))
+    return "\n".join(table(("what changed", "without nicety", "with nicety"), rows, page_columns()))
 
 
 def _workers(acted: Half) -> str:
@@ -317,7 +390,7 @@ def _workers(acted: Half) -> str:
         rows.append((f"pid {pid}", fault, reported or "not flagged"))
     faulty = {pid for pid, _ in acted.broken.values()}
     rows += [(f"pid {pid}", "healthy", f"{kind} ({id_})") for pid, kind, _, id_ in acted.flagged if pid not in faulty]
-    return "\n".join(table(("spool worker", "in truth", "flagged as"), rows, columns()))
+    return "\n".join(table(("spool worker", "in truth", "flagged as"), rows, page_columns()))
 
 
 def _two_decisions(state: Path) -> list[tuple[str, str]]:
@@ -337,7 +410,7 @@ def _put_back(before: Mapping[str, tuple[Values, ...]], after: Mapping[str, tupl
     if not changed:
         return f"restored: all {len(before)} processes have the same nice, policy, affinity, autogroup nice and cgroups as before"
     rows = [(name, str(before.get(name, "not there")), str(after.get(name, "not there"))) for name in changed]
-    return "\n".join(["NOT restored:", *table(("process", "before", "after"), rows, columns())])
+    return "\n".join(["NOT restored:", *table(("process", "before", "after"), rows, page_columns())])
 
 
 def _mean(sizes: list[int]) -> float:

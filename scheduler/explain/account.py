@@ -1,4 +1,5 @@
-"""What the log has about one process: its place, what was changed, and for which group. `explain/process_page.py` has the words.
+"""What the log has about one process or group: its place, what was changed, and for which group. Knows no words:
+`explain/process_page.py` has them.
 
 A change of a session or cgroup is a change of every process in it, whichever one the decision named. Whether a change is in force
 follows from the log alone: from its outcomes, from later decisions about the same knob, and from the daemon that made it.
@@ -6,7 +7,8 @@ follows from the log alone: from its outcomes, from later decisions about the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -21,8 +23,9 @@ from ..observe.families import Families
 from ..observe.grouping import Grouping
 from ..places import process_of
 from ..read.process import Seen
-from ..store.decisions import DecisionReader, LoggedDecision
+from ..store.decisions import DecisionReader, LoggedDecision, LoggedTick
 from .decision_page import ExplainError
+from .gathered import subject
 
 LOOKED_AT = 1000
 """Decisions of the log that are searched for a process, the latest first (chosen): some hours of a machine that is never calm."""
@@ -164,9 +167,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Everything in the log about a process."""
+    """Everything in the log about a process, or about a group or pool."""
 
-    pid: int
+    pid: int  # 0: of a group or pool
     seen: Seen | None  # the process with the pid now
     session: Session | None
     tick: Tick
@@ -175,11 +178,12 @@ class Account:
     protection: tuple[Change, ...]  # of other groups, made for its group, the latest first
     decisions: tuple[LoggedDecision, ...]  # about it, the latest first
     notes: tuple[Note, ...] = ()  # what held at the tick
+    called: str = ""  # name of the group or pool; "" for a process
 
     @property
     def name(self) -> str:
-        """The program that runs there now; "" if none does."""
-        return "" if self.seen is None else self.seen.identity.program
+        """Of the group or pool, else the program that runs there now; "" if none does."""
+        return self.called if self.seen is None else self.seen.identity.program
 
     def in_force(self) -> list[Change]:
         """Its changes that are in force."""
@@ -191,15 +195,8 @@ def account(reader: DecisionReader, pid: int, seen: Seen | None, above: Sequence
 
     Raises ExplainError if the log has no tick at all, StoreError.
     """
-    latest = reader.latest()
-    for _ in range(GAPS):  # a gap has no data, like the tick that a final undo is logged with
-        if latest is None or latest.tick is None or not latest.tick.gap:
-            break
-        latest = reader.tick(latest.session, latest.seq - 1) or latest
-    if latest is None or latest.tick is None:
-        raise ExplainError(f"{reader.path} has no tick that can be read yet; `nicety run` adds some")
-    sessions = {it.id: it.session for it in reader.sessions() if it.session is not None}
-    session, tick = sessions.get(latest.session), latest.tick
+    latest, tick, sessions = _measured(reader)
+    session = sessions.get(latest.session)
     place = locate(pid, tick, seen, session, above)
     found = {it.n: it for it in reader.find(pid=pid, limit=LOOKED_AT) if _is_about(it, seen)}
     sid = seen.session if seen is not None else place.member.session if place.member is not None else 0
@@ -211,19 +208,81 @@ def account(reader: DecisionReader, pid: int, seen: Seen | None, above: Sequence
         found |= {it.n: it for it in theirs if getattr(it.decision.action, "control", None) is Control.FENCE}
     decisions = sorted(found.values(), key=lambda it: -it.n)
 
-    def living(id_: str) -> bool:
-        one = sessions.get(id_)
-        return one is not None and session is not None and (one.own, one.boot_id) == (session.own, session.boot_id)
-
+    living = _living(sessions, session)
     own = changes(decisions, living)
     protection = list[Change]()
     if place.group is not None and place.group.class_ is Class.INTERACTIVE:
-        name = place.group.name
-        everything = changes(reader.find(kind="priority", limit=LOOKED_AT), living)
-        own_members = {member.id for member in place.group.members}  # its own slice is not a demotion of others
-        protection = [change for change in everything if change.concerns(name) and process_of(change.action.on) not in own_members]
-    notes = () if latest.verdict is None else latest.verdict.notes
-    return Account(pid, seen, session, tick, place, tuple(own), tuple(protection), tuple(decisions), notes)
+        protection = _protection(reader, place.group, living)
+    return Account(pid, seen, session, tick, place, tuple(own), tuple(protection), tuple(decisions), _notes(latest))
+
+
+def group_account(reader: DecisionReader, name: str) -> Account:
+    """Collect what the log has about a group or a pool, by its name or, if only one has it, by the last words of its name.
+
+    Raises ExplainError if there is none, StoreError.
+    """
+    latest, tick, sessions = _measured(reader)
+    session = sessions.get(latest.session)
+    known = [group.name for group in tick.groups] + [pool.name for pool in tick.pools]
+    short = sorted({each for each in known if each.endswith(f" {name}")})
+    name = short[0] if name not in known and len(short) == 1 else name
+    found = [*reader.find(target=f"group {name}", limit=LOOKED_AT), *reader.find(target=f"pool {name}", limit=LOOKED_AT)]
+    mine = {it.n: it for it in (*found, *reader.find(kind="priority", limit=LOOKED_AT)) if _concerns(it, name)}
+    if name not in known and not mine:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f'did you mean "{(short or close)[0]}"' if short or close else "`nicety status` lists groups"
+        raise ExplainError(f'no decision, group or pool is called "{name}" in {reader.path}; {hint}; `nicety decisions` lists them')
+    group = next((group for group in tick.groups if group.name == name), None)
+    pool = next((pool for pool in tick.pools if pool.name == name), None)
+    decisions = sorted(mine.values(), key=lambda it: -it.n)
+    living = _living(sessions, session)
+    protection = [] if group is None else _protection(reader, group, living)
+    place = Place(group, None, pool, None, None, protected=False)
+    own = changes(decisions, living)
+    return Account(0, None, session, tick, place, tuple(own), tuple(protection), tuple(decisions), _notes(latest), name)
+
+
+def _concerns(logged: LoggedDecision, name: str) -> bool:
+    """Whether a decision changes this group or pool, or a worker of it."""
+    about = subject(logged.decision)
+    return about in (f"group {name}", f"pool {name}") or about.startswith(f"pool {name} worker ")
+
+
+def _measured(reader: DecisionReader) -> tuple[LoggedTick, Tick, dict[str, Session]]:
+    """The latest measured tick, and all sessions. Raises ExplainError if there is none, StoreError."""
+    latest = reader.latest()
+    for _ in range(GAPS):  # a gap has no data, like the tick that a final undo is logged with
+        if latest is None or latest.tick is None or not latest.tick.gap:
+            break
+        latest = reader.tick(latest.session, latest.seq - 1) or latest
+    if latest is None or latest.tick is None:
+        raise ExplainError(f"{reader.path} has no tick that can be read yet; `nicety run` adds some")
+    return latest, latest.tick, {it.id: it.session for it in reader.sessions() if it.session is not None}
+
+
+def _living(sessions: Mapping[str, Session], last: Session | None) -> Callable[[str], bool]:
+    """Whether a session belongs to the last daemon, by its id."""
+
+    def living(id_: str) -> bool:
+        one = sessions.get(id_)
+        return one is not None and last is not None and (one.own, one.boot_id) == (last.own, last.boot_id)
+
+    return living
+
+
+def _protection(reader: DecisionReader, group: Group, living: Callable[[str], bool]) -> list[Change]:
+    """Changes of others that were made for a group."""
+    everything = changes(reader.find(kind="priority", limit=LOOKED_AT), living)
+    members, own = {member.id for member in group.members}, f"group {group.name}"
+
+    def of_itself(change: Change) -> bool:  # its own slice is not a demotion of others
+        return subject(change.last.decision) == own or process_of(change.action.on) in members
+
+    return [change for change in everything if change.concerns(group.name) and not of_itself(change)]
+
+
+def _notes(latest: LoggedTick) -> tuple[Note, ...]:
+    return () if latest.verdict is None else latest.verdict.notes
 
 
 def locate(pid: int, tick: Tick, seen: Seen | None = None, session: Session | None = None, above: Sequence[Seen] = ()) -> Place:

@@ -6,70 +6,28 @@ Every page is built from the log, so it shows what the decision was based on, no
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Iterable, Sequence
 
 from ...models.records import HORIZONS, QUANTILES, Forecast, Score
 from ..config.paths import Paths
-from ..decision import Action, Effect, Flag, Outcome, Recycle, ResizePool, Restore, Session, Set, Tick
+from ..decide.policies.quarantine.words import rarity
+from ..decision import Action, Flag, Outcome, Recycle, ResizePool, Restore, Session, Set, Tick
 from ..hands.faults import Status
 from ..places import cgroup_of, process_of
 from ..read.text import printable
 from ..store.decisions import DecisionReader, LoggedDecision
-from ..words import figure, moment, share
-from .gathered import describe, gather, headline, likeness, reason, tally
+from ..words import figure, moment
+from . import sentences
+from .delay_words import causal_test
+from .gathered import gather, headline, likeness, reason, tally
 from .layout import labelled, paragraph, part, printed, table
 
 UNITS = {"cpu": "cores", "rss": "MiB", "load": "Erlangs"}
 """How a forecast's metric is shown."""
 
-MEANING = {
-    Status.APPLIED: "done, and read back",
-    Status.OBSERVED: "observed only: nothing was written",
-    Status.UNCHANGED: "it had this value already",
-    Status.PARTIAL: "done in part",
-    Status.VANISHED: "the target was gone",
-    Status.REFUSED: "the kernel or the pool said no",
-    Status.FOREIGN: "somebody else had changed it: left alone from now on",
-    Status.FAILED: "failed",
-    Status.BLOCKED: "not done: nicety lacked a writable ledger, descriptors or memory",
-    Status.LATER: "not done: the kernel was busy, the next try may succeed",
-    Status.RELIEVED: "restored at once: it starved, or another process waited for a lock that it holds",
-}
-
 
 class ExplainError(Exception):
     """The log does not have what was asked for; the text says what to do."""
-
-
-_WAIT = re.compile(r"wait of group (.*), cores per core of demand")
-
-
-def effect_in_words(effect: Effect) -> str:
-    """What a change did to the figure that it was meant to improve.
-
-    >>> effect_in_words(Effect("s-1.0", "wait of group web, cores per core of demand", 0.31, 0.02, 3, "helped"))
-    'web waited for a CPU 31 % of its demand before, 2 % after 3 ticks'
-    >>> effect_in_words(Effect("s-1.0", "queued work of pool web", 2.0, 3.0, 5, "helped", unchanged=(12.0, 12.0)))
-    'queued work of pool web: 2 before, 3 after 5 ticks, where the old size would have had 12'
-    """
-    wait = _WAIT.fullmatch(effect.metric)
-    if wait is None:
-        said = f"{effect.metric}: {figure(effect.before)} before, {figure(effect.after)} after {effect.ticks} ticks"
-        return said + _unchanged(effect)
-    before, after = share(effect.before), share(effect.after)
-    return f"{wait[1]} waited for a CPU {before} of its demand before, {after} after {effect.ticks} ticks"
-
-
-def _unchanged(effect: Effect) -> str:
-    """What the figure would have been at the old size of the pool, after a comma; "" if that is not known."""
-    if effect.unchanged is None:
-        return ""
-    least, most = effect.unchanged
-    if most is None:
-        return f", where the old size would have had at least {figure(least)}"
-    between = figure(least) if most - least < 1e-3 else f"{figure(least)} to {figure(most)}"
-    return f", where the old size would have had {between}"
 
 
 # --- decisions ----------------------------------------------------------------------------------------------------------------
@@ -164,9 +122,13 @@ def decision_page(logged: LoggedDecision, tick: Tick | None, session: Session | 
     decision, refusal, outcomes, effects = logged.decision, logged.refusal, logged.outcomes, logged.effects
     why = decision.why
     mode = "" if session is None else f", {session.mode} mode"
-    sentences = (f"{decision.target}: {describe(decision.action)}.", f"{why.rule}: {why.text}", _came(logged))
-    lines = [line for sentence in sentences for line in paragraph(sentence, width)]
-    about = f"decision {decision.id} of policy {decision.policy}, {moment(logged.wall)}, tick {logged.seq}{mode}"
+    three = (
+        sentences.what(decision, refusal, outcomes),
+        sentences.why(decision),
+        sentences.came(decision, refusal, outcomes, effects),
+    )
+    lines = [line for sentence in three for line in paragraph(sentence, width)]
+    about = f"decision {decision.id} of policy {decision.policy}, rule {why.rule}, {moment(logged.wall)}, tick {logged.seq}{mode}"
     lines += ["", *paragraph(about, width)]
     if not logged.intact:
         lines.append("its checksum does not match: the log was damaged or changed")
@@ -179,25 +141,16 @@ def decision_page(logged: LoggedDecision, tick: Tick | None, session: Session | 
         lines += part("Score", score_lines(score), width)
     lines += part("Rejected", why.rejected or ["nothing else was considered"], width)
     lines += part("Would have flipped it", why.flips or ["the rule does not say"], width)
+    causes = [] if tick is None else causal_test(decision, tick.delays, effects)
+    if causes:
+        lines += part("Who delayed it", causes, width)
     if outcomes:
         lines += part("What happened", [_outcome(outcome) for outcome in outcomes], width)
     if effects:
-        lines += part("Did it help", [_effect(effect) for effect in effects], width)
+        lines += part("Did it help", [sentences.verdict_in_words(effect) for effect in effects], width)
     elif refusal is None and any(outcome.status in (Status.APPLIED, Status.PARTIAL) for outcome in outcomes):
         lines += part("Did it help", ["not measured (yet)"], width)
     return printed(lines)
-
-
-def _came(logged: LoggedDecision) -> str:
-    """What came of a decision, in a sentence."""
-    refusal, outcomes, effects = logged.refusal, logged.outcomes, logged.effects
-    if refusal is not None:
-        return f"The guard refused: {refusal.rule}: {refusal.text}"
-    if not outcomes:
-        return "No outcome is in the log (yet)."
-    meaning = MEANING[outcomes[-1].status]
-    came = f"{meaning[0].upper()}{meaning[1:]}"
-    return f"{came}; {_effect(effects[-1])}." if effects else f"{came}."
 
 
 def forecasts_about(action: Action, tick: Tick) -> list[Forecast]:
@@ -242,15 +195,13 @@ def _forecast(forecast: Forecast) -> list[str]:
 
 def score_lines(score: Score) -> list[str]:
     """A score and the figures that it is based on."""
-    evidence = ", ".join(f"{name} {figure(value)}" for name, value in score.evidence)
-    return [f"{score.kind}: {figure(score.value)}, p = {score.p:.2g}, by {score.source}", *([evidence] if evidence else [])]
+    from .figure_words import evidence_in_words
+
+    head = f"{score.kind}: score {figure(score.value)}, as {rarity(score.p)} healthy worker-minutes, by {score.source}"
+    return [head, *(f"{label}: {value}" for label, value in evidence_in_words(dict(score.evidence)))]
 
 
 def _outcome(outcome: Outcome) -> str:
     detail = f": {outcome.detail}" if outcome.detail else ""
     changed = f" ({outcome.changed} written)" if outcome.changed else ""
-    return f"{outcome.target}: {MEANING[outcome.status]}{changed}{detail}"
-
-
-def _effect(effect: Effect) -> str:
-    return f"{effect.verdict}: {effect_in_words(effect)}"
+    return f"{outcome.target}: {sentences.MEANING[outcome.status]}{changed}{detail}"

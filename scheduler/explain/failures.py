@@ -19,6 +19,7 @@ USER_ERRORS = frozenset(
         "scheduler.read.host.MachineError",
         "scheduler.config.paths.PathError",
         "scheduler.scope.ScopeError",
+        "scheduler.views.exporter.errors.ExportError",
         "scheduler.simulation.arrivals.LoadError",
         "scheduler.hands.safe_files.StoreError",
         "scheduler.hands.ledger.LedgerError",

@@ -1,13 +1,16 @@
-"""The figures of a decision in words with units: the only table from the names that rules log to words for people. Pure.
+"""The figures of a decision in words with units: the only tables from the names that rules and scores log to words for
+people. Pure.
 
-A name not in the table is shown as it is, with the unit that its ending implies.
+A name that is in no table, such as one of an older log, is shown as it is, with the unit that its ending implies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 
-from ..words import figure, share, size
+from ..decide.policies.quarantine.words import TRAITS, rarity, seconds
+from ..words import share, size
 
 Figure = float | int | str
 
@@ -16,7 +19,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "victim": ("protects", ""),
     "victim_wait_before": ("{victim} waited for a CPU, of what it wanted", "share"),
     "victim_wait_cores": ("{victim} waited for a CPU", "cores"),
-    "victim_demand_cores": ("{victim} wanted", "cores"),
+    "victim_demand_cores": ("{victim} would use if it never waited", "cores"),
     "victim_lacks_cores": ("{victim} lacks", "cores"),
     "wait_target": ("it should wait at most", "share"),
     "wait_with_short_slices": ("{victim} waits with short slices", "share"),
@@ -55,7 +58,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "load_6s": ("work at hand, mean of 6 s", "workers' worth"),
     "load_since_fall": ("work at hand, mean since it fell", "workers' worth"),
     "fallen_seconds": ("time since it fell", "s"),
-    "queued": ("work that waits", "pieces"),
+    "queued": ("waiting in the queue", "requests or jobs"),
     "forecast_median": ("forecast, median", "workers' worth"),
     "forecast_used": ("forecast used", "workers' worth"),
     "forecast_source": ("forecast made by", ""),
@@ -104,19 +107,93 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "size": ("workers there are", "workers"),
     "current": ("workers asked for before", "workers"),
     # quarantine
-    "p": ("chance of such a score without a fault", ""),
-    "alpha": ("reported up to this chance", ""),
+    "pool": ("pool", ""),
+    "kind": ("what is wrong", ""),
+    "taken_before": ("first reported as", ""),
+    "score": ("score", ""),
+    "p": ("healthy worker-minutes that look like this", "rarity"),
+    "alpha": ("reported from", "rarity"),
     "onset_seconds": ("began before this", "s"),
     "patience_seconds": ("it must last", "s"),
     "significant_seconds": ("it has lasted", "s"),
     "siblings": ("workers that it is compared with", ""),
     "unusual_siblings": ("of these, as unusual now", ""),
     "source": ("scored by", ""),
+    "neighbour": ("who runs on its CPUs", ""),
+    "neighbour_cores": ("that one uses there", "cores"),
+    "neighbour_nice": ("nice of that one", ""),
+    "worker_nice": ("nice of the worker", ""),
+    "neighbour_cgroup": ("cgroup of that one", ""),
+    "worker_cgroup": ("cgroup of the worker", ""),
+    "workers": ("workers of the pool", "workers"),
+    "quiet_seconds": ("over once quiet for", "s"),
+    "incident": ("incident", ""),
+    "seconds_after_report": ("seen after its report for", "s"),
+    "incidents": ("incidents", ""),
+    "alarms_per_day": ("alarms accepted a day", ""),
 }
 """Words and unit of each figure. A name in braces is replaced by the figure of that name, which is a group."""
 
+EVIDENCE: Mapping[str, tuple[str, str]] = {
+    "growth_mib": ("its memory grew by", "MiB"),
+    "growth_mib_per_minute": ("its memory grows now by, a minute", "MiB"),
+    "now_mib": ("its memory now", "MiB"),
+    "siblings_growth_mib": ("memory of its siblings grew by, median", "MiB"),
+    "siblings_mib": ("memory of its siblings, median", "MiB"),
+    "growth_fds": ("open descriptors, grown by", ""),
+    "growth_fds_per_minute": ("open descriptors, growing now by, a minute", ""),
+    "now_fds": ("open descriptors now", ""),
+    "siblings_growth_fds": ("open descriptors of its siblings, grown by, median", ""),
+    "siblings_fds": ("open descriptors of its siblings, median", ""),
+    "growth_threads": ("threads, grown by", ""),
+    "growth_threads_per_minute": ("threads, growing now by, a minute", ""),
+    "now_threads": ("threads now", ""),
+    "siblings_growth_threads": ("threads of its siblings, grown by, median", ""),
+    "siblings_threads": ("threads of its siblings, median", ""),
+    "steps_rising": ("parts of that time in which it rose", "share"),
+    "hits_limit_seconds": ("memory of the machine used up in", "s"),
+    "seconds": ("time that was looked at", "s"),
+    "seconds_without_io_or_pause": ("without reading, writing or a pause for", "s"),
+    "seconds_without_io": ("CPU used since it last read or wrote", "s"),
+    "seconds_without_progress": ("without progress for", "s"),
+    "usual_seconds": ("usual", "s"),
+    "own_past_seconds": ("compared with its own past of", "s"),
+    "cpu_cores": ("it uses", "cores"),
+    "siblings_cpu_cores": ("its siblings use, median", "cores"),
+    "bytes_per_cpu_second": ("reads and writes, per second of CPU", "bytes"),
+    "siblings_bytes_per_cpu_second": ("siblings read and write, per second of CPU", "bytes"),
+    "siblings_bytes_per_second": ("siblings read and write, a second", "bytes"),
+    "siblings_slices_per_second": ("siblings are put on a CPU, a second", "times"),
+    "queued_per_worker": ("waiting work for each worker", ""),
+    "wait_cores": ("it waits for a CPU", "cores"),
+    "wait_share": ("it waits for a CPU, of what it wants", "share"),
+    "siblings_wait_share": ("its siblings wait, median", "share"),
+    "switches_per_second": ("it is put on a CPU, a second", "times"),
+    "siblings_switches_per_second": ("its siblings, median", "times"),
+    "times_for_the_same_work": ("as often as siblings for the same work", "times"),
+    "processes_started_per_second": ("processes that it starts, a second", ""),
+    "siblings_processes_started_per_second": ("its siblings start, median", ""),
+    "cpu_for_the_same_work_times_siblings": ("CPU for the same work, beside its siblings' median", "times"),
+    "busy_for_the_same_work_times_siblings": ("time for the same work, beside its siblings' median", "times"),
+    "busy_share": ("busy", "share"),
+    "work_per_second": ("work done, a second", ""),
+    "siblings": ("siblings", ""),
+    "ended_soon": ("workers that ended soon", "workers"),
+    "one_after_the_other": ("of these, each a replacement of the one before", "workers"),
+    "median_life_seconds": ("median life of these", "s"),
+    "usual_life_seconds": ("usual life of a worker", "s"),
+    "workers": ("workers that are there", "workers"),
+    "zombies": ("ended processes whose exit status was not collected", "processes"),
+    **{f"{name}_times_siblings": (f"{words}, beside its siblings' median", "times") for name, words in TRAITS.items()},
+    **{f"{name}_times_own_past": (f"{words}, beside its previous maximum", "times") for name, words in TRAITS.items()},
+    **{f"{name}_deviations": (f"{words}, away from its own past", "standard deviations") for name, words in TRAITS.items()},
+}
+"""Words and unit of the evidence of a score. Decisions have it too, with `evidence_` before each name."""
+
 PLACES = {name: place for place, name in enumerate(WORDS)}
 """The position of each on a page."""
+
+EVIDENCE_MARK = "evidence_"
 
 ENDINGS = {"cores": "cores", "seconds": "s", "share": "share", "bytes": "bytes", "mib": "MiB", "workers": "workers"}
 """Units implied by the endings of names."""
@@ -129,20 +206,42 @@ def in_words(figures: Mapping[str, Figure]) -> list[tuple[str, str]]:
     """Label and value of each figure, in the order of `WORDS`, the others last.
 
     >>> in_words({"victim": "redis", "victim_wait_cores": 0.3104, "wait_target": 0.05, "moon_phase_seconds": 3})
-    [('protects', 'redis'), ('redis waited for a CPU', '0.3104 cores'), ('it should wait at most', '5 %'), ('moon phase', '3 s')]
+    [('protects', 'redis'), ('redis waited for a CPU', '0.31 cores'), ('it should wait at most', '5 %'), ('moon phase', '3 s')]
     """
     names = {name: str(figures.get(name, other)) for name, other in WITHOUT.items()}
     found = []
     for name in sorted(figures, key=lambda name: PLACES.get(name, len(WORDS))):
         value = figures[name]
-        label, unit = WORDS.get(name) or _unknown(name)
+        label, unit = words_of(name) or _unknown(name)
         for group, called in names.items():
             label = label.replace(f"{{{group}}}", called)
         found.append((label, _value(value, unit)))
     return found
 
 
+def evidence_in_words(evidence: Mapping[str, float]) -> list[tuple[str, str]]:
+    """The same for the evidence of a score.
+
+    >>> evidence_in_words({"growth_mib": 41.7, "seconds": 190.0})
+    [('its memory grew by', '41.7 MiB'), ('time that was looked at', '3 min 10 s')]
+    """
+    return [
+        (label, _value(value, unit)) for name, value in evidence.items() for label, unit in [EVIDENCE.get(name) or _unknown(name)]
+    ]
+
+
+def words_of(name: str) -> tuple[str, str] | None:
+    """Words and unit of a figure of a decision; None: it has none."""
+    if name in WORDS:
+        return WORDS[name]
+    if name.startswith(EVIDENCE_MARK):
+        return EVIDENCE.get(name.removeprefix(EVIDENCE_MARK))
+    head, _, number = name.rpartition("_")
+    return ("waits", "") if head == "wait" and number.isdecimal() else None  # a line of a circle, which is a sentence
+
+
 def _unknown(name: str) -> tuple[str, str]:
+    name = name.removeprefix(EVIDENCE_MARK)
     head, _, last = name.rpartition("_")
     unit = ENDINGS.get(last, "") if head else ""
     return (head if unit else name).replace("_", " "), unit
@@ -151,8 +250,17 @@ def _unknown(name: str) -> tuple[str, str]:
 def _value(value: Figure, unit: str) -> str:
     if isinstance(value, str):
         return value
-    if unit == "share":
-        return share(value)
-    if unit == "bytes":
-        return size(value)
-    return f"{figure(value)} {unit}".rstrip()
+    if not math.isfinite(value):
+        return "unknown"
+    shown = _SHOWN.get(unit)
+    if shown is not None:
+        return shown(value)
+    text = f"{value:,}" if isinstance(value, int) else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{text} {ONE.get(unit, unit) if text == '1' else unit}".rstrip()
+
+
+_SHOWN: Mapping[str, Callable[[float], str]] = {"share": share, "bytes": size, "s": seconds, "rarity": rarity}
+"""How values of some units are written."""
+
+ONE = {"cores": "core", "workers": "worker", "processes": "process", "steps": "step", "times": "time"}
+"""What one of a unit is called, where its name is a plural."""

@@ -17,13 +17,14 @@ import numpy as np
 from ...models.anomaly.lifecycle import USER_HZ
 from ...models.features import Floats
 from ...models.records import HORIZONS, QUANTILES, Class, Forecast, Snapshot
-from ..config.sections import Config, PoolConfig
+from ..config.sections import Config, PoolConfig, seconds_of
 from ..decision import Decision, Flag, Outcome, Rules, Tick, Verdict
 from ..frame import (
     Band,
     Change,
     Count,
     Decided,
+    Delay,
     Frame,
     Group,
     Incident,
@@ -202,6 +203,7 @@ def _groups(
     tick: Tick, bands: Mapping[tuple[str, str], Band], held: Mapping[str, list[Change]], measured: Measured | None
 ) -> list[Group]:
     """All groups of the tick that have processes, and those that were only measured."""
+    delays = {it.group: Delay(it.wait, list(it.by), it.others, it.own, it.unseen, it.steal) for it in tick.delays}
     groups = []
     for it in tick.groups:
         if not it.processes:
@@ -228,6 +230,7 @@ def _groups(
                 throttled=_short(it.throttled),
                 forecast=bands.get((it.name, "cpu")),
                 memory_forecast=bands.get((it.name, "rss")),
+                delay=delays.get(it.name),
                 changes=held.get(f"group {it.name}", []),
             )
         )
@@ -256,6 +259,7 @@ def _pools(tick: Tick, config: Config, bands: Mapping[tuple[str, str], Band], he
     pools = []
     for it in tick.pools:
         section, times = config.pools.get(it.name), it.service
+        aim, aim_value = ("", None) if section is None else _aim(section)
         pools.append(
             Pool(
                 name=it.name,
@@ -277,6 +281,8 @@ def _pools(tick: Tick, config: Config, bands: Mapping[tuple[str, str], Band], he
                 trouble=it.trouble,
                 forecast=bands.get((it.name, "load")),
                 changes=held.get(f"pool {it.name}", []),
+                aim=aim,
+                aim_value=aim_value,
             )
         )
     return pools
@@ -293,6 +299,17 @@ def objective_in_words(pool: PoolConfig) -> str:
     if aim is None:
         return ""
     return f"p95 {aim.p95}" if aim.p95 else f"wait {aim.wait}" if aim.wait else f"utilization {aim.utilization:.0%}"
+
+
+def _aim(pool: PoolConfig) -> tuple[str, float | None]:
+    """The objective of a pool, its kind and its value in seconds or as a share."""
+    aim = pool.objective
+    if aim is None:
+        return "", None
+    for kind, duration in (("p95", aim.p95), ("wait", aim.wait)):
+        if duration:
+            return kind, seconds_of(duration)
+    return "utilization", aim.utilization
 
 
 def _processes(snapshot: Snapshot, measured: Measured) -> Processes:

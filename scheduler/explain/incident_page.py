@@ -19,6 +19,7 @@ from ..read.evidence import STATES, Evidence
 from ..store.decisions import DecisionReader, LoggedDecision
 from ..words import figure, moment, size, span
 from .decision_page import ExplainError, look_up
+from .figure_words import in_words
 from .gathered import describe
 from .layout import indented, labelled, paragraph, part, printed, table
 
@@ -192,19 +193,19 @@ def list_page(
         lines += labelled([*_brief(incident), ("all of it", f"nicety why {incident.id}")], width, LABEL, indent=2)
     if past:
         rows = [(moment(it.first.wall), it.id, f"{it.who} {it.what}", f"{_called_wrong(it)}{it.ending}") for it in past]
-        lines += ["", *table(("reported", "id", "what", "how it ended"), rows, width)]
+        lines += ["", *table(("reported", "id", "what", "how it ended"), rows, width, whole=(0, 1))]
     for digest in digests:
         lines += ["", *paragraph(f"{moment(digest.wall)}: {digest.decision.why.text}", width)]
     if feedback:
         lines += ["", "Called wrong: similar incidents must be stronger to be reported (nicety anomalies wrong --undo ID)"]
         said = [(it.id, it.pool, it.kind, figure(it.value), moment(it.wall)) for it in feedback]
-        lines += table(("id", "pool", "kind", "highest score", "said"), said, width)
+        lines += table(("id", "pool", "kind", "highest score", "said"), said, width, whole=(0, 4))
     return printed(lines)
 
 
-def _headline(incident: Incident, now: int, width: int | None) -> list[str]:
+def _headline(incident: Incident, now: int, width: int | None, end: str = "") -> list[str]:
     lasted = span(max(0.0, (now - incident.since) / 1e9))
-    return paragraph(f"{incident.who} {incident.what}, since {moment(incident.since, day=False)} ({lasted})", width)
+    return paragraph(f"{incident.who} {incident.what}, since {moment(incident.since, day=False)} ({lasted}){end}", width)
 
 
 def _brief(incident: Incident) -> list[tuple[str, str]]:
@@ -288,24 +289,27 @@ def _called_wrong(incident: Incident) -> str:
 def incident_page(
     incident: Incident, looks: Sequence[Evidence], session: Session | None, now: int, width: int | None = None
 ) -> str:
-    """Everything about one incident. `width`: of the terminal."""
+    """Everything about one incident: what is wrong, why it is reported and what was done about it in a sentence each, then the
+    evidence. `width`: of the terminal."""
     figures = incident.decision.why.figures
     state = "open" if incident.open else f"over: {incident.ending}"
     mode = "" if session is None else f", {session.mode} mode"
     lines = [
-        *_headline(incident, now if incident.open else (incident.ended or incident.latest).wall, width),
+        *_headline(incident, now if incident.open else (incident.ended or incident.latest).wall, width, "."),
+        *paragraph(f"Why: {incident.decision.why.text}", width),
+        *paragraph(f"Done about it: {_done(incident)}.", width),
+        "",
         *indented([f"incident {incident.id}, reported {moment(incident.first.wall)}, {state}{mode}"], width),
     ]
     if incident.item is not None:
         lines += indented([f"called wrong on {moment(incident.item.wall)}: nicety anomalies wrong --undo {incident.id}"], width)
-    lines += ["", *labelled(_brief(incident), width, LABEL, indent=2)]
+    rows = [row for row in _brief(incident) if row[0] != "done"]
+    lines += ["", *labelled(rows, width, LABEL, indent=2)]
     for look in looks:
         lines += part(f"Process {look.id.pid} when it was reported, before anything was done", snapshot_lines(look), width)
     if not looks:
         lines += part("Snapshot", ["none: the process was gone, or nicety may not read it"], width)
-    lines += part(
-        "Figures", labelled([(name, figure(value)) for name, value in figures.items()], None if width is None else width - 2)
-    )
+    lines += part("Figures", labelled(in_words(figures), None if width is None else width - 2))
     lines += part(
         "Would have flipped it", [text.replace(" ID", f" {incident.id}") for text in incident.decision.why.flips], width=width
     )

@@ -3,9 +3,9 @@
 Rich measures, folds and aligns: it knows that some letters take two columns. It is loaded only when a page is made, so never in the
 daemon.
 
-A width is that of the terminal; None stands for a pipe or a file. On a terminal no line is longer than the width, and words are
-folded, not cut: only a word longer than its column is broken. In a pipe nothing is folded, so that `grep` finds whole lines. Pages
-are plain text everywhere.
+A width is that of the terminal. No line is longer than the width, and words are folded, not cut: only a word longer than its column
+is broken. In a pipe or a file a page to be read is `PAGE` wide; a list with a line for each item is not folded at all, which None
+stands for, so that `grep` finds whole lines. All is plain text.
 """
 
 from __future__ import annotations
@@ -27,13 +27,21 @@ GAP = 2
 NARROW = 16
 """A column of a table is never folded to less than this width; a table that does not fit then is laid out as blocks (chosen)."""
 
+PAGE = 100
+"""Columns of a page where there is no terminal (chosen: a mail and a ticket show as many)."""
+
 GLUE = "\ue000"
 """Stands for a blank at which no line ends. It is a private-use character, which `printable` removes from texts."""
 
 
 def columns() -> int | None:
-    """The width of the terminal that stdout is connected to; None: it is not a terminal."""
+    """The width for a list: of the terminal that stdout is connected to; None: it is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def page_columns() -> int:
+    """The width for a page: of the terminal, else $COLUMNS, else PAGE."""
+    return shutil.get_terminal_size((PAGE, 1)).columns
 
 
 def printed(lines: Iterable[str]) -> str:
@@ -64,7 +72,8 @@ def indented(lines: Iterable[str], width: int | None) -> list[str]:
 
 
 def labelled(rows: Iterable[tuple[str, str]], width: int | None, label: int | None = None, indent: int = 0) -> list[str]:
-    """Labels, and the text of each folded in a column of its own. `label`: columns of the labels; None: the longest one."""
+    """Labels, and the text of each folded in a column of its own. `label`: columns of the labels; None: the longest one, which is
+    folded too where it would take more than two thirds of the width."""
     from rich.cells import cell_len
 
     cells = [(printable(name), printable(text)) for name, text in rows]
@@ -72,6 +81,7 @@ def labelled(rows: Iterable[tuple[str, str]], width: int | None, label: int | No
         return []
     if label is None:
         label = max(cell_len(name) for name, _ in cells)
+        label = label if width is None else min(label, max((width - indent) * 2 // 3, 1))
     whole = max(cell_len(text) for _, text in cells)
     room = whole if width is None else min(whole, max(width - indent - label - GAP, 1))
     return [" " * indent + line for line in _grid(cells, [label, room])]
@@ -96,6 +106,22 @@ def table(
         return _grid(cells, widths, right)
     blocks = [labelled(zip(headers, row, strict=True), width) for row in rows]
     return [line for at, block in enumerate(blocks) for line in (*([""] if at else ()), *block)]
+
+
+def shortened(text: str, columns: int) -> str:
+    """A text of at most so many columns: what is too long loses its middle, less of its end, where names differ most.
+
+    >>> shortened("program python3 -m http.server", 20), shortened("redis", 20)
+    ('program… http.server', 'redis')
+    """
+    from rich.cells import cell_len, set_cell_size
+
+    text = printable(text)
+    if cell_len(text) <= columns:
+        return text
+    end = (columns - 1) * 2 // 3
+    tail = next(text[at:] for at in range(len(text) + 1) if cell_len(text[at:]) <= end)
+    return f"{set_cell_size(text, columns - 1 - cell_len(tail)).rstrip()}…{tail}"
 
 
 def _widths(cells: Sequence[Sequence[str]], width: int | None, least: Sequence[int], whole: Collection[int]) -> list[int] | None:

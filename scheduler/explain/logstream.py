@@ -35,8 +35,8 @@ from ..hands.faults import Status
 from ..observe.rivals import RIVALS
 from ..read.text import printable
 from .class_words import CLASS, RULED, SPARED, evidence, percent
-from .decision_page import effect_in_words
 from .gathered import change, describe, gather, group_of, headline, knob_of, likeness, plural, reason, subject, tally, worst
+from .sentences import effect_in_words
 
 INFO, NOTICE, WARNING, ERROR = 6, 5, 4, 3
 """Priorities of syslog(3)."""

@@ -1,12 +1,13 @@
-"""The page of a process: what it is, what was done to it, for which group, and what restores it (`nicety why PID`). Words only.
+"""The page of a process or a group: what was done to it, why and what came of it in a sentence each; then what it is, for which
+group, and what restores it (`nicety why PID`, `nicety why GROUP`); then the evidence. Words only.
 
-Its first ten lines answer that; the rest is the evidence. Knows the log only through `explain/account.py`.
+Knows the log only through `explain/account.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -17,27 +18,36 @@ from ..decide.policies.priority.contention import BUSY
 from ..decide.policies.priority.supply import WAIT_FLOOR, helpers, lacks
 from ..decide.policies.quarantine.words import WHAT
 from ..decide.tenants import Tenants
-from ..decision import Flag, Group, Set, Tick
-from ..hands.fences import Limits, limits_in_words
-from ..hands.places import Control, cpu_list
+from ..decision import Delay, Flag, Group, Pool, ResizePool, Set, Tick
+from ..hands.places import Control
 from ..observe.rivals import touches
-from ..places import cgroup_of, process_of
+from ..store.decisions import LoggedDecision
 from ..words import figure, moment, size, span
 from .account import Account, Change, Place
 from .class_words import behaves, class_of, evidence, percent
-from .decision_page import decision_row, score_lines
-from .gathered import describe
+from .decision_page import decision_row, gathered, score_lines
+from .delay_words import delay_in_words
+from .gathered import plural
 from .layout import GAP, labelled, paragraph, part, printed, table
+from .sentences import came, setting, verdict_in_words, what
 
 Rows = list[tuple[str, str | tuple[str, ...]]]
 """Labels and texts. If there are several texts, only those that fit on a line of a terminal are shown: the page has all of them
 below."""
 
-BRIEF = frozenset({"given back", "why", "why this one"})
+BRIEF = frozenset({"given back", "why this one"})
 """Rows whose full text is below on the page: on a terminal they take two lines at most."""
 
 SHOWN = 10
 """Most decisions listed on a page (chosen)."""
+
+MEMBERS = 20
+"""Most pids listed on the page of a group (chosen)."""
+
+LEFT_ALONE = "left alone"
+
+GOES_ON = "As far as is known it still does."
+"""What came of an incident about which nothing was done."""
 
 OF_POOLS = frozenset({"objective", "starts"})
 """First words of the topics of notes on sizes of pools, which are no reasons to leave a process alone."""
@@ -47,34 +57,31 @@ LABEL = 13
 
 
 def process_page(about: Account, width: int | None = None) -> str:
-    """Everything about one process. The first ten lines answer what a person asks: what it is, what was done to it, for which
-    group, what that changed, and what restores it. `width`: of the terminal."""
+    """Everything about one process, or about one group. `width`: of the terminal."""
     demotion, others = _demotion(about)
     favours = [change for change in about.protection if not change.ended]
-    class_ = about.place.group is not None and about.place.group.class_ is Class.INTERACTIVE
-    if demotion is not None:
-        title, rows = _demoted(about, demotion)
-    elif class_:
-        title, rows = _protected(about, favours)
-    else:
-        title, rows = _left_alone(about)
+    opening = _opening(about, demotion, favours)
     incident = _incident(about)
-    if incident is not None:
+    if incident is not None and about.pid:
         reported = f"reported: it {WHAT.get(incident.kind, incident.kind)}"
-        title, rows = (
-            (reported, [row for row in rows if row[0] != "why"]) if title == "left alone" else (f"{reported}; {title}", rows)
-        )
-    lines = [*paragraph(f"process {about.pid} ({about.name or 'not running any more'}): {title}", width), *_rows(rows, width)]
+        alone = opening.title == LEFT_ALONE
+        opening = replace(opening, title=reported if alone else f"{reported}; {opening.title}", why=incident.text)
+        opening = replace(opening, came=GOES_ON) if alone else opening
+    sentences = (f"{_called(about)}: {opening.title}.", f"Why: {opening.why}", opening.came)
+    lines = [line for sentence in sentences for line in paragraph(sentence, width)]
+    lines += ["", *_rows(opening.rows, width)]
     if incident is not None:
         more = f"everything about it, with a snapshot and what to do: nicety why {incident.id}"
-        lines += part("Incident", [incident.text, more], width)
+        lines += part("Incident", [more] if about.pid else [incident.text, more], width)
+    delays = _delays(about)
+    if delays:
+        lines += part("Who delays it", [f"{delay.group} {delay_in_words(delay)}" for delay in delays], width)
     if demotion is not None:
         why = demotion.last.decision.why
         lines += part("Why this and nothing else", why.rejected or ["nothing else was considered"], width)
         lines += part("What gives it back", _giving_back(demotion), width)
     if others:
-        also = [f"{_mechanism(change.action, about)}, {_since(about, change)}" for change in others]
-        lines += part("Also in force", also, width)
+        lines += part("Also in force", _together(about, others), width)
     if favours and demotion is None:
         lines += part("What gives it back", _giving_back(favours[0]), width)
     if about.place.group is not None and about.place.group.behaviour is not None:
@@ -82,16 +89,31 @@ def process_page(about: Account, width: int | None = None) -> str:
     lines += part("As of", [_as_of(about)], width)
     facts = _facts(about.place)
     if facts:
-        lines += part("As a worker", facts, width)
+        lines += part("As a worker" if about.place.worker is not None else "As a pool", facts, width)
     if about.place.score is not None:
         lines += part("Score", score_lines(about.place.score), width)
+    if about.pid == 0 and about.place.group is not None and about.place.group.members:
+        lines += part("Processes; nicety why PID", [_pids(about.place.group)], width)
     if about.decisions:
-        shown = [decision_row([logged], day=True)[:4] for logged in about.decisions[:SHOWN]]
+        shown = [decision_row(alike, day=True)[:4] for alike in gathered(about.decisions)[:SHOWN]]
         title = f"Decisions about it, latest first{' (the latest 10)' if len(about.decisions) > SHOWN else ''}; nicety why ID"
-        lines += part(title, table(("time", "id", "what", "outcome"), shown, None if width is None else width - 2))
+        headers = ("time", "id", "what", "outcome")
+        lines += part(title, table(headers, shown, None if width is None else width - 2, whole=(0, 1)))
     if incident is None and (demotion is None or demotion.ended) and not favours and not others:
         lines += part("Why nothing is done", reasons(about), width)
     return printed(lines)
+
+
+def _called(about: Account) -> str:
+    if about.pid:
+        return f"process {about.pid} ({about.name or 'not running any more'})"
+    return f"{'group' if about.place.pool is None else 'pool'} {about.name}"
+
+
+def _pids(group: Group) -> str:
+    more = group.processes - len(group.members[:MEMBERS])
+    shown = ", ".join(str(member.id.pid) for member in group.members[:MEMBERS])
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +156,39 @@ def _demotion(about: Account) -> tuple[Change | None, list[Change]]:
     return shown, [change for change in about.in_force() if change is not shown]
 
 
-def _demoted(about: Account, change: Change) -> tuple[str, Rows]:
-    """Title and first rows for a process that was demoted."""
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """How a page begins."""
+
+    title: str  # what was done
+    why: str
+    came: str  # what came of it
+    rows: Rows
+
+
+def _opening(about: Account, demotion: Change | None, favours: Sequence[Change]) -> _Opening:
+    group = about.place.group
+    if demotion is not None:
+        return _demoted(about, demotion)
+    resized = next((it for it in about.decisions if isinstance(it.decision.action, ResizePool) and it.refusal is None), None)
+    if about.pid == 0 and about.place.pool is not None and resized is not None and not favours:
+        return _resized(about, about.place.pool, resized)
+    if group is not None and group.class_ is Class.INTERACTIVE:
+        return _protected(about, group, favours)
+    return _left_alone(about)
+
+
+def _resized(about: Account, pool: Pool, logged: LoggedDecision) -> _Opening:
+    """Of a pool whose size was changed."""
+    ago = span(max(0.0, (about.tick.wall - logged.wall) / 1e9))
+    did = what(logged.decision, None, logged.outcomes).removesuffix(".")
+    rows: Rows = [("decision", logged.id), *_who(about)]
+    title = f"{pool.size} workers, {pool.requested} asked for; {ago} ago {did}"
+    return _Opening(title, logged.decision.why.text, came(logged.decision, None, logged.outcomes, logged.effects), rows)
+
+
+def _demoted(about: Account, change: Change) -> _Opening:
+    """Of a process that was demoted."""
     why, cause = change.last.decision.why, f" for {change.victim}" if change.victim else f" by {change.last.decision.policy}"
     word = "fenced in" if change.action.control is Control.FENCE else "demoted"
     if change.ended:
@@ -150,19 +203,27 @@ def _demoted(about: Account, change: Change) -> tuple[str, Rows]:
         rows.append(("protects", _wait(about, change)))
     if change.ended:
         rows.append(("ended", change.ended))
-    rows.append(("by what", _mechanism(change.action, about) + _steps(change)))
+    rows.append(("by what", _setting(change.action, about) + _steps(change)))
     if not change.ended:
         rows.append(("given back", _brief(_giving_back(change))))
     if why.rejected:
         rows.append(("why this one", _brief(why.rejected)))
-    rows.append(("decision", f"{change.last.logged.id}: {why.rule}: {why.text}"))
-    return title, rows
+    rows.append(("decision", f"{change.last.logged.id}, rule {why.rule}"))
+    return _Opening(title, why.text, _came(change), rows)
 
 
-def _protected(about: Account, favours: Sequence[Change]) -> tuple[str, Rows]:
-    """Title and first rows for a process of an interactive group."""
-    group = about.place.group
-    assert group is not None
+def _came(change: Change) -> str:
+    """What came of a change: the latest that was measured, and its end."""
+    effects = [effect for step in change.steps for effect in step.effects]
+    if change.ended:
+        measured = f"{verdict_in_words(effects[-1])}; " if effects else ""
+        said = f"{measured}it is over now: {change.ended.removesuffix('.')}."
+        return f"{said[0].upper()}{said[1:]}"
+    return came(change.last.decision, None, change.last.outcomes, effects)
+
+
+def _protected(about: Account, group: Group, favours: Sequence[Change]) -> _Opening:
+    """Of a process of an interactive group."""
     rows = _who(about)
     now = f"waits {_share(_wait_share(group))} of its demand for a CPU now"
     if favours:
@@ -170,10 +231,11 @@ def _protected(about: Account, favours: Sequence[Change]) -> tuple[str, Rows]:
         names = sorted({change.contender or "a contender" for change in favours})
         seems = "would be protected" if favours[0].observed else "protected"
         title = f"{seems} from {_listed(names)}, {_since(about, first)}"
+        why, result = first.last.decision.why.text, _came(first)
         rows.append(("its wait", _wait(about, first, subject=False)))
         means: dict[str, list[str]] = {}
         for change in favours:
-            text = f"{change.contender or change.last.decision.target}: {_mechanism(change.action, None)}{_steps(change)}"
+            text = f"{change.contender or change.last.decision.target}: {setting(change.action)}{_steps(change)}"
             means.setdefault(text, []).append(change.last.logged.id)
         for text, ids in list(means.items())[:2]:
             rows.append(("by what", f"{text} ({ids[0]}{f' and {len(ids) - 1} more' if len(ids) > 1 else ''})"))
@@ -181,21 +243,39 @@ def _protected(about: Account, favours: Sequence[Change]) -> tuple[str, Rows]:
             rows.append(("", f"and {len(means) - 2} more; `nicety decisions --kind priority` lists them"))
     else:
         title = "interactive, and nothing is demoted for it now"
+        why, result = _nothing_for(about, group), "So nothing came of it."
         rows.append(("its wait", now))
         past = next(iter(about.protection), None)
         if past is not None:
             until = "" if past.ended_wall is None else f" until {moment(past.ended_wall, day=False)}"
             text = f"from {past.contender or past.last.decision.target}, {moment(past.since, day=False)}{until}: {past.ended}"
             rows.append(("was protected", text))
-    itself = [_mechanism(change.action, about) for change in about.in_force() if change.victim == group.name]
+            result = f"The last time that something was is over: {past.ended.removesuffix('.')}."
+    itself = _together(about, [change for change in about.in_force() if change.victim == group.name])
     rows.append(("about itself", _listed(itself) if itself else "nothing is changed"))
     if favours:
         rows.append(("given back", _brief(_giving_back(favours[0]))))
-    return title, rows
+    return _Opening(title, why, result, rows)
 
 
-def _left_alone(about: Account) -> tuple[str, Rows]:
-    return "left alone", [("why", _brief(reasons(about))), *_who(about)]
+def _nothing_for(about: Account, group: Group) -> str:
+    """Why nothing is demoted for an interactive group."""
+    waits, least = _wait_share(group), _config(about).priority.wait
+    said = f"it waits {_share(waits)} of its demand for a CPU"
+    return (
+        f"{said}; contention begins above {_share(least)}." if waits <= least else f"{said}, and nothing that may be demoted helps."
+    )
+
+
+def _left_alone(about: Account) -> _Opening:
+    return _Opening(
+        LEFT_ALONE, f"{_brief(reasons(about)).removesuffix('.')}.", "So it runs as it would without nicety.", _who(about)
+    )
+
+
+def _config(about: Account) -> Config:
+    """The configuration of the session of the tick; the defaults if the log has none."""
+    return Config() if about.session is None else from_builtins(about.session.config)
 
 
 def _who(about: Account) -> Rows:
@@ -203,13 +283,21 @@ def _who(about: Account) -> Rows:
     group, member = about.place.group, about.place.member
     if group is None:
         return [("what it is", "not in a group of the latest tick, which lists groups with a class, pools, and the busiest groups")]
-    many = f"one of {group.processes} of" if group.processes > 1 else "all of"
+    many = f"one of {group.processes} of group {group.name}" if group.processes > 1 else f"all of group {group.name}"
+    if about.pid == 0:
+        many = plural(group.processes, "process")
     nice = "" if member is None else f"; nice {member.nice}, session {member.session}, cgroup {member.cgroup}"
-    rows: Rows = [("what it is", f"{many} group {group.name}: uses {group.cpu:.2f} cores, waits for {group.wait:.2f}{nice}")]
+    rows: Rows = [("what it is", f"{many}: uses {group.cpu:.2f} cores, waits for {group.wait:.2f}{nice}")]
     rows.append(("class", class_of(group, about.session)))
     if group.behaviour is not None and evidence(group.behaviour)[0]:
         rows.append(("because", tuple(evidence(group.behaviour)[0])))
     return rows
+
+
+def _delays(about: Account) -> list[Delay]:
+    """The delay of the process's group at the tick, if it waits noticeably."""
+    group = about.place.group
+    return [delay for delay in about.tick.delays if group is not None and delay.group == group.name]
 
 
 def _basis(behaviour: Behaviour) -> list[str]:
@@ -253,37 +341,24 @@ def _share(share: float) -> str:
     return f"{figure(float(f'{share * 100:.2g}'))} %"
 
 
-def _mechanism(action: Set, about: Account | None) -> str:
-    """What was set and what that means. `about`: the process of the page."""
-    value = action.value
-    inside = "" if about is None else ", which it is in"
-    match action.control:
-        case Control.AUTOGROUP:
-            session = "its session" if about is not None else "a session"
-            if about is not None and about.seen is not None:
-                session += f" {about.seen.session}"
-            return f"nice {value} of {session} as a whole (autogroup)"
-        case Control.NICE:
-            return f"nice {value} of every thread"
-        case Control.POLICY:
-            return f"{describe(action)} of every thread"
-        case Control.AFFINITY:
-            return f"only CPUs {cpu_list(value if isinstance(value, tuple) else (value,))}"
-        case Control.SLICE:
-            return f"{describe(action)} of every thread before it is asked to yield"
-        case Control.CPU_IDLE:
-            return f"cgroup {cgroup_of(action.on)}{inside}, runs only when nothing else wants the CPU (cpu.idle {value})"
-        case Control.CPU_SHARES:
-            return f"{value} shares instead of 1024 for cgroup {cgroup_of(action.on)}{inside}"
-        case Control.FENCE:
-            process = process_of(action.on)
-            whose = "" if process is None else f" of process {process.pid} and its descendants"
-            limits = limits_in_words(Limits(*value)) if isinstance(value, tuple) else ""
-            return f"a cgroup{whose}: {limits}"
-        case Control.CPU_WEIGHT:
-            return f"weight {value} instead of 100 for cgroup {cgroup_of(action.on)}{inside}"
-        case _:
-            return describe(action)
+def _setting(action: Set, about: Account) -> str:
+    """What was set, as told about the process or the group of the page."""
+    if about.pid == 0:
+        return setting(action)
+    session = "its session" if about.seen is None else f"its session {about.seen.session}"
+    return setting(action, session, ", which it is in")
+
+
+def _together(about: Account, changes: Sequence[Change]) -> list[str]:
+    """Changes in force; equal ones of several processes, as on the page of a group, are one."""
+    found: dict[str, list[Change]] = {}
+    for change in changes:
+        found.setdefault(_setting(change.action, about), []).append(change)
+    said = []
+    for text, alike in found.items():
+        many = f" ({len(alike)} times)" if len(alike) > 1 else ""
+        said.append(f"{text}{many}, {_since(about, min(alike, key=lambda change: change.since))}")
+    return said
 
 
 def _steps(change: Change) -> str:
@@ -341,9 +416,12 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _facts(place: Place) -> list[str]:
-    if place.pool is None or place.worker is None:
+    if place.pool is None:
         return []
     pool, worker = place.pool, place.worker
+    if worker is None:
+        load = "load unknown" if pool.load is None else f"load {pool.load:.2f} Erlangs"
+        return [f"{plural(pool.size, 'worker')}, {pool.requested} asked for, {pool.minimum} to {pool.maximum} allowed; {load}"]
     busy = "" if worker.busy is None else f", busy {percent(worker.busy)} of the time"
     return [
         f"worker of pool {pool.name} ({pool.size} workers), {'ready' if worker.ready else 'starting'}{busy}",
@@ -383,7 +461,7 @@ def _not_demoted(about: Account, group: Group) -> list[str]:
     waiting = [each for each in about.tick.groups if each.class_ is Class.INTERACTIVE]
     if not waiting:
         return ["there is no interactive group to protect from it"]
-    config = Config() if about.session is None else from_builtins(about.session.config)
+    config = _config(about)
     tenants = Tenants(config)
     theirs = [each for each in waiting if not tenants.may(each, group)]
     if len(theirs) == len(waiting):
@@ -437,12 +515,13 @@ def as_record(about: Account) -> dict[str, Any]:
     """For --json."""
     group = about.place.group
     return {
-        "pid": about.pid,
+        **({"pid": about.pid} if about.pid else {}),
         "name": about.name,
         "seq": about.tick.seq,
         **msgspec.to_builtins(about.place),
         "class": "" if group is None else class_of(group, about.session),
         "evidence": [] if group is None or group.behaviour is None else [behaves(*it[:2]) for it in group.behaviour.evidence],
+        "delays": [msgspec.structs.asdict(delay) for delay in _delays(about)],
         "changes": [_record(change) for change in about.changes],
         "protection": [_record(change) for change in about.protection],
         "reasons": reasons(about),

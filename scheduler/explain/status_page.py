@@ -1,6 +1,7 @@
 """The daemon's answer to `status` in words: what it does, its notes, what is in force, and a line for each pool and group.
 
-Fits a terminal of 80 columns; nothing is cut. Parts of the answer that this page does not know are shown with their names.
+Fits a terminal of 80 columns, with a line for each group and pool: a name that is too long loses its middle there. No id is cut.
+Parts of the answer that this page does not know are shown with their names.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from typing import Any
 from ..words import figure, moment, share, size, span
 from .class_words import percent
 from .gathered import plural
-from .layout import indented, labelled, part, printed, table
+from .layout import GAP, indented, labelled, part, printed, shortened, table
 
 SHOWN = 20
 """Most groups shown, those that use most CPU first (chosen); --json has all."""
+
+SHORTEST = 16
+"""Least columns of a group's name (chosen): on a terminal that has not even these, each group takes several lines."""
 
 LABEL = 10
 """Columns of the labels in the first part (chosen: the longest known one is "own cost")."""
@@ -149,11 +153,16 @@ def _why(change: Record) -> str:
 
 
 def _pools(pools: Sequence[Record], width: int | None) -> list[str]:
-    headers = ("pool", "workers", "wanted", "busy", "queued")
-    rows = [(it["pool"], *(_number(it.get(name)) for name in ("size", "requested", "busy", "queued"))) for it in pools]
+    figures = {"workers": "size", "wanted": "requested", "busy": "busy", "queued": "queued", "Erlangs": "load"}
+    headers = ["pool", *figures]
+    rows = [[it["pool"], *(_number(it.get(name)) for name in figures.values())] for it in pools]
+    if any(it.get("objective") for it in pools):
+        headers.append("objective")
+        rows = [[*row, it.get("objective", "")] for row, it in zip(rows, pools, strict=True)]
     said = [f"{pool['pool']}: sized by {pool['rules']}" for pool in pools if pool.get("rules", "all rules") != "all rules"]
     said += [f"{pool['pool']}: {pool['trouble']}" for pool in pools if pool.get("trouble")]
-    return [*table(headers, rows, width, right=range(1, len(headers))), *indented(said, width)]
+    right = range(1, len(figures) + 1)
+    return [*table(headers, rows, width, right=right, whole=range(1, len(headers))), *indented(said, width)]
 
 
 def _number(value: Any) -> str:
@@ -165,7 +174,7 @@ def _groups(groups: Sequence[Record], width: int | None) -> list[str]:
     ordered = sorted(there, key=lambda group: (-group["cpu"], group["group"]))
     shown, rest = ordered[:SHOWN], ordered[SHOWN:]
     headers = ("group", "class", "processes", "cores", "waits", "memory")
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             it["group"],
             _class(it),
@@ -176,7 +185,10 @@ def _groups(groups: Sequence[Record], width: int | None) -> list[str]:
         )
         for it in shown
     ]
-    lines = table(headers, rows, width, right=range(2, len(headers)), whole=range(1, len(headers)))
+    if width is not None:
+        others = sum(max(map(len, column)) + GAP for column in list(zip(headers, *rows, strict=True))[1:])
+        rows = [(shortened(name, max(width - others, SHORTEST)), *rest) for name, *rest in rows]
+    lines = table(headers, rows, width, right=range(2, len(headers)), whole=range(len(headers)))
     if rest:
         lines.append(f"and {plural(len(rest), 'group')} more with {sum(it['cpu'] for it in rest):.2f} cores; --json has them")
     return lines

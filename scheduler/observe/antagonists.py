@@ -12,19 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...models.anomaly.model import NOTED
-from ...models.features import Floats
 from ...models.identity import ProcId
 from ...models.records import Anomaly, Score, Snapshot
 from ..decision import Antagonist, Member, StarvedWorker
+from .occupancy import LEAST_CORES, Occupancy
 
 LOOK_BACK_SECONDS = 24.0
 """Seconds to look back: as far as the starvation test of `models` does."""
-
-LEAST_CORES = 0.001
-"""Cores below which a process is ignored: it delays no other one (chosen)."""
 
 NEIGHBOURS = 4
 """Most groups that are reported for one worker (chosen)."""
@@ -46,39 +42,35 @@ class _Look:
 class Antagonists:
     """Remembers for a while which process ran where."""
 
-    def __init__(self, online: Sequence[int] = ()) -> None:
-        """`online`: numbers of the CPUs, which may have gaps (SMT switched off); (): they count up from 0."""
-        self._online = online
+    def __init__(self) -> None:
         self._looks: deque[_Look] = deque(maxlen=MOST_TICKS)
 
     def push(
         self,
         snapshot: Snapshot,
-        cpu: Floats,
+        ran: Occupancy,
         groups: Sequence[str],
         rows: Mapping[ProcId, int],
         workers: Sequence[ProcId],
         seconds: float,
     ) -> None:
-        """Add a tick. `cpu` [n] is the cores, `groups` [n] the group of each row of the table. Without workers, nothing is kept."""
+        """Add a tick. `groups` [n]: the group of each row of the table, `rows`: the row of each process, in their order. Without
+        workers, nothing is kept."""
         while self._looks and self._looks[0].at < snapshot.at - LOOK_BACK_SECONDS * 1e9:
             self._looks.popleft()
         if not workers:
             self._looks.clear()
             return
-        table, cpus = snapshot.table, self._online or range(max(len(snapshot.host.cpu_busy_ns), 1))
-        used: dict[int, list[tuple[str, ProcId, float]]] = defaultdict(list)
-        ran: NDArray[np.int64] = np.flatnonzero(cpu >= LEAST_CORES)
-        last, threads = table["last_cpu"], table["threads"]
-        for row in ran.tolist():
-            id_ = ProcId(int(table["pid"][row]), int(table["start_ticks"][row]))
-            if threads[row] > 1:  # the kernel reports the first thread's CPU only; the others may be anywhere
-                for one in cpus:
-                    used[one].append((groups[row], id_, float(cpu[row]) / len(cpus)))
-            else:
-                used[int(last[row])].append((groups[row], id_, float(cpu[row])))
+        last = snapshot.table["last_cpu"]
         waited = {id_: int(last[rows[id_]]) for id_ in workers}
-        self._looks.append(_Look(snapshot.at, seconds, dict(used), waited))
+        where, users, ids = set(waited.values()), ran.rows.tolist(), list(rows)
+        used = {}
+        for column, cpu in enumerate(ran.cpus.tolist()):
+            if cpu in where:
+                cores = ran.on[:, column]
+                there = np.flatnonzero(cores >= LEAST_CORES).tolist()
+                used[cpu] = [(groups[users[user]], ids[users[user]], float(cores[user])) for user in there]
+        self._looks.append(_Look(snapshot.at, seconds, used, waited))
 
     def of(self, scores: Sequence[Score], snapshot: Snapshot) -> tuple[StarvedWorker, ...]:
         """The neighbours of each worker that is scored as starved, sorted by worker."""

@@ -11,6 +11,7 @@ from ...models.records import Behaviour, Class, Identity, Snapshot
 from ..cgroup_paths import ancestors
 from ..decision import Group, Member
 from .measure import Measured
+from .quotas import stopped
 from .tenancy import Tenancy, owner_of
 
 Classes = Mapping[str, tuple[Class, Behaviour | None]]
@@ -74,17 +75,12 @@ def _throttled(measured: Measured, snapshot: Snapshot, before: Snapshot) -> dict
 
     The kernel adds up the CPUs, so a cgroup with threads on many CPUs may have been stopped for less. The share is at most 1.
     """
-    then = dict(before.quotas)
-    stopped = {
-        quota.cgroup: min(more / 1e9 / measured.seconds, 1.0)
-        for quota in snapshot.quotas
-        if (more := quota.throttled_ns - then.get(quota.cgroup, quota.throttled_ns)) > 0
-    }
-    if not stopped:
+    shares = {cgroup: min(cores, 1.0) for cgroup, cores in stopped(before, snapshot).items()}
+    if not shares:
         return {}
     found: dict[str, float] = {}
     homes = {(measured.members[row], snapshot.identities[id_].cgroup) for id_, row in measured.rows.items()}
     for name, cgroup in homes:
-        share = max((stopped.get(path, 0.0) for path in ancestors(cgroup)), default=0.0)
+        share = max((shares.get(path, 0.0) for path in ancestors(cgroup)), default=0.0)
         found[name] = max(share, found.get(name, 0.0))
     return found

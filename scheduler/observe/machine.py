@@ -30,6 +30,7 @@ class MachineFigures:
         self._abilities = abilities
         self._own = own
         self._unseen = 0.0  # cores, smoothed; may be negative, because the clocks differ
+        self._kernel = 0.0  # cores that the kernel used in the last step
         self._rivals: tuple[Mapping[ProcId, Identity] | None, tuple[str, ...]] = (None, ())  # (identities, the rivals among them)
 
     def step(self, before: Snapshot, now: Snapshot, rates: Rates) -> Machine:
@@ -37,6 +38,7 @@ class MachineFigures:
         elapsed, pressure = now.at - before.at, None
         use = machine_use(before, now, rates)
         self._unseen += (use.busy - use.seen - self._unseen) / UNSEEN_TICKS
+        self._kernel = use.kernel
         if now.host.pressure_us is not None and before.host.pressure_us is not None:
             cpu, memory, io = (
                 min(max(here - was, 0) * 1000 / elapsed, 1.0)
@@ -44,6 +46,11 @@ class MachineFigures:
             )
             pressure = (cpu, memory, io)
         return self._machine(now, use.busy, use.steal, pressure)
+
+    @property
+    def outside(self) -> float:
+        """Cores used in the last step by what is in no table: the kernel, and processes that nicety cannot see, however few."""
+        return self._kernel + max(self._unseen, 0.0)
 
     def gap(self, snapshot: Snapshot) -> Machine:
         """The machine after a gap: what it did is unknown, and smoothing starts again."""
@@ -89,6 +96,7 @@ class MachineUse:
     busy: float  # in use
     steal: float  # that the hypervisor gave to others
     seen: float  # in use by visible processes, their brief children and the kernel; clock differences may put it above `busy`
+    kernel: float  # part of `seen` that is in no table: interrupts and, where they show, kernel threads
 
 
 def machine_use(before: Snapshot, now: Snapshot, rate: Rates) -> MachineUse:
@@ -105,4 +113,5 @@ def machine_use(before: Snapshot, now: Snapshot, rate: Rates) -> MachineUse:
         busy=min(busy, cpus),
         steal=min(max(host.steal_ns - then.steal_ns, 0) / elapsed, cpus),
         seen=kernel + float(rate.cpu.sum() + rate.brief.sum() + most.sum()),
+        kernel=kernel,
     )

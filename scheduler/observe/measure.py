@@ -53,6 +53,7 @@ class Measured:
     rates: Rates  # aligned with the snapshot's table
     rows: dict[ProcId, int]  # row of each process in the table
     members: tuple[str, ...]  # group of each row of the table
+    places: NDArray[np.int64]  # place of each row's group in `groups`
 
 
 def group_names(config: Config, snapshot: Snapshot, home: int) -> set[str]:
@@ -147,6 +148,7 @@ class Measurer:
             rates=rate,
             rows=rows,
             members=tuple(members),
+            places=at,
         )
 
     def follow(self, before: Measurer, redefined: Collection[str], *, regroup: bool) -> None:

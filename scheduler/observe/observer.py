@@ -22,10 +22,12 @@ from ...models.records import Behaviour, Class, Deadlock, PoolSample, Score, Sna
 from ..config.sections import Config
 from ..decision import Abilities, Chosen, Feedback, Member, Outcome, Tick
 from .antagonists import Antagonists
+from .delays import Delays
 from .forecasts import Forecasts, keys_of
 from .group_figures import Classes, groups_of, member_of
 from .machine import MachineFigures
 from .measure import Measured, Measurer
+from .occupancy import busy_between, occupancy
 from .pool_figures import PoolFigures
 from .protection import Protection
 from .redefined import redefined_pools, regrouped
@@ -58,7 +60,9 @@ class Observer:
         self._series = Windows(1)
         self._workers = WorkerWindows(len(CHANNELS))
         self._self_history = SelfHistory(config.daemon.interval)
-        self._antagonists = Antagonists(abilities.topology.online)
+        self._online = abilities.topology.online
+        self._antagonists = Antagonists()
+        self._delays = Delays(abilities.autogroup)
         self._machine = MachineFigures(abilities, own)
         self._pools = PoolFigures(config)
         self._forecasts = Forecasts(demand, config.daemon.interval)
@@ -86,6 +90,7 @@ class Observer:
         self.newest = None if measured is None else (snapshot, measured)
         if measured is None or before is None:
             self._pools.step_gap()
+            self._delays.gap()
             machine = self._machine.gap(snapshot)
             return Tick(self._seq, snapshot.at, snapshot.wall, True, paused, machine, (), (), (), (), (), outcomes)
         keys = sorted(measured.series)
@@ -97,16 +102,23 @@ class Observer:
         scores = self._step_scores(measured, snapshot)
         groups = groups_of(measured, snapshot, before, reported, classes, self._tenancy)
         batch = [member for group in groups if group.class_ is Class.BATCH for member in group.members]
-        self._antagonists.push(
-            snapshot, measured.rates.cpu, measured.members, measured.rows, measured.worker_keys, measured.seconds
+        machine = self._machine.step(before, snapshot, measured.rates)
+        ran = occupancy(
+            snapshot,
+            measured.rates,
+            list(measured.rows),
+            busy_between(before, snapshot),
+            self._machine.outside,
+            self._online,
         )
+        self._antagonists.push(snapshot, ran, measured.members, measured.rows, measured.worker_keys, measured.seconds)
         return Tick(
             seq=self._seq,
             at=snapshot.at,
             wall=snapshot.wall,
             gap=False,
             paused=paused,
-            machine=self._machine.step(before, snapshot, measured.rates),
+            machine=machine,
             protected=self._protection.protected(measured, snapshot, sheltered),
             groups=groups,
             pools=self._pools.step(snapshot, measured),
@@ -120,6 +132,7 @@ class Observer:
             chosen=chosen,
             sheltered=sheltered,
             shared=self._tenancy.shared(snapshot, batch),
+            delays=self._delays.step(before, snapshot, measured, ran, machine.steal),
         )
 
     def start_warm(self, past: Sequence[tuple[int, tuple[PoolSample, ...]]]) -> None:
@@ -143,7 +156,7 @@ class Observer:
         self._series.forget(keys_of(names))
         if before._config.quarantine.enabled and self._config.quarantine.enabled:
             self._self_history = before._self_history
-        self._antagonists, self._before = before._antagonists, before._before
+        self._antagonists, self._delays, self._before = before._antagonists, before._delays, before._before
         self._machine.follow(before._machine)
         self._pools.follow(before._pools, pools)
         self._forecasts.follow(before._forecasts, names)

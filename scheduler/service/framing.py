@@ -19,6 +19,7 @@ from .frame_file import FrameFile
 from .latest import Latest
 from .own.budget import Budget
 from .own.cost import Helpers, own_cpu_ns, resident_bytes
+from .reports import Reports
 from .sessions import Sessions
 
 SLOW_TICKS = 10
@@ -39,12 +40,14 @@ class Framing:
         pause: Pause,
         budget: Budget,
         helpers: Helpers,
+        reports: Reports,
         clock: Clock,
         started: int,
     ) -> None:
         """`started`: when the daemon started, monotonic ns."""
         self._file, self._sessions, self._acting_on, self._actuator = file, sessions, acting_on, actuator
         self._latest, self._pause, self._budget, self._helpers, self._clock = latest, pause, budget, helpers, clock
+        self._reports = reports
         self._started = started
         self._recent = Recent()
         self._name = socket.gethostname()
@@ -100,4 +103,6 @@ class Framing:
             memory=self._memory,
             budget=budget.limit,
             reduced=list(budget.reduced),
+            troubles=self._reports.now(),
+            lost=sessions.log.dropped + (0 if sessions.traces is None else sessions.traces.dropped),
         )

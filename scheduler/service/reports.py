@@ -43,6 +43,10 @@ class Reports:
                 self.event(NOTICE, f"{name}: well again")
         self._troubles = troubles
 
+    def now(self) -> list[str]:
+        """The troubles that were reported and are not over, in words."""
+        return [f"{name}: {error}" for name, error in self._troubles.items() if error]
+
     def close(self) -> None:
         """Stop forwarding."""
         log.removeHandler(self._forward)

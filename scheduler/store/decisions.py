@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from ..read.evidence import Evidence
 
 APPLICATION = 0x6E636465  # "ncde" in PRAGMA application_id
-SCHEMA = 6
+SCHEMA = 7
 """Version of the tables and of every record in them: a change of a type in `decision` needs a new number."""
 
 KEYFRAME_TICKS = 600
@@ -932,6 +932,52 @@ class DecisionReader:
             raise self._broken(error) from None
         return row if row is not None and isinstance(row[0], int) and isinstance(row[1], int) else None
 
+    def first_since(self, wall: int) -> int | None:
+        """The id of the first tick at `wall` (ns) or later, as long as the clock was not set back; None if there is none."""
+        low, high = self._ends()
+        if high < 0 or self._wall_from(high) < wall:
+            return None
+        while low < high:
+            middle = (low + high) // 2
+            if self._wall_from(middle) < wall:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def last_before(self, wall: int) -> tuple[int, int] | None:
+        """(id, wall) of the last tick before `wall` (ns), as `first_since`; None if there is none."""
+        first = self.first_since(wall)
+        try:
+            row = self._db.execute(
+                "SELECT id, wall FROM ticks WHERE id < ? AND id >= 0 ORDER BY id DESC LIMIT 1",
+                (_NO_END if first is None else first,),
+            ).fetchone()
+        except ERRORS as error:
+            raise self._broken(error) from None
+        return row if row is not None and isinstance(row[1], int) else None
+
+    def texts(self, first: int) -> Iterator[tuple[int, int, bytes]]:
+        """(id, wall, JSON) of the ticks from the id `first` on, for what reads many of them: nothing is proven, and damaged ones
+        are left out."""
+        for row in walk(self._db, "ticks", "wall, tick", after=first - 1, chunk=16):
+            if not isinstance(row, Damaged) and isinstance(row[1], int):
+                data, damage = _unzipped(row[2])
+                if not damage:
+                    yield row[0], row[1], data
+
+    def outline(self, since: int, until: int, limit: int) -> list[tuple[int, str, str, str, str]]:
+        """(wall, id, action, target, status) of the newest `limit` decisions and refusals with since <= wall < until (ns), oldest
+        first: what `find` has, without reading the records."""
+        query = (
+            "SELECT wall, id, action, target, status FROM decisions WHERE wall >= ? AND wall < ? AND refusal IS NULL "
+            "ORDER BY wall DESC LIMIT ?"
+        )
+        try:
+            return self._db.execute(query, (since, until, limit)).fetchall()[::-1]
+        except ERRORS as error:
+            raise self._broken(error) from None
+
     def latest(self) -> LoggedTick | None:
         """The last tick that was logged; None if there is none."""
         try:
@@ -939,6 +985,22 @@ class DecisionReader:
         except ERRORS as error:
             raise self._broken(error) from None
         return None if last is None else self._tick_by_id(last, dict(self._numbers()).get(last // _SEQS, ""))
+
+    def _ends(self) -> tuple[int, int]:
+        """Least and greatest id of a tick, -1 without one."""
+        try:
+            ends = self._db.execute("SELECT min(id), max(id) FROM ticks WHERE id >= 0").fetchone()
+        except ERRORS as error:
+            raise self._broken(error) from None
+        return (-1, -1) if ends[0] is None else ends
+
+    def _wall_from(self, id_: int) -> int:
+        """The wall time of the first tick from an id on."""
+        try:
+            row = self._db.execute("SELECT wall FROM ticks WHERE id >= ? ORDER BY id LIMIT 1", (id_,)).fetchone()
+        except ERRORS as error:
+            raise self._broken(error) from None
+        return row[0] if row is not None and isinstance(row[0], int) else _NO_END
 
     def _tick_by_id(self, id_: int, session: str) -> LoggedTick | None:
         try:

@@ -437,6 +437,65 @@ def newest_pools(paths: Path | Iterable[Path], *, before: str | None = None) -> 
         raise TraceError(unreadable)
 
 
+def snapshots_at(paths: Path | Iterable[Path], wall: int) -> tuple[Recording, Snapshot, Snapshot] | None:
+    """The last snapshot at `wall` (ns) or before, after the one before it in its session; None if no two such can be read.
+
+    Decodes what lies between the keyframe and it, so it takes at most some tenths of a second. Of a snapshot that is a keyframe the
+    next one is taken, which has one before it. Raises TraceError like `read_traces`.
+    """
+    for file in sorted((file for files in _stores(paths).values() for file in files), key=lambda file: file.first, reverse=True):
+        try:
+            db = open_reader(file.path, application=APPLICATION, schema=SCHEMA)
+        except UNREADABLE:
+            continue
+        if db is None:
+            continue
+        with closing(db):
+            found = _last_until(db, wall)
+            key = None if found is None else _keyframe_before(db, found + 1)
+            if found is not None and key is not None:
+                return _two(db, key, max(found, key + 1))
+    return None
+
+
+def _last_until(db: sqlite3.Connection, wall: int) -> int | None:
+    """The greatest id of a tick at `wall` or before, as long as the clock was not set back; None if there is none."""
+    try:
+        low, high = db.execute("SELECT min(id), max(id) FROM ticks").fetchone()
+        if low is None:
+            return None
+        found = None
+        while low <= high:
+            middle = (low + high) // 2
+            row = db.execute("SELECT id, wall FROM ticks WHERE id <= ? ORDER BY id DESC LIMIT 1", (middle,)).fetchone()
+            if row is not None and row[1] > wall:
+                high = row[0] - 1
+            else:
+                found, low = (found if row is None else row[0]), middle + 1
+    except (*ERRORS, TypeError):
+        return None
+    return found
+
+
+def _two(db: sqlite3.Connection, key: int, last: int) -> tuple[Recording, Snapshot, Snapshot] | None:
+    """The last two whole snapshots from a keyframe to `last`."""
+    recording, crc, before, now = Recording("", "", 0.0), 0, None, None
+    for row in walk(db, "ticks", "at, wall, rows, crc, recording, data", after=key - 1, until=last):
+        if isinstance(row, Damaged):
+            break
+        tick, at, wall, rows, own, header, data = row
+        try:
+            crc = _crc(tick, at, wall, rows, header, data, crc)
+            if crc != own:
+                break
+            if header is not None:
+                recording = msgspec.json.decode(header, type=Recording)
+            before, now = now, decode(data, None if header is not None else now, at=at, wall=wall)
+        except (struct.error, TypeError, AttributeError, msgspec.MsgspecError, CodecError):
+            break
+    return None if before is None or now is None else (recording, before, now)
+
+
 def _first_of(files: list[_File], session: str) -> int:
     """The least id that a tick of this session can have; 0 if it is not there."""
     for file in files:

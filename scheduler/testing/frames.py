@@ -9,6 +9,9 @@ from ..frame import Band, Change, Count, Decided, Delay, Frame, Group, Incident,
 MIB = 1 << 20
 WALL = 1_780_000_000.0
 
+HOSTILE = ('"} 1\n# EOF', "a\\nb\\", "\x1b[31mred", "\u202eevil", "x" * 4000, "\xfc" * 4000, "", "{}", "[red]")
+"""Names that a program could call itself to harm a view."""
+
 
 def an_own(**changes: Any) -> Own:
     """A daemon that acts on everything and has run for an hour."""
@@ -71,6 +74,8 @@ def a_shown_pool(name: str = "web", **changes: Any) -> Pool:
         "start": 2.0,
         "worker_memory": 50 * MIB,
         "objective": "p95 300ms",
+        "aim": "p95",
+        "aim_value": 0.3,
         "rules": "all rules",
         "trouble": "",
         "forecast": a_band(2.2, 3.4),

@@ -59,6 +59,7 @@ def test_configs_and_typing_marker_are_in_the_wheel_and_tests_are_not(installed:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"nicety/py.typed", "nicety/configs/default.toml", "nicety/configs/nicety.service"} <= names
     assert "nicety/training/report.html" in names
+    assert {f"nicety/scheduler/views/web/{name}" for name in ("page.html", "page.js", "page.css", "icon.svg")} <= names
     assert any(name.startswith("nicety/configs/examples/") for name in names)
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
 

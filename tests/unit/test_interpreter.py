@@ -33,6 +33,10 @@ STARTERS = {
     "scheduler/testing/contention.py",
     "scheduler/testing/puppet.py",
     "scheduler/testing/circles.py",
+    "scheduler/testing/browser.py",
+    "scheduler/views/notify/hook.py",  # what the user named
+    "scheduler/views/top/alone.py",
+    "scheduler/views/top/asking.py",
     "scheduler/hands/pool_children.py",  # what the configuration names; an agent's interpreter, which may be older: SAFE_PATH
 }
 """Files that start processes. Whoever adds one sees to it that an interpreter gets PYTHON or SAFE_PATH."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from ...decision import Chosen, Group, Pool, Rules
 from ...explain.in_force import each, sum_up
 from ...hands.guarding import Watchers
 from ...hands.kernel import Clock
+from ...words import share
 from ..latest import Latest
 from ..own.budget import Budget
 from ..own.cost import Helpers, own_cpu_ns, resident_bytes
@@ -72,7 +73,7 @@ class StatusAnswer:
             **self._own(now),
             "users": "kept apart" if self._sessions.current.config["tenants"]["apart"] else "one team",
             "notes": msgspec.to_builtins(self._latest.notes),
-            "pools": _pools(tick.pools, tick.chosen) if tick else [],
+            "pools": _pools(tick.pools, tick.chosen, self._sessions.current.config["pools"]) if tick else [],
             "groups": _groups(self._latest.groups),
             **self._changes(full=bool(request.get("full"))),
         }
@@ -107,7 +108,7 @@ class StatusAnswer:
         return {"changes": changes, **({"changes_in_force": each(entries)} if full else {})}
 
 
-def _pools(pools: Iterable[Pool], chosen: Iterable[Chosen]) -> list[dict[str, Any]]:
+def _pools(pools: Iterable[Pool], chosen: Iterable[Chosen], config: Mapping[str, Any]) -> list[dict[str, Any]]:
     rules = {each.pool: each.rules.words(each.size) for each in chosen}
     return [
         {
@@ -116,11 +117,22 @@ def _pools(pools: Iterable[Pool], chosen: Iterable[Chosen]) -> list[dict[str, An
             "requested": pool.requested,
             "busy": pool.busy if pool.busy is not None else "unknown",
             "queued": pool.queued if pool.queued is not None else "unknown",
+            "load": pool.load if pool.load is not None else "unknown",
+            "objective": _objective(config.get(pool.name, {}).get("objective") or {}),
             "rules": rules.get(pool.name, Rules.ALL.words(0)),
             "trouble": pool.trouble,
         }
         for pool in pools
     ]
+
+
+def _objective(config: Mapping[str, Any]) -> str:
+    """What a pool is to keep, from its section of the configuration; "" for a pool without an objective.
+
+    >>> _objective({"p95": "300ms", "wait": "", "utilization": 0.0}), _objective({"p95": "", "wait": "", "utilization": 0.7})
+    ('p95 300ms', 'utilization 70 %')
+    """
+    return " ".join(f"{key} {value if isinstance(value, str) else share(value)}" for key, value in config.items() if value)
 
 
 def _groups(groups: Iterable[Group]) -> list[dict[str, Any]]:

@@ -61,7 +61,7 @@ def test_the_version_is_data(nicety: Invoke) -> None:
 
 def test_all_commands_of_the_design_are_there() -> None:
     design = {"doctor", "record", "train", "run", "status", "decisions", "why", "undo", "replay", "export", "demo"}
-    design |= {"pause", "resume", "reload", "simulate", "act", "observe", "hands", "top"}
+    design |= {"pause", "resume", "reload", "simulate", "act", "observe", "hands", "top", "web", "exporter", "notify"}
     assert sorted(design) == COMMANDS
 
 
@@ -231,7 +231,7 @@ def test_nothing_found_is_said_on_stderr_and_no_failure(nicety: Invoke, log: Pat
 
 
 def test_why_explains_a_decision_and_a_process(nicety: Invoke, log: Path) -> None:
-    assert "forecast floor: a load of 4 Erlang" in nicety("why", "s-3.0").out
+    assert "Why: a load of 4 Erlang" in nicety("why", "s-3.0").out
     assert json.loads(nicety("why", "s-3.0", "--json").out)["status"] == "applied"
     page = nicety("why", "9001").out
     assert "worker of pool web" in page

@@ -84,8 +84,8 @@ GOLDEN: dict[str, tuple[str, list[str]]] = {
     "keys of another kind": (
         '[pools.web]\nkind = "gunicorn"\npid = 7\nuser = "www"\n[pools.web.queue]\nfiles = "/x/*"\n',
         [
-            "n.toml:5: pools.web.queue: only pools of kind command or supervisord or systemd have this key: leave it out",
             "n.toml:4: pools.web.user: only pools of kind command or executor have this key: leave it out",
+            "n.toml:5: pools.web.queue: only pools of kind command or supervisord or systemd have this key: leave it out",
         ],
     ),
     "command pool without command": (
@@ -139,10 +139,23 @@ GOLDEN: dict[str, tuple[str, list[str]]] = {
         '[daemon]\nact = "yes"\n[pools.w]\nkind = "command"\nminimum = 9\nmaximum = 3\n[groups.g]\nuid = -1\n[pools.x]\npid = 7\n',
         [
             "n.toml:2: daemon.act: must be true or false, not text; the default is false",
-            f"n.toml:9: pools.x.kind: missing, and it has no default; {KINDS}",
-            "n.toml:8: groups.g.uid: must be a whole number >= 0; or leave the key out",
-            "n.toml:5: pools.w.minimum: 9 is more than maximum = 3; change one of them",
             'n.toml:3: pools.w: a command pool needs what to run: give command = ["program", "argument"]',
+            "n.toml:5: pools.w.minimum: 9 is more than maximum = 3; change one of them",
+            "n.toml:8: groups.g.uid: must be a whole number >= 0; or leave the key out",
+            f"n.toml:9: pools.x.kind: missing, and it has no default; {KINDS}",
+        ],
+    ),
+    "keys of a pool without a valid kind are compared too": (
+        '[pools.w]\nkind = "celeri"\nminimum = 9\nmaximum = 3\n[pools.x]\nmaximum = 2\ninitial = 5\nqueue = {}\n',
+        [
+            f'n.toml:2: pools.w.kind: "celeri" is no value of it; {KINDS}',
+            "n.toml:3: pools.w.minimum: 9 is more than maximum = 3; change one of them",
+            f"n.toml:5: pools.x.kind: missing, and it has no default; {KINDS}",
+            "n.toml:7: pools.x.initial: 5 is not between minimum = 1 and maximum = 2; change one of them",
+            (
+                "n.toml:8: pools.x.queue: give exactly one of files, command, redis_list, redis_sorted_set, redis_stream, rq, "
+                "dramatiq, arq, huey, rabbitmq, sql"
+            ),
         ],
     ),
     "a value that is wrong is compared with nothing": (
@@ -163,6 +176,67 @@ GOLDEN: dict[str, tuple[str, list[str]]] = {
 def test_the_report_of(case: str) -> None:
     text, expected = GOLDEN[case]
     assert problems(text) == expected
+
+
+FAULTS = """\
+[daemon]
+interval = "fast"
+act_on = ["nothing-like-it"]
+[pool_size]
+quantile = 0.7
+[priority]
+wiat = 0.1
+[pools.web]
+kind = "gunicorn"
+minimum = 9
+maximum = 3
+[pools.jobs]
+kind = "comand"
+initial = 99
+[groups.g]
+class = "batch"
+[groups.web]
+program = "x"
+[tenants]
+may_be_helped = ["user nobodyatall"]
+"""
+
+
+def test_faults_of_every_sort_are_reported_in_one_round_in_the_order_of_the_file() -> None:
+    found = problems(FAULTS)
+    assert [problem.split(": ")[:2] for problem in found] == [
+        ["n.toml:2", "daemon.interval"],  # a value
+        ["n.toml:3", "daemon.act_on"],  # a name that nothing has
+        ["n.toml:5", "pool_size.quantile"],  # a value that only the models refuse
+        ["n.toml:7", "priority.wiat"],  # an unknown key
+        ["n.toml:8", "pools.web"],  # a key that its kind needs
+        ["n.toml:10", "pools.web.minimum"],  # two keys that contradict each other
+        ["n.toml:13", "pools.jobs.kind"],  # a choice
+        ["n.toml:14", "pools.jobs.initial"],  # a relation beside a value that is wrong
+        ["n.toml:15", "groups.g"],  # a section that matches nothing
+        ["n.toml:17", "groups.web"],  # a name for two things
+        ["n.toml:20", "tenants.may_be_helped"],  # a user that is not there
+    ]
+
+
+def test_mending_what_was_reported_leaves_nothing_to_report() -> None:
+    mended = FAULTS
+    for wrong, right in (
+        ('"fast"', "1"),
+        ('["nothing-like-it"]', '["web"]'),
+        ("0.7", "0.9"),
+        ("wiat", "wait"),
+        ('kind = "gunicorn"', 'kind = "gunicorn"\npid = 7'),
+        ("minimum = 9", "minimum = 2"),
+        ('"comand"', '"command"\ncommand = ["x"]'),
+        ("99", "3"),
+        ("[groups.g]", '[groups.g]\nprogram = "y"'),
+        ("[groups.web]", "[groups.web2]"),
+        ("user nobodyatall", "user 7"),
+    ):
+        assert mended.count(wrong) == 1
+        mended = mended.replace(wrong, right)
+    assert parse(mended).pools["jobs"].initial == 3
 
 
 def test_the_error_itself_reads_as_the_report() -> None:

@@ -31,6 +31,7 @@ from nicety.scheduler.decision import (
     encode,
 )
 from nicety.scheduler.explain import decision_page as explain
+from nicety.scheduler.explain import sentences
 from nicety.scheduler.explain.gathered import describe
 from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.hands.places import Control
@@ -63,7 +64,7 @@ def a_full_tick(seq: int, **changes: object) -> Tick:
         a_group("hogs", Class.BATCH, [a_member(4711, cgroup="/batch"), a_member(4712, cgroup="/batch")], cpu=1.5),
         a_group("editor", Class.EXEMPT, [a_member(77)]),
     ]
-    scores = (Score(WORKER, "web", Anomaly.LEAK, 3.5, 0.004, (("rss_mib_per_minute", 12.5),), "robust z"),)
+    scores = (Score(WORKER, "web", Anomaly.LEAK, 3.5, 0.004, (("growth_mib_per_minute", 12.5),), "robust z"),)
     values: dict[str, object] = {
         "groups": groups,
         "pools": [a_pool("web")],
@@ -105,18 +106,18 @@ def paths(tmp_path: Path) -> Paths:
 def test_the_page_of_a_decision_answers_what_a_person_would_ask(paths: Paths) -> None:
     page = explain.page(paths, "s-1.0")
     for part in (
-        "pool web: size 6",
-        "decision s-1.0 of policy pool_size",
+        "nicety asked pool web for 6 workers instead of 4.",
+        "decision s-1.0 of policy pool_size, rule forecast floor, ",
         "tick 1, act mode",
-        "forecast floor: a load of 4 Erlang is to be expected.",
-        "Done, and read back; helped: wait of group web, cores: 0.8 before, 0.1 after 3 ticks.",
-        "3.142",
+        "Why: a load of 4 Erlang is to be expected.",
+        "Done, and read back; it helped: wait of group web, cores: 0.8 before, 0.1 after 3 ticks.",
+        "work at hand now          3.14 workers' worth",
         "Forecast of web load, Erlangs",
         "4.25",
         "3 workers, which the reactive rule alone asks for",
         "a load forecast below 2.1 Erlang would keep 4",
         "pool web: done, and read back (1 written): 4 -> 6",
-        "helped: wait of group web, cores: 0.8 before, 0.1 after 3 ticks",
+        "it helped: wait of group web, cores: 0.8 before, 0.1 after 3 ticks",
     ):
         assert part in page, f"{part!r} is not in\n{page}"
 
@@ -124,9 +125,9 @@ def test_the_page_of_a_decision_answers_what_a_person_would_ask(paths: Paths) ->
 def test_the_page_of_a_refusal_names_the_rule_of_the_guard(paths: Paths) -> None:
     page = explain.page(paths, "s-1.1")
     assert page.splitlines()[:3] == [
-        "pool web: size 1.",
-        "forecast floor: a load of 4 Erlang is to be expected.",
-        "The guard refused: limits: fewer than the minimum of 2",
+        "nicety wanted to ask pool web for 1 worker instead of 4, but its guard refused.",
+        "Why: a load of 4 Erlang is to be expected.",
+        "Nothing was changed, by the guard's rule limits: fewer than the minimum of 2",
     ]
     assert "Did it help" not in page
 
@@ -142,7 +143,8 @@ def test_what_was_changed_by_hand_is_told_with_the_outcome_before(paths: Paths) 
 
 def test_a_flag_is_explained_by_its_score(paths: Paths) -> None:
     page = explain.page(paths, "s-3.0")
-    assert "leak: 3.5, p = 0.004, by robust z" in page
+    assert "leak: score 3.5, as 1 in 250 healthy worker-minutes, by robust z" in page
+    assert "its memory grows now by, a minute: 12.5 MiB" in page
     assert "Forecast" not in page
 
 
@@ -181,7 +183,7 @@ def test_an_action_in_words(action: Action, words: str) -> None:
 
 
 def test_every_outcome_has_a_meaning() -> None:
-    assert set(explain.MEANING) == set(Status)
+    assert set(sentences.MEANING) == set(Status)
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])

@@ -12,11 +12,13 @@ import pytest
 
 from nicety.models.identity import ProcId
 from nicety.models.records import SAMPLE, Behaviour, Class, HostSample, Identity, Known, Snapshot
+from nicety.scheduler import frame
 from nicety.scheduler.config.sections import Config, parse
 from nicety.scheduler.decision import (
     Action,
     Chosen,
     Decision,
+    Delay,
     Effect,
     Flag,
     Group,
@@ -219,6 +221,18 @@ def test_a_pool_has_its_objective_and_the_rules_that_a_replay_chose() -> None:
     tick = a_tick(1, pools=[a_pool("web", size=3)], chosen=(Chosen("web", Rules.CONSTANT, 8, 8.0, 24.0, 1.0, 2.0, 3.0),))
     pool = framed(tick, config=parse(text, "test")).pools[0]
     assert (pool.kind, pool.objective, pool.rules, pool.size) == ("gunicorn", "p95 300ms", "a constant size of 8", 3)
+    assert (pool.aim, pool.aim_value) == ("p95", 0.3)
+
+
+@pytest.mark.parametrize(
+    ("keys", "aim"),
+    [('wait = "2s"', ("wait", 2.0)), ("utilization = 0.7", ("utilization", 0.7)), (None, ("", None))],
+)
+def test_the_objective_of_a_pool_is_a_figure_too(keys: str | None, aim: tuple[str, float | None]) -> None:
+    text = '[pools.web]\nkind = "gunicorn"\npidfile = "/run/web.pid"\n'
+    text += "" if keys is None else f"[pools.web.objective]\n{keys}\n"
+    pool = framed(a_tick(1, pools=[a_pool("web")]), config=parse(text, "test")).pools[0]
+    assert (pool.aim, pool.aim_value) == aim
 
 
 def test_changes_in_force_stand_with_the_group_or_pool_that_they_change() -> None:
@@ -238,6 +252,13 @@ def test_changes_in_force_stand_with_the_group_or_pool_that_they_change() -> Non
     frame = framed(tick, changes=changes)
     assert {it.name: [change.wall for change in it.changes] for it in frame.groups} == {"hogs": [5.0], "web": []}
     assert [change.control for change in frame.pools[0].changes] == ["pool.size"]
+
+
+def test_who_delays_a_group_stands_with_it() -> None:
+    delay = Delay("redis", 0.5, (("hogs", 0.4), ("cron", 0.05)), 0.02, 0.01, 0.015, 0.005, 0.0)
+    groups = [a_group("hogs", Class.BATCH, [a_member(1)]), a_group("redis", Class.INTERACTIVE, [a_member(2)])]
+    shown = {it.name: it.delay for it in framed(a_tick(1, groups=groups, delays=(delay,))).groups}
+    assert shown == {"hogs": None, "redis": frame.Delay(0.5, [("hogs", 0.4), ("cron", 0.05)], 0.02, 0.01, 0.015, 0.005)}
 
 
 def test_groups_that_the_tick_does_not_report_are_shown_as_they_were_measured() -> None:

@@ -112,8 +112,8 @@ def test_an_open_incident_says_what_since_when_how_sure_compared_with_whom_and_w
         "all of it nicety why 5e551017-5.0",
     ):
         assert part in page, f"{part!r} is not in\n{said.out}"
-    assert len([line for line in said.out.splitlines() if line.startswith("  how sure")]) == 1, "in a pipe it is one line"
-    monkeypatch.setattr("nicety.scheduler.explain.layout.columns", lambda: 80)
+    assert len([line for line in said.out.splitlines() if line.startswith("  how sure")]) == 1, "of a single incident"
+    monkeypatch.setenv("COLUMNS", "80")
     shown = nicety("anomalies")
     assert words(shown.out) == page
     assert max(map(len, shown.out.splitlines())) <= 80

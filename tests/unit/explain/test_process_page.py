@@ -1,4 +1,4 @@
-"""`nicety why PID` answers in its first ten lines what was done, for whom, what that changed and what gives it back."""
+"""`nicety why PID` answers before its evidence what was done, for whom, what that changed and what gives it back."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from nicety.scheduler.decision import (
     Abilities,
     Action,
     Decision,
+    Delay,
     Effect,
     Flag,
     Group,
@@ -156,10 +157,12 @@ def log(tmp_path: Path) -> Log:
 
 def first_lines(page: str) -> str:
     assert max(map(len, page.splitlines())) <= WIDTH, page
-    return " ".join(" ".join(page.splitlines()[:10]).split())
+    sentences, rows, _ = page.split("\n\n", 2)
+    assert len([*sentences.splitlines(), *rows.splitlines()]) <= 24, page
+    return " ".join(f"{sentences} {rows}".split())
 
 
-def test_the_page_of_a_demoted_process_answers_in_ten_lines(log: Log) -> None:
+def test_the_page_of_a_demoted_process_answers_before_its_evidence(log: Log) -> None:
     page = log.page(HOG.pid, a_seen(HOG, "stress-ng"))
     told = first_lines(page)
     for part in (
@@ -172,7 +175,7 @@ def test_the_page_of_a_demoted_process_answers_in_ten_lines(log: Log) -> None:
         "nice 19 of its session 4711 as a whole (autogroup); eased by 1; set 2 times since then",
         "given back 15 s after program redis-server last waited more than 2.5% of its demand",
     ):
-        assert part in told, f"{part!r} is not in the first ten lines of\n{page}"
+        assert part in told, f"{part!r} is not before the evidence of\n{page}"
     rest = " ".join(page.split())
     assert "has no listening network socket" in rest
     assert "against it: is in the foreground of a terminal" in rest
@@ -181,6 +184,20 @@ def test_the_page_of_a_demoted_process_answers_in_ten_lines(log: Log) -> None:
     assert "s-2.0" in rest
     assert "s-1.0" in rest
     assert "Why nothing is done" not in rest
+
+
+def test_the_page_says_for_whom_a_group_waits_and_programs_get_it_by_name(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    delay = Delay("program redis-server", 0.8, (("program stress-ng", 0.7),), 0.0, 0.1, 0.0, 0.0, 0.0)
+    log.tick(groups=groups(wait=0.8), delays=(delay,))
+    about = log.about(REDIS.pid, a_seen(REDIS, "redis-server"))
+    said = "Who delays it program redis-server waits 0.8 cores: 0.7 for program stress-ng, 0.1 for its own threads"
+    assert said in " ".join(process_page(about, WIDTH).split())
+    (record,) = as_record(about)["delays"]
+    assert (record["group"], record["by"], record["own"]) == ("program redis-server", (("program stress-ng", 0.7),), 0.1)
+    other = log.about(HOG.pid, a_seen(HOG, "stress-ng"))
+    assert as_record(other)["delays"] == []
+    assert "Who delays it" not in process_page(other, WIDTH)
 
 
 def test_a_process_that_joined_the_session_later_is_demoted_with_it(log: Log) -> None:
@@ -233,7 +250,7 @@ def test_the_page_of_a_protected_process_names_from_whom_and_by_what(log: Log) -
         "program stress-ng: nice 19 of a session as a whole (autogroup); eased by 1; set 2 times since then (s-2.0)",
         "about itself nothing is changed",
     ):
-        assert part in told, f"{part!r} is not in the first ten lines of\n{page}"
+        assert part in told, f"{part!r} is not before the evidence of\n{page}"
 
 
 def test_the_page_of_an_unsure_program_says_how_unsure(log: Log) -> None:
@@ -431,7 +448,7 @@ def a_full_tick(**changes: Any) -> Tick:
         a_group("hogs", Class.BATCH, [a_member(4711, cgroup="/batch"), a_member(4712, cgroup="/batch")], cpu=1.5),
         a_group("editor", Class.EXEMPT, [a_member(77)]),
     ]
-    scores = (Score(WORKER, "web", Anomaly.LEAK, 3.5, 0.004, (("rss_mib_per_minute", 12.5),), "robust z"),)
+    scores = (Score(WORKER, "web", Anomaly.LEAK, 3.5, 0.004, (("growth_mib_per_minute", 12.5),), "robust z"),)
     values: dict[str, Any] = {"groups": known, "pools": [a_pool("web")], "protected": (ProcId(1, 2),), "scores": scores}
     return a_tick(4, **{**values, **changes})
 
@@ -562,8 +579,8 @@ def test_the_page_of_a_worker_tells_its_pool_and_its_score(tmp_path: Path) -> No
     log.tick(flag, outcomes=[done("s-1.0")], groups=values.groups, pools=values.pools, scores=values.scores)
     page = " ".join(log.page(WORKER.pid, a_seen(WORKER, "gunicorn")).split())
     assert "worker of pool web (4 workers), ready, busy 50 % of the time" in page
-    assert "leak: 3.5, p = 0.004, by robust z" in page
-    assert "rss_mib_per_minute 12.5" in page
+    assert "leak: score 3.5, as 1 in 250 healthy worker-minutes, by robust z" in page
+    assert "its memory grows now by, a minute: 12.5 MiB" in page
     assert "flag leak" in page
 
 

@@ -59,10 +59,21 @@ ANSWER: dict[str, Any] = {
             "requested": 5,
             "busy": 2.25,
             "queued": "unknown",
+            "load": "unknown",
+            "objective": "p95 300ms",
             "rules": "all rules",
             "trouble": "pid file is gone",
         },
-        {"pool": "api", "size": 8, "requested": 8, "busy": 6.0, "queued": 0.5, "rules": "a constant size of 8", "trouble": ""},
+        {
+            "pool": "api",
+            "size": 8,
+            "requested": 8,
+            "busy": 6.0,
+            "queued": 0.5,
+            "load": 6.5,
+            "rules": "a constant size of 8",
+            "trouble": "",
+        },
     ],
     "groups": [
         a_row(),
@@ -91,9 +102,9 @@ def test_it_is_the_page_that_a_person_reads() -> None:
         "  group hogs: nice 0 -> 19 for 4 processes (12 threads)",
         "    protects redis, decision 5e551017-3.0, since 12 s",
         "",
-        "pool  workers  wanted  busy  queued",
-        "web         4       5   2.2       ?",
-        "api         8       8   6.0     0.5",
+        "pool  workers  wanted  busy  queued  Erlangs  objective",
+        "web         4       5   2.2       ?        ?  p95 300ms",
+        "api         8       8   6.0     0.5      6.5",
         "  api: sized by a constant size of 8",
         "  web: pid file is gone",
         "",
@@ -108,17 +119,27 @@ def test_it_is_the_page_that_a_person_reads() -> None:
     ]
 
 
-@pytest.mark.parametrize("columns", [80, 200])
+def test_without_an_objective_there_is_no_column_for_one() -> None:
+    pools = [{**pool, "objective": ""} for pool in ANSWER["pools"]]
+    page = status_page({**ANSWER, "pools": pools}, 80)
+    assert "objective" not in page
+    assert "pool  workers  wanted  busy  queued  Erlangs\n" in page
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120, 200])
 def test_no_line_is_wider_than_the_screen_and_no_id_is_cut(columns: int) -> None:
     long = "group program python3 a_script_with_a_name_that_is_far_too_long_for_any_line_of_a_terminal.py"
     changes = [a_change(group=long, decision=f"5e551017-{n}.{n}", decisions=31, protects="x" * 60) for n in range(1000, 1010)]
-    groups = [a_row("ÿ" * 120, cpu=n / 10) for n in range(30)]
+    groups = [a_row(f"begin {n} {'ÿ' * 120} end {n}.", cpu=n / 10) for n in range(30)]
     page = status_page({**ANSWER, "changes": changes, "groups": groups}, columns)
     assert max(map(len, page.splitlines())) <= columns
     for n in range(1000, 1010):
         assert f"5e551017-{n}.{n}" in page
-    assert page.count("ÿ" * (columns // 4)) >= SHOWN
-    assert page.count("ÿ") == SHOWN * 120, "no name is cut"
+    for n in range(30 - SHOWN, 30):
+        lines = [line for line in page.splitlines() if f"end {n}." in line]
+        assert len(lines) == 1, "a line a group"
+        assert "begin" in lines[0], "names that are too long lose their middle only"
+    assert ("ÿ" * 120 in page) == (columns == 200)
     assert "and 10 groups more with 4.50 cores; --json has them" in page
 
 

@@ -7,6 +7,8 @@ import numpy as np
 from nicety.models.identity import ProcId
 from nicety.models.records import SAMPLE, Anomaly, HostSample, Identity, Score, Snapshot
 from nicety.scheduler.observe.antagonists import Antagonists
+from nicety.scheduler.observe.occupancy import occupancy
+from nicety.scheduler.testing.observed import a_rate
 
 WORKER = ProcId(10, 10)
 # (pid, group, cores, last CPU, threads)
@@ -23,11 +25,12 @@ def a_snapshot(seq: int, rows: Rows) -> Snapshot:
 
 
 def starved_of(*ticks: Rows, online: tuple[int, ...] = ()) -> Antagonists:
-    antagonists = Antagonists(online)
+    antagonists = Antagonists()
     for seq, rows in enumerate(ticks):
         ids = {ProcId(pid, pid): row for row, (pid, *_) in enumerate(rows)}
-        cpu = np.array([cores for _, _, cores, _, _ in rows])
-        antagonists.push(a_snapshot(seq, rows), cpu, [group for _, group, *_ in rows], ids, [WORKER], 1.0)
+        snapshot = a_snapshot(seq, rows)
+        ran = occupancy(snapshot, a_rate([cores for _, _, cores, _, _ in rows]), list(ids), np.zeros(2), online=online)
+        antagonists.push(snapshot, ran, [group for _, group, *_ in rows], ids, [WORKER], 1.0)
     return antagonists
 
 

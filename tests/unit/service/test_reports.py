@@ -34,6 +34,14 @@ def test_a_trouble_is_reported_when_it_begins_and_when_it_is_over(reports: Repor
     assert said == [(WARNING, "traces: no space left"), (NOTICE, "traces: well again")]
 
 
+def test_the_troubles_of_now_are_those_that_are_not_over(reports: Reports) -> None:
+    assert reports.now() == []
+    reports.troubles({"traces": "no space left", "ledger": ""})
+    assert reports.now() == ["traces: no space left"]
+    reports.troubles({"traces": "", "ledger": "read-only"})
+    assert reports.now() == ["ledger: read-only"]
+
+
 def test_a_fault_says_which_tick_it_is_and_how_often_it_came(reports: Reports, said: Said) -> None:
     reports.fault(Fault("read", "OSError: x", "proc.py:1", 1), "", 1, 3)
     reports.fault(Fault("read", "OSError: x", "proc.py:1", 10), "", 2, 3)

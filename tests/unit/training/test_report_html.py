@@ -18,7 +18,7 @@ from nicety.training.dataset import Dataset
 from nicety.training.evaluate import DemandRow, DemandTable, losses
 from nicety.training.evidence import FANS, SHOWN_TICKS, Backtest, GroupRow, by_group, chosen, coverage, fan, leans
 from nicety.training.html import Story, page
-from nicety.training.plots import fan_svg
+from nicety.training.plots import COLOURS, fan_svg, leans_svg
 from nicety.training.report import Course, Result
 from nicety.training.stream import SeriesRun
 
@@ -145,7 +145,7 @@ def test_a_page_is_whole_and_has_every_part() -> None:
 
 def test_the_pictures_of_a_page_do_not_get_in_each_others_way() -> None:
     found = Checker(page(story(evidence())))
-    assert len(found.ids) == len(set(found.ids)) > 100
+    assert len(found.ids) == len(set(found.ids)) > 5 * 2
     inside = {reference[1:] for reference in found.references if reference.startswith("#")}
     assert inside
     assert inside <= set(found.ids)
@@ -178,14 +178,39 @@ def test_the_same_training_gives_the_same_page() -> None:
     assert page(story(evidence())) == page(story(evidence()))
 
 
-def test_without_matplotlib_there_are_tables_and_how_to_get_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_has_its_pictures_without_a_library_that_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     found = Checker(page(story(evidence())))
-    assert "svg" not in found.tags
-    assert "pip install 'nicety[report]'" in found.text
-    assert "Groups with the worst forecasts" in found.text
-    assert "which simple forecaster has been right lately20.0\u00a0%" in found.text
+    assert found.tags.count("svg") == 5
+    assert {"polyline", "polygon", "circle", "rect"} <= set(found.tags)
+
+
+def test_each_picture_says_in_words_what_it_shows() -> None:
+    text = page(story(evidence()))
+    titles = dict(re.findall(r'<title id="([^"]+)">([^<]+)</title>', text))
+    summaries = dict(re.findall(r'<desc id="([^"]+)">([^<]+)</desc>', text))
+    named = [ids.split() for ids in re.findall(r'<svg [^>]*role="img" aria-labelledby="([^"]+)"', text)]
+    assert len(named) == 5
+    assert all(title in titles and summary in summaries for title, summary in named)
+    assert "new model 0." in summaries["p1-summary"]
+    assert summaries["p1-summary"].endswith("last value 1.00, ewma 1.25.")
+
+
+def test_every_colour_of_a_picture_is_known_in_light_and_in_dark() -> None:
+    text = page(story(evidence()))
+    light, _, dark = text.partition("@media (prefers-color-scheme: dark)")
+    used = {name for kind in re.findall(r'<(?:polyline|polygon|circle|rect|line) class="([^"]+)"', text) for name in kind.split()}
+    for name in (used & set(COLOURS)) | set(re.findall(r"background:var\(--(\w+)\)", text)):
+        assert f" --{name}: #" in light, name
+        assert f" --{name}: #" in dark[: dark.index("} }")], name
+        assert f"svg .{name} {{ --colour: var(--{name}); }}" in text
+    assert used - set(COLOURS) <= {"line", "fill", "thick", "dashed", "faint", "grid", "axis"}
+
+
+def test_the_features_of_a_card_are_folded_away() -> None:
+    text = page(story(evidence()))
+    features = text[text.index("<summary>Its 2 features</summary>") :]
+    assert features.index("<li>last value</li>") < features.index("</details>")
 
 
 @pytest.mark.parametrize("outcome", ["failed", "not trained"])
@@ -257,7 +282,19 @@ def test_any_values_can_be_drawn(scale: float) -> None:
     flat = replace(found.runs[0], metric="rss", values=np.full(400, np.float32(min(scale, 1e38))))
     huge = replace(found, runs=(flat,), said=found.said * scale, baseline=found.baseline * scale)
     row = GroupRow("a", "rss", 100, 0.0, 0.0, 1.0)
-    assert fan_svg(fan(huge, row), 1.0, 1).startswith("<svg")
+    drawn = fan_svg(fan(huge, row), 1.0, 1)
+    assert drawn.startswith("<svg")
+    places = [float(place) for pair in re.findall(r'points="([^"]+)"', drawn) for place in re.split("[ ,]", pair)]
+    assert len(places) > 2 * SHOWN_TICKS
+    assert all(-2000 < place < 2000 for place in places)
+
+
+def test_a_bar_is_as_long_as_its_figure() -> None:
+    drawn = leans_svg({"ewma": 0.2, "age": 0.1, "value 3 ago": -0.05}, 1)
+    bars = [float(width) for width in re.findall(r'<rect class="fill own"[^>]* width="([\d.]+)"', drawn)]
+    assert len(bars) == 3
+    assert bars[0] / bars[1] == pytest.approx(2, rel=0.01)
+    assert bars[0] / bars[2] == pytest.approx(4, rel=0.01)
 
 
 def test_good_groups_are_shown_of_different_metrics_first() -> None:

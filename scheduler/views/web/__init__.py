@@ -1,0 +1,1 @@
+"""The page: `nicety web`, a process of its own that a browser reads the frame and the stores through."""
