@@ -201,16 +201,17 @@ def _memory(value: int, context: Context, width: int) -> Line:
 
 
 def delay_words(delay: Delay | None, room: int) -> str:
-    """Who delays a group, as far as there is room, in cores: the largest first, and itself or others only if they are larger."""
+    """Who delays a group, as far as there is room, in cores: the largest first, and many small ones together last."""
     if delay is None:
         return ""
     parts = [(figures.name_of(name), cores) for name, cores in delay.by]
-    parts += [("its own", delay.own), ("others", delay.others), ("unseen", delay.unseen), ("steal", delay.steal)]
-    parts = sorted(((name, cores) for name, cores in parts if cores >= 0.005), key=lambda part: -part[1])
+    parts += [("its own", delay.own), ("unseen", delay.unseen), ("steal", delay.steal)]
+    parts = [*sorted(parts, key=lambda part: -part[1]), ("others", delay.others)]
+    parts = [(name, cores) for name, cores in parts if cores >= 0.005]
     if not parts:
         return ""
     name, cores = parts[0]
-    text = f"{fit(name, min(len(name), max(room - 5, 4))).rstrip()} {cores:.2f}"
+    text = f"{fit_name(name, min(width_of(shown(name)), max(room - 5, 4))).rstrip()} {cores:.2f}"
     for name, cores in parts[1:3]:
         more = f"{text}, {shown(name)} {cores:.2f}"
         if len(more) > room:
