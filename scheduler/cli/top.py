@@ -36,11 +36,12 @@ def top(
     Shows who delays whom, what is expected, what nicety has changed and whether it helped. Enter explains, Left goes back in time,
     ? lists the keys. Without a running daemon it observes by itself; that needs no rights and changes nothing.
     """
+    from ..views.top.bookmarks import place_of_bookmarks
     from ..views.top.main import as_lines, draws, on_screen
 
     named: Named = context.obj
     loaded, paths = load_files(context, config, state_dir)
-    home = Path(os.environ.get("HOME") or "/")
+    bookmarks = place_of_bookmarks(os.environ, Path(os.environ.get("HOME") or "/"), paths.stores, os.geteuid())
     own_stores(paths)
     if plain or once or not draws(os.environ):
         as_lines(loaded, paths, os.environ, once)
@@ -48,7 +49,7 @@ def top(
     given = {"--config": config or named.config, "--state-dir": state_dir or named.state_dir}
     options = [word for name, value in given.items() if value for word in (name, str(Path(value).absolute()))]
     try:
-        on_screen(loaded, paths, options, os.environ, "" if colours is None else colours.value, home)
+        on_screen(loaded, paths, options, os.environ, "" if colours is None else colours.value, bookmarks)
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "textual":
             raise

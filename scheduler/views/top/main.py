@@ -11,7 +11,7 @@ from ...config.paths import Loaded, Paths
 from ...config.runtime import frames_to_read
 from ...hands.clock import SystemClock
 from .alone import Alone
-from .bookmarks import Bookmarks, place_of_bookmarks
+from .bookmarks import Bookmarks
 from .following import Following, runs
 from .glyphs import ASCII, BLOCKS, Glyphs
 from .history import History
@@ -55,8 +55,10 @@ def glyphs_of(variables: Mapping[str, str]) -> Glyphs:
     return BLOCKS if utf8 and not variables.get("TERM", "").startswith(NO_BLOCKS) else ASCII
 
 
-def on_screen(loaded: Loaded, paths: Paths, options: Sequence[str], variables: Mapping[str, str], colours: str, home: Path) -> None:
-    """Show the view until the person leaves. Raises ImportError if textual is not there."""
+def on_screen(
+    loaded: Loaded, paths: Paths, options: Sequence[str], variables: Mapping[str, str], colours: str, bookmarks: Path
+) -> None:
+    """Show the view until the person leaves. `bookmarks`: their file. Raises ImportError if textual is not there."""
     from .app import run
     from .asking import Asking
     from .desk import Desk
@@ -67,7 +69,7 @@ def on_screen(loaded: Loaded, paths: Paths, options: Sequence[str], variables: M
             source,
             lambda: open_past(paths.stores),
             Asking(paths.socket, options, variables),
-            Bookmarks(place_of_bookmarks(variables, home)),
+            Bookmarks(bookmarks),
             SystemClock(),
             glyphs_of(variables),
         )
