@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from . import names
+from .names import starting
 from .shared import command, print_json, say
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -107,12 +107,17 @@ OUTPUTS: dict[str, tuple[Callable[[], tuple[type, ...]], str]] = {
 """The structs of each output, and what it is. A command with two or more prints one of them."""
 
 
+def _completed(incomplete: str) -> list[str]:
+    """Commands that are described, by their first word, for the completion of a shell."""
+    return starting(incomplete, (name.partition(" ")[0] for name in OUTPUTS))
+
+
 @command("schema", "nicety schema status")
 def schema(
     name: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="COMMAND", help="The command whose JSON is described.", show_default=False, autocompletion=names.outputs
+            metavar="COMMAND", help="The command whose JSON is described.", show_default=False, autocompletion=_completed
         ),
     ] = None,
 ) -> None:
@@ -169,7 +174,6 @@ def _described(part: dict[str, Any], cls: type | None) -> dict[str, Any]:
     said = {} if cls is None else comments(cls)
     if "prefixItems" in made and cls is not None:
         names = getattr(cls, "__struct_fields__", None) or cls._fields  # type: ignore[attr-defined]  # a NamedTuple
-        items = zip(names, made["prefixItems"], strict=True)
         items = zip(names, made["prefixItems"], strict=True)
         made["prefixItems"] = [_field(item, name, said.get(name, "")) for name, item in items]
         made["minItems"] = len(names)
