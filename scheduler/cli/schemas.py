@@ -84,6 +84,18 @@ def _undo() -> tuple[type, ...]:
     return (Undone,)
 
 
+def _top() -> tuple[type, ...]:
+    from ..views.top.plain import Seen
+
+    return (Seen,)
+
+
+def _notify() -> tuple[type, ...]:
+    from ..views.notify.events import Told
+
+    return (Told,)
+
+
 def _frame() -> tuple[type, ...]:
     from ..frame import Frame
 
@@ -102,6 +114,8 @@ OUTPUTS: dict[str, tuple[Callable[[], tuple[type, ...]], str]] = {
     "simulate": (_simulate, "what nicety simulate --json writes"),
     "undo": (_undo, "what nicety undo --json prints"),
     "observe": (_undo, "what nicety observe --json prints"),
+    "top": (_top, "a line of nicety top --json, one a tick"),
+    "notify": (_notify, "what nicety notify gives to its command on standard input"),
     "frame": (_frame, "the JSON of a frame (docs/frame.md)"),
 }
 """The structs of each output, and what it is. A command with two or more prints one of them."""
