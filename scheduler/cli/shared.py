@@ -7,11 +7,12 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, Self
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -32,6 +33,9 @@ SHOWN = 20
 STALE_SECONDS = 120.0
 """Seconds without a tick after which the daemon is taken to be gone. Chosen: twice the longest `daemon.interval`."""
 
+
+PROGRESS_LIVE_SECONDS, PROGRESS_SECONDS = 0.2, 10.0
+"""How often progress is shown on a terminal, and elsewhere (chosen)."""
 
 P = ParamSpec("P")
 
@@ -232,6 +236,32 @@ def duration(text: str) -> float:
 def duration_or_none(text: str) -> float:
     """As `duration`, but "0" is allowed too."""
     return 0.0 if text.strip() == "0" else duration(text)
+
+
+class Progress:
+    """Says on stderr how far long work has come: on a terminal in a line that changes, elsewhere in a line every ten seconds."""
+
+    def __init__(self, what: str, total: int | None = None) -> None:
+        """`what`: is counted. `total`: how many there will be, None: not known."""
+        self._what, self._of = what, "" if total is None else f" of {total}"
+        self._live = sys.stderr.isatty()
+        self._every = PROGRESS_LIVE_SECONDS if self._live else PROGRESS_SECONDS
+        self._due = time.monotonic() + self._every
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def __call__(self, done: int) -> None:
+        """So many are done."""
+        if (now := time.monotonic()) < self._due:
+            return
+        self._due = now + self._every
+        text = f"{done}{self._of} {self._what}"
+        print(f"\r{text}\x1b[K" if self._live else text, end="" if self._live else "\n", file=sys.stderr, flush=True)
 
 
 def system_clock() -> Clock:

@@ -59,7 +59,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state directory with a log of a decision."""
     place = tmp_path_factory.mktemp("start") / "state"
     log = DecisionLog(place, 1 << 20)
-    log.begin(Session("s", "boot", 0, "0", "act", ProcId(1, 1), Abilities(True, "v2", True), to_builtins(Config()), {}, {}, {}))
+    log.begin(Session("s", "boot", 0, "0", "act", ProcId(1, 1), Abilities(True, "v2", True), to_builtins(Config()), {}, {}))
     tick = a_tick(0, pools=[a_pool("web")], groups=[a_group("batch", Class.BATCH, [a_member(100)], 1.0)])
     why = Why("forecast floor", "4 Erlang are to be expected.", {"load": 4.0}, (), ())
     decision = Decision("s-0.0", "pool_size", "pool web", ResizePool("web", 4), why)
