@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -246,7 +245,8 @@ class Progress:
         self._what, self._of = what, "" if total is None else f" of {total}"
         self._live = sys.stderr.isatty()
         self._every = PROGRESS_LIVE_SECONDS if self._live else PROGRESS_SECONDS
-        self._due = time.monotonic() + self._every
+        self._clock = system_clock()
+        self._due = self._clock.monotonic() + self._every * 1e9
 
     def __enter__(self) -> Self:
         return self
@@ -257,9 +257,9 @@ class Progress:
 
     def __call__(self, done: int) -> None:
         """So many are done."""
-        if (now := time.monotonic()) < self._due:
+        if (now := self._clock.monotonic()) < self._due:
             return
-        self._due = now + self._every
+        self._due = now + self._every * 1e9
         text = f"{done}{self._of} {self._what}"
         print(f"\r{text}\x1b[K" if self._live else text, end="" if self._live else "\n", file=sys.stderr, flush=True)
 

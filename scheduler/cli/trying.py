@@ -301,7 +301,7 @@ def export(
         Format | None,
         typer.Option(
             "--format",
-            help="parquet needs the extra nicety[parquet]. The default is what FILE ends in; otherwise parquet for much, csv for little.",
+            help="parquet needs the extra nicety[parquet]. Default: what FILE ends in, else parquet for much and csv for little.",
             show_default=False,
         ),
     ] = None,
