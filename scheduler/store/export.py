@@ -409,7 +409,10 @@ class _Parquet:
             raise StoreError("parquet needs pyarrow, which is not installed; run: pip install 'nicety[parquet]'") from None
         self._arrow = pyarrow
         self._schema = pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, kind in COLUMNS.items()])
-        self._writer = pyarrow.parquet.ParquetWriter(file, self._schema, compression="zstd", write_page_checksum=True)
+        words = [name for name, kind in COLUMNS.items() if kind == "string"]  # a dictionary of counters takes more time and bytes
+        self._writer = pyarrow.parquet.ParquetWriter(
+            file, self._schema, compression="zstd", use_dictionary=words, write_page_checksum=True
+        )
 
     def write_samples(self, columns: Mapping[str, _Column]) -> None:
         """Write a row group. Unknown is null."""
