@@ -53,6 +53,20 @@ def test_a_group_that_is_gone_for_a_while_comes_back_to_its_place() -> None:
     assert choose(budget, 92.0 + KEPT, 10, {"b": 0.9}) == {"b"}
 
 
+def test_the_peak_of_a_group_that_is_gone_decays_too() -> None:
+    budget = Budget(half_life=60.0)
+    choose(budget, 0.0, 10, {"a": 1.0, "b": 0.9})
+    assert choose(budget, 60.0, 10, {"b": 0.5 * LEAD - 0.01}) == set()
+    assert choose(budget, 61.0, 10, {"b": 0.5 * LEAD + 0.01}) == {"b"}
+
+
+def test_how_long_a_new_group_must_be_there_can_be_chosen() -> None:
+    budget = Budget(settled=5.0)
+    choose(budget, 0.0, 100, {"a": 0.1})
+    assert choose(budget, 1.0, 100, {"a": 0.1, "new": 9.0}) == {"a"}
+    assert choose(budget, 6.0, 100, {"a": 0.1, "new": 9.0}) == {"a", "new"}
+
+
 def test_a_group_keeps_room_for_the_most_series_that_it_ever_needed() -> None:
     """Else a forecast that comes and goes would throw another group out each time."""
     budget = Budget()
