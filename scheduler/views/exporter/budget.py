@@ -36,10 +36,10 @@ class _Known:
 class Budget:
     """Chooses anew at each look, and remembers whom it chose. Times are seconds of one clock."""
 
-    def __init__(self, settled: float = SETTLED, half_life: float = HALF_LIFE) -> None:
+    def __init__(self, settled: float = SETTLED, half_life: float = HALF_LIFE, spare: float = 0.0) -> None:
         """`settled`: seconds for which a new group must be there before it is chosen. `half_life`: seconds after which a peak
-        counts for half."""
-        self._settled, self._half_life = settled, half_life
+        counts for half. `spare`: part of the budget that new groups leave free."""
+        self._settled, self._half_life, self._spare = settled, half_life, spare
         self._began: float | None = None  # when the first groups were seen: those have settled
         self._known: dict[str, _Known] = {}
         self._chosen: frozenset[str] = frozenset()
@@ -57,7 +57,7 @@ class Budget:
         order = sorted(settled, key=lambda name: (-ranks[name], name))
         chosen, left = set[str](), most
         for name in order:
-            if known[name].cost <= left:
+            if known[name].cost <= left - (0.0 if name in before else self._spare * most):
                 chosen.add(name)
                 left -= known[name].cost
         self._chosen = frozenset(chosen)

@@ -25,11 +25,14 @@ LONGEST = 120
 SHOWN_HORIZONS = (2, 4)
 """Horizons of a group's forecasts that are shown, by their place in the band (chosen: 6 and 30 ticks)."""
 
-MOST_CULPRITS = 5
-"""Groups that are named as culprits of one victim (chosen)."""
+SPARE = 0.25
+"""Part of the budget that new groups leave free (chosen): those with series come to need more of them, such as when they wait."""
 
-SETTLED_CULPRIT = 15.0
-"""Seconds for which a new culprit must be there before it is named (chosen: one scrape). Only groups that have series of their own
+MOST_CULPRITS = 4
+"""Groups that are named as culprits of one victim (chosen: as many as the daemon names)."""
+
+SETTLED_CULPRIT = 30.0
+"""Seconds for which a new culprit must be there before it is named (chosen: two scrapes). Only groups that have series of their own
 are named."""
 
 HALF_LIFE_CULPRIT = 120.0
@@ -81,7 +84,7 @@ class Figures:
         """Groups and pools of the newest frame without series of their own."""
         self.refused: list[str] = []
         """What of them the budget is too small for, in words."""
-        self._budget = Budget()
+        self._budget = Budget(spare=SPARE)
         self._culprits: dict[str, Budget] = {}  # of each victim with series of its own
 
     def of(self, seen: Seen, at: float) -> dict[Metric, list[Sample]]:

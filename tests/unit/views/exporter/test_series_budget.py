@@ -60,6 +60,14 @@ def test_the_peak_of_a_group_that_is_gone_decays_too() -> None:
     assert choose(budget, 61.0, 10, {"b": 0.5 * LEAD + 0.01}) == {"b"}
 
 
+def test_new_groups_leave_a_part_free_and_those_that_were_chosen_may_use_it() -> None:
+    budget = Budget(settled=0.0, spare=0.25)
+    costs, weights = {"a": 40, "b": 30, "c": 30}, {"a": 3.0, "b": 2.0, "c": 1.0}
+    assert budget.choose(0.0, 100, costs, weights) == {"a", "b"}
+    assert budget.choose(1.0, 100, costs | {"b": 60}, weights) == {"a", "b"}
+    assert budget.choose(2.0, 100, costs | {"b": 61}, weights) == {"a", "c"}
+
+
 def test_how_long_a_new_group_must_be_there_can_be_chosen() -> None:
     budget = Budget(settled=5.0)
     choose(budget, 0.0, 100, {"a": 0.1})
