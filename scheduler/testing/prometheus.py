@@ -6,7 +6,6 @@ import json
 import re
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.parse
@@ -15,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+from ..interpreter import PYTHON
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -65,7 +66,7 @@ class Prometheus:
             "alerting": alerting or {},
         }
         (place / "prometheus.yml").write_text(json.dumps(configuration))  # JSON is YAML
-        command = [sys.executable, "-m", "nicety.scheduler", *options, "exporter", "--listen", at["exporter"]]
+        command = [*PYTHON, "-m", "nicety.scheduler", *options, "exporter", "--listen", at["exporter"]]
         self.exporter = start(place, open_, "exporter", command)
         scraper = ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=tsdb", "--log.level=warn"]
         start(
