@@ -47,7 +47,7 @@ def exporter(
 ) -> None:
     """Export metrics of the running daemon to Prometheus, to a file, or by OTLP.
 
-    It reads what the daemon writes each tick, and costs the daemon nothing. Needs pip install 'nicety[metrics]'.
+    It reads what the daemon writes each tick, and costs the daemon nothing. Needs pip install '.[metrics]'.
     """
     try:
         from ..views.exporter.collector import OPEN, Exporter
@@ -56,7 +56,9 @@ def exporter(
 
         if not (error.name or "").startswith("prometheus_client"):
             raise
-        raise ExportError("metrics need prometheus-client, which is not installed; run: pip install 'nicety[metrics]'") from None
+        raise ExportError(
+            "metrics need prometheus-client, which is not installed; in nicety's checkout, run: pip install '.[metrics]'"
+        ) from None
     from ..views.exporter.repeat import repeat
 
     if otlp is not None and (once or textfile is not None):

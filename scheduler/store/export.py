@@ -410,7 +410,9 @@ class _Parquet:
             import pyarrow
             import pyarrow.parquet
         except ImportError:
-            raise StoreError("parquet needs pyarrow, which is not installed; run: pip install 'nicety[parquet]'") from None
+            raise StoreError(
+                "parquet needs pyarrow, which is not installed; in nicety's checkout, run: pip install '.[parquet]'"
+            ) from None
         self._arrow = pyarrow
         self._schema = pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, kind in COLUMNS.items()])
         words = [name for name, kind in COLUMNS.items() if kind == "string"]  # a dictionary of counters takes more time and bytes
