@@ -5,8 +5,9 @@
 Each round plays every kind of scene once, with numbers of its own. A scene is a service on CPU 0 or on all of them, the culprit
 that runs where it waits, and decoys: pinned to the last CPU, of the idle class, or in the service's own group. The observer of the
 daemon watches it. The culprit is right if it has more of the service's delay than any other group of the scene has. Under a quota,
-and beside its own threads, the service has no culprit: what other groups are blamed for must stay below a tenth of its wait. For
-comparison, the group of the scene that used most CPU is blamed.
+and beside its own threads, the service has no culprit: what other groups are blamed for must stay below a tenth of its wait, also
+one that runs on the service's CPU while the quota stops the service. For comparison, the group of the scene that used most CPU is
+blamed.
 
 It can run beside other work, because groups outside of the scene are left out. Where nobody may be blamed they count, so the
 service has a large weight there. Needs root, cgroup v1 or v2 with a cpu controller, and nine minutes.
@@ -70,8 +71,6 @@ PROGRAM = r"""
 import ctypes, hashlib, json, os, random, signal, sys, threading, time
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 it = json.loads(sys.argv[1])
-if it["cpu"] is not None:
-    os.sched_setaffinity(0, {it["cpu"]})
 if it["idle"]:
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 block = bytes(1 << 17)  # hashing one releases the interpreter's lock
@@ -163,7 +162,8 @@ def scenes(chance: random.Random) -> Iterator[Scene]:
     yield Scene("swarm everywhere", (service(cpu=None), loose, Actor("decoy", duty=0.15, count=2)))
     yield Scene("nobody pinned", (service(cpu=None), Actor("culprit", count=5), Actor("decoy", duty=0.2, count=2)))
     stopped = service(duty=1.0, home="web", threads=chance.randint(1, 2))
-    yield Scene("quota", (stopped, elsewhere), blamed=False, quota=chance.uniform(0.2, 0.4))
+    meanwhile = Actor("second", cpu=0)  # it runs while the service is stopped
+    yield Scene("quota", (stopped, elsewhere, meanwhile), blamed=False, quota=chance.uniform(0.2, 0.4))
     itself = service(duty=chance.uniform(0.5, 1.0), home="web", threads=chance.randint(3, 5))
     yield Scene("own threads", (itself, elsewhere), blamed=False)
 
@@ -213,6 +213,8 @@ def running(scene: Scene, homes: dict[str, Path], directory: Path) -> Iterator[N
             for _ in range(actor.count):
                 line = [sys.executable, str(path), json.dumps(asdict(actor))]
                 started.append(subprocess.Popen(line, start_new_session=not actor.together))
+                if actor.cpu is not None:
+                    os.sched_setaffinity(started[-1].pid, {actor.cpu})
                 if actor.home:
                     (homes[actor.home] / "cgroup.procs").write_text(str(started[-1].pid))
         yield

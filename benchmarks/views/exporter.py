@@ -47,6 +47,7 @@ def frame_at(at: int, chance: random.Random) -> Frame:
     for number in range(GROUPS):
         busy = number < 60
         cpu = chance.uniform(0, 0.2) if busy else 0.0
+        culprit = f"service {(number * 7 + at // 300) % 60:04}"
         groups.append(
             a_shown_group(
                 f"service {number:04}",
@@ -56,7 +57,7 @@ def frame_at(at: int, chance: random.Random) -> Frame:
                 memory=(1 + number % 200) * MIB,
                 forecast=a_band(cpu, cpu * 2) if busy else None,
                 memory_forecast=a_band(1e8, 2e8) if busy else None,
-                delay=Delay(cpu, [(f"service {chance.randrange(60):04}", cpu / 2)], cpu / 4, cpu / 4, 0.0, 0.0) if busy else None,
+                delay=Delay(cpu, [(culprit, cpu / 2)], cpu / 4, cpu / 4, 0.0, 0.0) if busy else None,
                 changes=[Change("autogroup", "0", "19", 3, "", "s-1.0", WALL)] if number % 7 == 0 else [],
             )
         )
@@ -79,7 +80,7 @@ def main() -> None:
     claims, chance, process = Claims(), random.Random(26), psutil.Process()
     said: list[str] = []
     spent: dict[str, list[float]] = {"": [], OPEN: []}
-    series, memory, ever = [], [], set[bytes]()
+    series, memory, ever = [], [], set[int]()
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         path, clock = Path(folder) / "frame", FakeClock(wall=round(WALL * 1e9))
         exporter = Exporter(FrameSource([path]), LIMIT, clock, said.append)
@@ -95,7 +96,7 @@ def main() -> None:
             lines = [line for line in body.splitlines() if not line.startswith(b"#")]
             series.append(len(lines))
             if at % 15 == 0:
-                ever |= {line.partition(b" # ")[0].rpartition(b" ")[0] for line in lines}
+                ever |= {hash(line.partition(b" # ")[0].rpartition(b" ")[0]) for line in lines}
                 memory.append(process.memory_info().rss)
     kept = len(memory) // 5
     claims.at_most(f"most series in {options.minutes:g} minutes", max(series), LIMIT)

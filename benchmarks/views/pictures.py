@@ -29,7 +29,7 @@ from nicety.scheduler.config.paths import load_config, state_paths
 from nicety.scheduler.config.runtime import frames_to_read
 from nicety.scheduler.demo.workload import Feeder
 from nicety.scheduler.explain.past import Moment, Past
-from nicety.scheduler.frame import Frame
+from nicety.scheduler.frame import Frame, Group
 from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.views.source import FrameSource
 from nicety.scheduler.views.top.app import Top
@@ -161,11 +161,20 @@ def ours(frame: Frame) -> Frame:
     return msgspec.structs.replace(
         frame,
         machine=msgspec.structs.replace(frame.machine, name="shop-1"),
-        groups=[group for group in frame.groups if group.name in OURS],
+        groups=[delayed_by_ours(group) for group in frame.groups if group.name in OURS],
         processes=msgspec.structs.replace(frame.processes, **columns, left_out=0),
         decisions=[it for it in frame.decisions if any(it.target.startswith(name) for name in kept)],
         notes=[],
     )
+
+
+def delayed_by_ours(group: Group) -> Group:
+    """A group of which nobody else is blamed by name."""
+    if group.delay is None:
+        return group
+    by = [(name, cores) for name, cores in group.delay.by if name in OURS]
+    others = group.delay.others + sum(cores for name, cores in group.delay.by if name not in OURS)
+    return msgspec.structs.replace(group, delay=msgspec.structs.replace(group.delay, by=by, others=others))
 
 
 class Filtered:

@@ -491,9 +491,14 @@ def _largest(values: Singles, ticks: int) -> float:
     for longer, the mean of that time."""
     for count in LEVELS:
         if count > ticks and math.log1p(float(values[:count].max())) - math.log1p(float(values[:count].min())) <= LEAST_SWING:
-            return float(values[:count].mean())
-    largest, mean = float(values[:ticks].max()), float(values[:ticks].mean())
+            return _mean(values[:count])
+    largest, mean = float(values[:ticks].max()), _mean(values[:ticks])
     return largest if math.log1p(largest) - math.log1p(mean) > LEAST_SWING / 2 else mean
+
+
+def _mean(values: Singles) -> float:
+    """Their mean, which a sum of so few digits can put above the largest of them."""
+    return float(min(values.mean(), values.max()))
 
 
 def _medians(values: Singles) -> Singles:

@@ -10,13 +10,13 @@ import typer
 
 def pools(context: typer.Context, incomplete: str) -> list[str]:
     """Pools of the configuration."""
-    return _starting(incomplete, _configured(context)[0])
+    return starting(incomplete, _configured(context)[0])
 
 
 def pools_and_groups(context: typer.Context, incomplete: str) -> list[str]:
     """Pools and groups of the configuration."""
     found, groups = _configured(context)
-    return _starting(incomplete, (*found, *groups))
+    return starting(incomplete, (*found, *groups))
 
 
 def things(context: typer.Context, incomplete: str) -> list[str]:
@@ -24,17 +24,11 @@ def things(context: typer.Context, incomplete: str) -> list[str]:
     from ..scope import POLICIES
 
     found, groups = _configured(context)
-    return _starting(incomplete, (*POLICIES, *found, *groups))
+    return starting(incomplete, (*POLICIES, *found, *groups))
 
 
-def outputs(incomplete: str) -> list[str]:
-    """Commands that `schema` describes, by their first word."""
-    from .schemas import OUTPUTS
-
-    return _starting(incomplete, (name.partition(" ")[0] for name in OUTPUTS))
-
-
-def _starting(incomplete: str, names: Iterable[str]) -> list[str]:
+def starting(incomplete: str, names: Iterable[str]) -> list[str]:
+    """Those of the names that begin like the word at the cursor, each once."""
     return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
 
 

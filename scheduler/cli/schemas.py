@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from . import names
+from .names import starting
 from .shared import command, print_json, say
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -84,6 +84,18 @@ def _undo() -> tuple[type, ...]:
     return (Undone,)
 
 
+def _top() -> tuple[type, ...]:
+    from ..views.top.plain import Seen
+
+    return (Seen,)
+
+
+def _notify() -> tuple[type, ...]:
+    from ..views.notify.events import Told
+
+    return (Told,)
+
+
 def _frame() -> tuple[type, ...]:
     from ..frame import Frame
 
@@ -102,9 +114,16 @@ OUTPUTS: dict[str, tuple[Callable[[], tuple[type, ...]], str]] = {
     "simulate": (_simulate, "what nicety simulate --json writes"),
     "undo": (_undo, "what nicety undo --json prints"),
     "observe": (_undo, "what nicety observe --json prints"),
+    "top": (_top, "a line of nicety top --json, one a tick"),
+    "notify": (_notify, "what nicety notify gives to its command on standard input"),
     "frame": (_frame, "the JSON of a frame (docs/frame.md)"),
 }
 """The structs of each output, and what it is. A command with two or more prints one of them."""
+
+
+def _completed(incomplete: str) -> list[str]:
+    """Commands that are described, by their first word, for the completion of a shell."""
+    return starting(incomplete, (name.partition(" ")[0] for name in OUTPUTS))
 
 
 @command("schema", "nicety schema status")
@@ -112,7 +131,7 @@ def schema(
     name: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="COMMAND", help="The command whose JSON is described.", show_default=False, autocompletion=names.outputs
+            metavar="COMMAND", help="The command whose JSON is described.", show_default=False, autocompletion=_completed
         ),
     ] = None,
 ) -> None:
@@ -169,7 +188,6 @@ def _described(part: dict[str, Any], cls: type | None) -> dict[str, Any]:
     said = {} if cls is None else comments(cls)
     if "prefixItems" in made and cls is not None:
         names = getattr(cls, "__struct_fields__", None) or cls._fields  # type: ignore[attr-defined]  # a NamedTuple
-        items = zip(names, made["prefixItems"], strict=True)
         items = zip(names, made["prefixItems"], strict=True)
         made["prefixItems"] = [_field(item, name, said.get(name, "")) for name, item in items]
         made["minItems"] = len(names)

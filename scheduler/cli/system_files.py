@@ -9,11 +9,11 @@ finds any option. Knows the layout of the man pages, not what a command does.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from os import environ
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +193,7 @@ def main() -> int:
     if len(sys.argv) != 2:
         print("usage: python -m nicety.scheduler.cli.system_files DIRECTORY", file=sys.stderr)
         return 2
-    seconds = environ.get("SOURCE_DATE_EPOCH")
+    seconds = os.environ.get("SOURCE_DATE_EPOCH")
     date = (datetime.fromtimestamp(int(seconds), UTC) if seconds else datetime.now(UTC)).date().isoformat()
     made = {"man/man1/nicety.1": page_of_commands(date), "man/man5/nicety.toml.5": page_of_keys(date)}
     made |= {f"completion/{file}": completion(shell) for shell, file in SHELLS.items()}

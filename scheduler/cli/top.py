@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .shared import FAILURE, ConfigOption, Named, StateOption, command, load_files, own_stores, say
+from .shared import FAILURE, ConfigOption, JsonOption, Named, StateOption, command, load_files, own_stores, say
 
 
 class ColoursWanted(StrEnum):
@@ -24,7 +24,8 @@ class ColoursWanted(StrEnum):
 def top(
     context: typer.Context,
     plain: Annotated[bool, typer.Option("--plain", help="Print lines of text each tick: for a screen reader or a pipe.")] = False,
-    once: Annotated[bool, typer.Option("--once", help="Print them once.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print them, or the JSON, once.")] = False,
+    as_json: JsonOption = False,
     colours: Annotated[
         ColoursWanted | None, typer.Option(metavar="HOW", help=f"{', '.join(ColoursWanted)} (default: as the terminal can).")
     ] = None,
@@ -36,19 +37,20 @@ def top(
     Shows who delays whom, what is expected, what nicety has changed and whether it helped. Enter explains, Left goes back in time,
     ? lists the keys. Without a running daemon it observes by itself; that needs no rights and changes nothing.
     """
+    from ..views.top.bookmarks import place_of_bookmarks
     from ..views.top.main import as_lines, draws, on_screen
 
     named: Named = context.obj
     loaded, paths = load_files(context, config, state_dir)
-    home = Path(os.environ.get("HOME") or "/")
+    bookmarks = place_of_bookmarks(os.environ, Path(os.environ.get("HOME") or "/"), paths.stores, os.geteuid())
     own_stores(paths)
-    if plain or once or not draws(os.environ):
-        as_lines(loaded, paths, os.environ, once)
+    if plain or once or as_json or not draws(os.environ):
+        as_lines(loaded, paths, os.environ, once=once, as_json=as_json)
         return
     given = {"--config": config or named.config, "--state-dir": state_dir or named.state_dir}
     options = [word for name, value in given.items() if value for word in (name, str(Path(value).absolute()))]
     try:
-        on_screen(loaded, paths, options, os.environ, "" if colours is None else colours.value, home)
+        on_screen(loaded, paths, options, os.environ, "" if colours is None else colours.value, bookmarks)
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "textual":
             raise

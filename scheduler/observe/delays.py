@@ -36,6 +36,9 @@ LEAST_WAIT = 0.02
 LEAST_IN_TICK = 0.005
 """Cores below which the wait of a group in one tick is not looked at (chosen): it is part of every wake-up."""
 
+MOST_OF_A_GROUP = 16
+"""Processes of a group whose waits are shared out, those that wait most; they stand for the others of the group (chosen)."""
+
 MOST_VICTIMS = 32
 """Most groups that are looked at, those that wait most (chosen: it bounds the cost and the log)."""
 
@@ -115,6 +118,10 @@ class Delays:
         users, whose = users[here], whose[here]
         if not len(users):
             return nobody
+        order = np.lexsort((-measured.rates.wait[ran.rows[users]], whose))  # by group, those that wait most first
+        first = np.searchsorted(whose[order], whose[order], side="left")
+        kept = np.sort(order[np.arange(len(order)) - first < MOST_OF_A_GROUP])
+        users, whose = users[kept], whose[kept]
         rows, wait = ran.rows[users], measured.rates.wait[ran.rows[users]]
         ids = list(measured.rows)
         limited = self._kept_back(before, now, measured, ids, ran)[waiting]

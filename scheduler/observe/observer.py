@@ -70,8 +70,9 @@ class Observer:
         self._tenancy = Tenancy(config.tenants)
         self._before: Snapshot | None = None
         self._seq = -1
-        self.newest: tuple[Snapshot, Measured] | None = None
-        """What the last tick was made of; None: none was made, or rates were not known."""
+        self.shown = False
+        """Whether `made_of` is asked after each tick. What nobody asks for is not kept: it is some hundred bytes a process."""
+        self._made_of: tuple[Snapshot, Measured] | None = None
 
     def tick(
         self,
@@ -87,7 +88,7 @@ class Observer:
         self._seq += 1
         measured = self._measurer.measure(snapshot)
         before, self._before = self._before, snapshot
-        self.newest = None if measured is None else (snapshot, measured)
+        self._made_of = (snapshot, measured) if self.shown and measured is not None else None
         if measured is None or before is None:
             self._pools.step_gap()
             self._delays.gap()
@@ -134,6 +135,11 @@ class Observer:
             shared=self._tenancy.shared(snapshot, batch),
             delays=self._delays.step(before, snapshot, measured, ran, machine.steal),
         )
+
+    def made_of(self) -> tuple[Snapshot, Measured] | None:
+        """What the last tick was made of, handed over and kept no longer. None: rates were not known, or `shown` is off."""
+        made_of, self._made_of = self._made_of, None
+        return made_of
 
     def start_warm(self, past: Sequence[tuple[int, tuple[PoolSample, ...]]]) -> None:
         """Replay the past loads of pools, (monotonic ns, pools), oldest first, before the first tick."""

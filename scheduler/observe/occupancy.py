@@ -22,6 +22,10 @@ from ...models.records import Snapshot
 LEAST_CORES = 0.001
 """Cores below which a process is ignored: it delays no other one (chosen)."""
 
+MOST_RAN = 1000
+"""Processes that are looked at, those that ran or waited most (chosen): beside so many, each further one delays nobody much. It
+bounds memory and time when thousands start at once."""
+
 MOVED = 0.1
 """Share of a process of one thread that is first put on all CPUs that it may use, not on its last one (chosen): it may have moved
 within the tick, and how busy the CPUs were shows it."""
@@ -52,8 +56,8 @@ def occupancy(
     `online`: numbers of the CPUs, which may have gaps (SMT switched off), in rising order; (): they count up from 0.
     """
     cpus = np.array(online if len(online) == len(busy) else range(len(busy)), dtype=np.int64)
-    itself = np.flatnonzero((rates.cpu >= LEAST_CORES) | (rates.wait >= LEAST_CORES))
-    parents = np.flatnonzero(rates.brief >= LEAST_CORES)
+    itself = _most(np.maximum(rates.cpu, rates.wait))
+    parents = _most(rates.brief)
     rows, brief = np.concatenate([itself, parents]), np.repeat([False, True], [len(itself), len(parents)])
     used = np.maximum(np.concatenate([rates.cpu[itself], rates.brief[parents]]), 1e-9)
     anywhere = np.ones((len(rows), len(cpus)))
@@ -71,6 +75,14 @@ def occupancy(
     everywhere = busy if busy.any() else np.ones(len(cpus))
     on = fitted(np.vstack([guess, everywhere]), np.append(used, outside), busy)
     return Occupancy(cpus, rows, brief, on[:-1], on[-1])
+
+
+def _most(cores: Floats) -> NDArray[np.int64]:
+    """The rows with at least `LEAST_CORES`, in order; at most `MOST_RAN`, those with most."""
+    rows = np.flatnonzero(cores >= LEAST_CORES)
+    if len(rows) > MOST_RAN:
+        rows = np.sort(rows[np.argsort(-cores[rows], kind="stable")[:MOST_RAN]])
+    return rows
 
 
 def busy_between(before: Snapshot, now: Snapshot) -> Floats:

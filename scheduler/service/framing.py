@@ -74,7 +74,7 @@ class Framing:
         notes = [note.text for note in self._latest.notes]
         sessions = self._sessions
         frame = frame_of(
-            tick, self._own(), self._name, sessions.config, self._recent, self._changes, notes, sessions.observer.newest
+            tick, self._own(), self._name, sessions.config, self._recent, self._changes, notes, sessions.observer.made_of()
         )
         self._file.write(pack(frame))
 

@@ -104,6 +104,7 @@ class Sessions:
             follows=follows,
         )
         self.observer = models.observer(config, session.abilities, session.own)
+        self.observer.shown = True  # in the frame
         self.observer.start_warm(past)
         self.unmatched = Watch(config)
         self.pools_found = PoolWatch(config)

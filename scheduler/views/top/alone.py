@@ -105,6 +105,7 @@ def _observe(directory: Path, stores: Path, config_file: str | None) -> None:
     clock = SystemClock()
     config = msgspec.structs.replace(load_config(config_file, os.environ, os.geteuid()).config, pools={})
     observer = models_in_use(config, stores / "models", lambda *_: None).observer(config, probe().abilities, LinuxKernel().itself())
+    observer.shown = True
     source = ProcSource(slow_every=config.daemon.slow_every)
     file, recent, name = FrameFile(directory / "frame", None), Recent(), socket.gethostname()
     interval = config.daemon.interval
@@ -132,7 +133,7 @@ def _observe(directory: Path, stores: Path, config_file: str | None) -> None:
             budget=config.daemon.budget,
             reduced=[],
         )
-        file.write(pack(frame_of(tick, own, name, config, recent, (), (), observer.newest)))
+        file.write(pack(frame_of(tick, own, name, config, recent, (), (), observer.made_of())))
         # The second tick comes soon: rates are known from then on, and somebody waits for them.
         due += round((min(interval, 0.25) if tick.seq == 0 else interval) * 1e9)
         due = max(due, clock.monotonic())

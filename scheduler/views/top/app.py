@@ -9,11 +9,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from queue import SimpleQueue
-from typing import Any, ClassVar
+from typing import Any
 
 from textual import events
 from textual.app import App, ComposeResult
-from textual.binding import BindingType
+from textual.drivers.linux_driver import LinuxDriver
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
@@ -56,6 +56,12 @@ class Canvas(Widget, can_focus=True):
         if changed:
             self.refresh(*(Region(0, at, width, 1) for at in changed))
 
+    def again(self) -> None:
+        """Draw everything: somebody else wrote to the terminal meanwhile."""
+        self._lines, self._strips = [], {}
+        self.update()
+        self.screen.refresh(layout=True)
+
     def render_line(self, y: int) -> Strip:
         """A line of the terminal."""
         width = self.size.width
@@ -74,6 +80,9 @@ class Canvas(Widget, can_focus=True):
         """A key."""
         event.stop()
         event.prevent_default()
+        if event.key == "ctrl+z":
+            self.app.action_suspend_process()
+            return
         self._desk.key(event.key, event.character if event.is_printable else None)
         self._after()
 
@@ -103,6 +112,16 @@ class Canvas(Widget, can_focus=True):
         app.after()
 
 
+class Terminal(LinuxDriver):
+    """Textual's terminal, that also survives a SIGSTOP: without this a second thread reads keys from then on, and never ends."""
+
+    def _sigcont_application(self, *given: object) -> None:
+        if self._auto_restart and not self._must_signal_resume:
+            self.suspend_application_mode()
+            self._must_signal_resume = True
+        super()._sigcont_application(*given)
+
+
 class Lane:
     """A thread for the jobs of one name: a database may only be used by the thread that opened it. Nobody waits for its end."""
 
@@ -125,12 +144,11 @@ class Top(App[None]):
     """`nicety top`."""
 
     ENABLE_COMMAND_PALETTE = False
-    BINDINGS: ClassVar[list[BindingType]] = [("ctrl+z", "suspend_process")]
     AUTO_FOCUS = "Canvas"
     TITLE = "nicety top"
 
     def __init__(self, desk: Desk, colours: Colours) -> None:
-        super().__init__(ansi_color=colours is not Colours.MANY)
+        super().__init__(Terminal, ansi_color=colours is not Colours.MANY)
         self._desk = desk
         self._canvas = Canvas(desk, colours)
         self._busy: set[str] = set()
@@ -143,6 +161,7 @@ class Top(App[None]):
 
     def on_mount(self) -> None:
         """Begin to look."""
+        self.app_resume_signal.subscribe(self, lambda _: self._canvas.again())
         self._desk.look()
         self._canvas.update()
         self.set_interval(LOOK_SECONDS, self._look)

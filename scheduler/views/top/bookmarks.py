@@ -23,8 +23,11 @@ class Bookmark(msgspec.Struct, frozen=True):
     text: str
 
 
-def place_of_bookmarks(environment: Mapping[str, str], home: Path) -> Path:
-    """The file of a user, below the state directory of the user (XDG Base Directory Specification)."""
+def place_of_bookmarks(environment: Mapping[str, str], home: Path, stores: Path, uid: int) -> Path:
+    """The file of a user, below the user's state directory (XDG Base Directory Specification). Of root it is beside the `stores`
+    of its daemon, whose user a view of root becomes."""
+    if uid == 0 and stores.is_dir():
+        return stores / NAME
     base = environment.get("XDG_STATE_HOME")
     return (Path(base) if base else home / ".local" / "state") / "nicety" / NAME
 

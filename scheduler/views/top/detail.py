@@ -154,19 +154,15 @@ def class_words(row: Group) -> str:
         return f"{row.class_}: nothing is known of it yet" if row.class_ == "exempt" else row.class_
     if row.class_ == "exempt":
         return f"exempt: left alone; rather {row.leans} ({row.certainty:.0%})" if row.leans else "exempt: left alone"
-    return f"{row.class_}, {row.certainty * 100:.0f} % sure by what it does"
+    return f"{row.class_}, {min(row.certainty, 0.99) * 100:.0f} % sure by what it does"
 
 
 def waits_for(delay: Delay) -> str:
-    """For what a group waits, all of it."""
+    """For what a group waits, all of it: the largest first, and many small ones together last."""
     parts = [(figures.name_of(name), cores) for name, cores in delay.by]
-    parts += [
-        ("further groups", delay.others),
-        ("its own threads", delay.own),
-        ("what cannot be seen", delay.unseen),
-        ("the hypervisor", delay.steal),
-    ]
-    named = [f"{name} {cores:.2f}" for name, cores in sorted(parts, key=lambda part: -part[1]) if cores >= 0.005]
+    parts += [("its own threads", delay.own), ("what cannot be seen", delay.unseen), ("the hypervisor", delay.steal)]
+    parts = [*sorted(parts, key=lambda part: -part[1]), ("further groups", delay.others)]
+    named = [f"{name} {cores:.2f}" for name, cores in parts if cores >= 0.005]
     return ", ".join(named) + f" (cores, of {delay.wait:.2f})"
 
 

@@ -83,7 +83,7 @@ def band(forecast: Band | None, dash: str) -> str:
 
 
 def _short(value: float) -> str:
-    return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
+    return f"{value:.1f}" if value < 9.95 else f"{value:.0f}" if value < 9999.5 else f"{value / 1000:.0f}k"
 
 
 def name_of(group: str) -> str:

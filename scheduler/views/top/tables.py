@@ -201,16 +201,17 @@ def _memory(value: int, context: Context, width: int) -> Line:
 
 
 def delay_words(delay: Delay | None, room: int) -> str:
-    """Who delays a group, as far as there is room, in cores: the largest first, and itself or others only if they are larger."""
+    """Who delays a group, as far as there is room, in cores: the largest first, and many small ones together last."""
     if delay is None:
         return ""
     parts = [(figures.name_of(name), cores) for name, cores in delay.by]
-    parts += [("its own", delay.own), ("others", delay.others), ("unseen", delay.unseen), ("steal", delay.steal)]
-    parts = sorted(((name, cores) for name, cores in parts if cores >= 0.005), key=lambda part: -part[1])
+    parts += [("its own", delay.own), ("unseen", delay.unseen), ("steal", delay.steal)]
+    parts = [*sorted(parts, key=lambda part: -part[1]), ("others", delay.others)]
+    parts = [(name, cores) for name, cores in parts if cores >= 0.005]
     if not parts:
         return ""
     name, cores = parts[0]
-    text = f"{fit(name, min(len(name), max(room - 5, 4))).rstrip()} {cores:.2f}"
+    text = f"{fit_name(name, min(width_of(shown(name)), max(room - 5, 4))).rstrip()} {cores:.2f}"
     for name, cores in parts[1:3]:
         more = f"{text}, {shown(name)} {cores:.2f}"
         if len(more) > room:
@@ -247,7 +248,9 @@ def _spark(row: Group, context: Context, width: int) -> Line:
 
 
 def _number(value: float | None, digits: int = 1) -> str:
-    return "?" if value is None else f"{value:.{digits}f}" if value else "0"
+    if not value:
+        return "?" if value is None else "0"
+    return f"{value:.{digits}f}" if value < 99.95 else f"{value:.0f}"
 
 
 def _pool_spark(row: Pool, context: Context, width: int) -> Line:
@@ -304,7 +307,7 @@ GROUPS = (
         need=_needs(lambda row: figures.name_of(row.name)),
         rises=True,
     ),
-    Column("class", "class", 9, 4, _class, lambda row: (row.class_, row.certainty or 0.0), most=16),
+    Column("class", "class", 10, 4, _class, lambda row: (row.class_, row.certainty or 0.0), most=16),
     Column("history", "history", 8, 7, _spark, most=40),
     Column("cpu", "cores", 6, 8, lambda row, context, width: _cores(row.cpu, context, width), lambda row: row.cpu, right=True),
     Column(

@@ -34,8 +34,8 @@ MOST_GROUPS = 250
 ROUNDED = 5
 """Seconds to which the times of an answer are rounded, so that pages opened together share one (chosen)."""
 
-MOST_CACHED = 4 << 20
-"""Bytes of answers that are kept (chosen: two days of 200 groups)."""
+MOST_CACHED = 3 << 20
+"""Bytes of answers that are kept (chosen: a day of 200 groups, and twenty live views)."""
 
 CORES, MEBIBYTES = 1000.0, 1 / (1 << 20)
 """Answers are in thousandths of a core and in MiB, as whole numbers: half the length."""
@@ -216,7 +216,7 @@ class Archive:
         yield from (it for it in newest if it.width == width and since <= it.start < until)
 
     def _series(self, width: int, since: float, until: float) -> bytes:
-        drawn = _Drawn()
+        drawn = _Drawn(round((until - since) / width) + 1 if width else 0)
         for bucket in self._buckets(width, since, until):
             drawn.add(bucket)
         try:
@@ -239,11 +239,12 @@ class Archive:
 class _Drawn:
     """The figures of an answer, by target and time: what is read is not kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        """`most`: times to make room for; 0: not known."""
         self._times: list[tuple[float, float, float]] = []  # start, busiest, worst
         self._machine: list[list[float]] = []
         self._places: dict[str, int] = {}
-        self._groups = np.zeros((0, 0, 3), dtype=np.float32)  # [time, place, figure]
+        self._groups = np.zeros((most, 0, 3), dtype=np.float32)  # [time, place, figure]
         self._pools: dict[str, dict[int, list[float]]] = {}  # name -> time -> figures
 
     def add(self, bucket: Bucket) -> None:

@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
+import typer
 
 from nicety.models.identity import ProcId
 from nicety.models.records import Class
+from nicety.scheduler.cli import app
 from nicety.scheduler.cli.schemas import OUTPUTS, comments, schema_of
+from nicety.scheduler.cli.system_files import commands
 from nicety.scheduler.config.sections import Config, to_builtins
 from nicety.scheduler.decision import Abilities, Decision, Effect, Flag, Outcome, Refusal, ResizePool, Session, Verdict, Why
 from nicety.scheduler.explain.why_records import WhyDecision
-from nicety.scheduler.frame import Frame
+from nicety.scheduler.frame import Delay, Frame, pack
 from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.service.answers import control_socket
 from nicety.scheduler.service.answers.status import Running
 from nicety.scheduler.store.decisions import DecisionLog
+from nicety.scheduler.testing.frames import a_band, a_frame, a_shown_group, a_shown_pool, an_own
 from nicety.scheduler.testing.ticks import a_group, a_pool, a_tick
 
 Invoke = Callable[..., Any]
 WHY = Why("forecast floor", "a load of 4 Erlang is to be expected.", {"load": 4.0, "p": 1e-4}, ("a reactive rule",), ("less load",))
+
+
+FIGURES = {"demo"}
+"""Commands whose --json is a file of figures for people who compare runs: docs/json.md."""
 
 
 @pytest.fixture
@@ -62,6 +74,13 @@ def fits(name: str, value: Any) -> None:
 
 def printed(nicety: Invoke, *words: str) -> Any:
     return json.loads(nicety(*words, "--json").out)
+
+
+def test_no_command_that_prints_json_lacks_a_schema() -> None:
+    group: Any = typer.main.get_command(app)
+    printing = {name for name, each in commands(group) if any("--json" in option.opts for option in each.params)}
+    assert printing >= {"status", "why", "decisions", "models list", "top"}, "found nothing to check"
+    assert printing - FIGURES == OUTPUTS.keys() - {"frame", "notify"}
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
@@ -125,6 +144,28 @@ def test_each_line_of_decisions_fits(nicety: Invoke, log: Path) -> None:
     assert sorted(line["status"] for line in lines) == ["applied", "applied", "refused by guard"]
     for line in lines:
         fits("decisions", line)
+
+
+def test_a_frame_fits_in_its_file_and_as_top_prints_it(nicety: Invoke, tmp_path: Path) -> None:
+    delay = Delay(wait=0.5, by=[("batch", 0.4)], others=0.05, own=0.05, unseen=0.0, steal=0.0)
+    group = a_shown_group("web", "interactive", 1.0, 0.5, delay=delay, forecast=a_band(1.0, 2.0))
+    seen = a_frame(own=an_own(pid=os.getpid()), groups=[group], pools=[a_shown_pool()], wall=time.time())
+    (tmp_path / "frame").write_bytes(pack(seen))
+    (tmp_path / "nicety.toml").write_text(f'[daemon]\nframe = "{tmp_path}/frame"\n')
+    fits("frame", json.loads(msgspec.json.encode(seen)))
+    line = nicety("--config", tmp_path / "nicety.toml", "top", "--json", "--once").out
+    (value,) = (json.loads(each) for each in line.splitlines())
+    fits("top", value)
+    assert (value["schema"], value["alone"], value["frame"]["groups"][0]["name"]) == (1, False, "web")
+
+
+def test_what_observe_put_back_fits(nicety: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = Outcome("5e551017-1.0", Status.APPLIED, "pid 7", "", 1)
+    answer = {"ok": True, "scope": "observing", "outcomes": [msgspec.to_builtins(outcome)]}
+    monkeypatch.setattr(control_socket, "ask", lambda *_words, **_more: answer)
+    value = printed(nicety, "observe", "web")
+    fits("observe", value)
+    assert [each["decision"] for each in value["outcomes"]] == ["5e551017-1.0"]
 
 
 def test_a_simulation_fits(nicety: Invoke) -> None:

@@ -260,6 +260,15 @@ def test_it_costs_less_than_a_twentieth_of_a_millisecond_a_tick() -> None:
     assert (time.process_time() - began) / (4 * 8000) < 4 * 50e-6
 
 
+def test_no_rounding_puts_an_answer_above_the_largest_value() -> None:
+    seasonality = Seasonality()
+    highest = []
+    for tick in range(600):
+        seasonality.step(tick, 0.0 if tick % 50 < 5 else 1e300)
+        highest += [ahead.high for ticks in (37, 38, 43) if (ahead := seasonality.ahead(ticks)) is not None]
+    assert max(highest) == LARGEST
+
+
 WILD = st.one_of(st.none(), st.floats(0, 50), st.sampled_from([math.nan, math.inf, -math.inf, 1e300, -1.0, 0.0]))
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from nicety.models.features import Floats
 from nicety.models.identity import ProcId
 from nicety.models.records import SAMPLE, HostSample, Identity, Known, Quota, Snapshot
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.decision import Abilities, Delay
-from nicety.scheduler.observe.delays import LEAST_WAIT, MOST_NAMED, MOST_VICTIMS, SECONDS, Delays
+from nicety.scheduler.observe.delays import LEAST_WAIT, MOST_NAMED, MOST_OF_A_GROUP, MOST_VICTIMS, SECONDS, Delays
 from nicety.scheduler.observe.measure import Measurer
 from nicety.scheduler.observe.observer import Observer
 from nicety.scheduler.observe.occupancy import busy_between, occupancy
@@ -264,3 +266,34 @@ def test_a_tick_has_the_delays_and_an_observer_takes_them_over() -> None:
     second.follow(first)
     later = second.tick(snapshot(43, (replace(WEB, wait=0.6), FFMPEG)), (), paused=False)
     assert later.delays == tick.delays
+
+
+def test_when_thousands_wait_at_once_a_few_stand_for_their_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[int]()
+    pressure = Delays._pressure
+
+    def counted(self: Delays, *arguments: Any) -> Floats:
+        asked.append(len(arguments[4]))
+        return pressure(self, *arguments)
+
+    monkeypatch.setattr(Delays, "_pressure", counted)
+    crowd = [Process("web", 0.0002, 0.01 + number * 1e-6) for number in range(3000)]
+    delay = delay_of(*crowd, replace(FFMPEG, wait=0.1))
+    assert max(asked) == MOST_OF_A_GROUP + 1
+    assert delay.wait == pytest.approx(sum(it.wait for it in crowd), rel=0.01)
+    assert parts(delay) == pytest.approx(delay.wait, abs=0.01)
+
+
+def test_what_a_tick_is_made_of_is_handed_over_once_and_only_where_it_is_shown() -> None:
+    observer = Observer(parse(""), Abilities(True, "v1", True), ProcId(1, 1), None, None, None)
+    observer.tick(snapshot(0, (WEB,)), (), paused=False)
+    observer.tick(snapshot(1, (WEB,)), (), paused=False)
+    assert observer.made_of() is None
+    observer.shown = True
+    newest = snapshot(2, (WEB,))
+    observer.tick(newest, (), paused=False)
+    made_of = observer.made_of()
+    assert made_of is not None
+    assert made_of[0] is newest
+    assert made_of[1].members == ("program web",)
+    assert observer.made_of() is None

@@ -9,6 +9,7 @@ from nicety.models.features import Floats
 from nicety.models.identity import ProcId
 from nicety.models.occupancy import fitted
 from nicety.models.records import SAMPLE, HostSample, Identity, Snapshot
+from nicety.scheduler.observe import occupancy as module
 from nicety.scheduler.observe.occupancy import Occupancy, busy_between, occupancy
 from nicety.scheduler.testing.observed import a_rate
 
@@ -76,3 +77,9 @@ def test_the_fit_keeps_rows_and_zeros_and_comes_near_the_columns(seed: int) -> N
     assert not found[true == 0.0].any()
     first = np.abs((guess * (true.sum(axis=1) / guess.sum(axis=1))[:, None]).sum(axis=0) - true.sum(axis=0)).max()
     assert np.abs(found.sum(axis=0) - true.sum(axis=0)).max() <= max(0.25 * first, 0.01)
+
+
+def test_of_too_many_processes_those_that_ran_most_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_RAN", 2)
+    found = ran([(0.1, 0, 1, ()), (0.3, 0, 1, ()), (0.0, 0, 1, ()), (0.2, 1, 1, ())], [0.4, 0.2])
+    assert found.rows.tolist() == [1, 3]

@@ -11,7 +11,7 @@ from nicety.scheduler.frame import Decided, Frame, Processes
 from nicety.scheduler.service.answers.control_socket import ControlError
 from nicety.scheduler.testing.frames import WALL, a_frame, an_own
 from nicety.scheduler.testing.top import AnsweringDaemon, LiveFrames, RecordedMoment, RecordedSeconds, StandingClock
-from nicety.scheduler.views.top.bookmarks import Bookmarks
+from nicety.scheduler.views.top.bookmarks import Bookmarks, place_of_bookmarks
 from nicety.scheduler.views.top.desk import HELP, Desk, Job, Pager, Prompt, Question, thing_of, why_target
 from nicety.scheduler.views.top.glyphs import BLOCKS
 from nicety.scheduler.views.top.head import When
@@ -358,6 +358,15 @@ def test_bookmarks_are_kept_listed_visited_and_removed(seat: Seat, tmp_path: Pat
     assert [it.text for it in seat.bookmarks.all] == ["slow"]
     seat.press("d")
     assert "no moment is kept yet" in seat.text()
+
+
+def test_bookmarks_are_in_the_state_directory_of_the_user(tmp_path: Path) -> None:
+    home, stores = tmp_path / "home", tmp_path / "stores"
+    assert place_of_bookmarks({}, home, stores, 1000) == home / ".local/state/nicety/bookmarks.json"
+    assert place_of_bookmarks({"XDG_STATE_HOME": "/x"}, home, stores, 1000) == Path("/x/nicety/bookmarks.json")
+    assert place_of_bookmarks({}, home, stores, 0) == home / ".local/state/nicety/bookmarks.json"
+    stores.mkdir()
+    assert place_of_bookmarks({}, home, stores, 0) == stores / "bookmarks.json"
 
 
 def test_bookmarks_that_cannot_be_read_are_left_alone(tmp_path: Path) -> None:

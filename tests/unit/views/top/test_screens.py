@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from rich.cells import cell_len
 
-from nicety.scheduler.frame import Decided, Frame, Part
+from nicety.scheduler.frame import Decided, Delay, Frame, Part
 from nicety.scheduler.testing.frames import MIB, WALL, a_band, a_frame, a_shown_group, an_own
 from nicety.scheduler.views.top.cells import ENOUGH, Line, length, shown, width_of
 from nicety.scheduler.views.top.glyphs import ASCII, BLOCKS, Glyphs
@@ -21,7 +21,7 @@ from nicety.scheduler.views.top.history import History
 from nicety.scheduler.views.top.page import View, draw
 from nicety.scheduler.views.top.palette import Colours, segments
 from nicety.scheduler.views.top.plain import plain
-from nicety.scheduler.views.top.tables import Tab
+from nicety.scheduler.views.top.tables import Tab, delay_words
 
 SCREENS = Path(__file__).parent / "screens"
 SIZES = [(80, 24), (120, 40), (200, 60)]
@@ -135,7 +135,10 @@ def test_hostile_names_are_harmless(text: str) -> None:
 
 def test_every_letter_takes_the_cells_that_a_terminal_gives_it() -> None:
     wrong = []
+    alike = ((0x3400, 0xA000), (0xAC00, 0xD7A0), (0xE000, 0xF900), (0x20000, 0x110000))
     for code in range(0x110000):
+        if code % 61 and any(low <= code < high for low, high in alike):
+            continue  # thousands of letters beside each other that differ in nothing
         text = shown(chr(code))
         if not text.isprintable() or (width_of(text) != cell_len(text)):
             wrong.append((hex(code), text, width_of(text), cell_len(text)))
@@ -199,6 +202,22 @@ def test_the_plain_mode_says_everything_in_sentences() -> None:
     assert any(line.startswith("pool web: 4 workers, 5 asked for, load 2.1, load in 30 seconds 2.2 to 3.4") for line in lines)
     assert "note: a note" in lines
     assert any(line.startswith("incident: leak in pool web") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("delay", "room", "expected"),
+    [
+        (None, 20, ""),
+        (Delay(0.6, [("ffmpeg", 0.6)], 0.0, 0.0, 0.0, 0.0), 20, "ffmpeg 0.60"),
+        (Delay(0.6, [("program make", 0.1)], 0.4, 0.0, 0.0, 0.0), 30, "make 0.10, others 0.40"),
+        (Delay(0.6, [("make", 0.1)], 0.0, 0.5, 0.0, 0.0), 30, "its own 0.50, make 0.10"),
+        (Delay(0.6, [("make", 0.1)], 0.0, 0.0, 0.0, 0.5), 11, "steal 0.50"),
+        (Delay(0.6, [("a-very-long-name", 0.5)], 0.1, 0.0, 0.0, 0.0), 13, "a-…-name 0.50"),
+        (Delay(0.0, [("make", 0.001)], 0.0, 0.0, 0.0, 0.0), 20, ""),
+    ],
+)
+def test_who_delays_a_group_is_named_as_far_as_there_is_room(delay: Delay | None, room: int, expected: str) -> None:
+    assert delay_words(delay, room) == expected
 
 
 def test_history_begins_anew_after_a_gap_and_in_another_session() -> None:
