@@ -6,9 +6,12 @@ every figure of the ticks is compared too. Only reads. Must not know how a decis
 
 from __future__ import annotations
 
+import gc
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from .config.paths import Paths
 from .config.sections import from_builtins
 from .decide.engine import Engine
 from .decision import Session, Tick, encode
-from .observe.observer import Observer
+from .observe.observer import Observer, TickInputs
 from .printed import Printed
 from .service.live_models import SessionModels
 from .service.warm_start import start_warm_again
@@ -29,6 +32,12 @@ from .store.traces import TraceError, read_traces
 
 TOLERANCE = 1e-9
 """Relative difference allowed in forecasts and scores. Chosen: another build of numpy may add floats in another order."""
+
+BATCH = 32
+"""Ticks that are observed together, see `Observer.ticks` (chosen: their snapshots take 7 MB with 500 processes)."""
+
+COLLECT = 200_000
+"""New objects from which Python looks for circles among them, 700 if nobody says otherwise (chosen: several batches)."""
 
 PREDICTED = ("forecasts", "scores", "starved_workers", "groups", "protected")
 """Parts of a tick that can be computed again only with the artefacts. `groups` is one because the class of a group decides whether
@@ -96,7 +105,7 @@ def replay(
     Raises StoreError if there is no readable log, ValueError if there is no such session.
     """
     found = Replayed()
-    with DecisionReader(paths.decisions) as log:
+    with _few_collections(), DecisionReader(paths.decisions) as log:
         wanted = [each for each in log.sessions() if session is None or each.id == session]
         previous: _Again | None = None
         if session is not None and not wanted:
@@ -121,21 +130,25 @@ def replay(
             again = _Again(each.session, paths.models, snapshots, found)
             again.begin(trace or paths.stores, previous)
             previous = again
-            for logged in log.ticks(each.id, first):
-                if until is not None and logged.tick is not None and logged.tick.wall >= until:
-                    previous = None  # its observer has not seen all ticks
-                    break
-                if logged.tick is None and logged.verdict is None and not logged.damage:
-                    continue
-                again.step(logged)
+            for _ in again.steps(log.ticks(each.id, first), until):
                 if progress is not None:
                     progress(found.ticks)
                 if len(found.differences) - before >= most:
-                    previous = None  # its observer has not seen all ticks
                     found.notes.append(f"session {each.id}: {most} differences or more; the rest was not compared")
                     break
             again.finish()
     return found
+
+
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """Within the block Python seldom looks for circles of objects. A batch is thousands of new objects and has no circles."""
+    usual = gc.get_threshold()
+    gc.set_threshold(COLLECT, *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 class _Again:
@@ -149,7 +162,9 @@ class _Again:
         self._observer, self._predicts = _observer(session, models, found)
         self._next = next(snapshots, None) if snapshots is not None else None
         self._made = 0  # ticks whose figures were computed again
-        self._whole = True  # every snapshot since the first tick was there, so windows are the same
+        self._there = True  # every snapshot since the first tick was there, so windows are the same
+        self._same = True  # and every tick has the same number again
+        self._done = False  # all ticks of the session were replayed
         self._warm_starts = True  # the traces still have what the session took from earlier ones
 
     def begin(self, traces: Path, previous: _Again | None) -> None:
@@ -179,11 +194,25 @@ class _Again:
     def learned(self, session: str) -> Observer | None:
         """The observer after the last tick; None unless this is `session` and all its ticks were replayed. The caller takes the
         observer over."""
-        whole = self._snapshots is not None and self._whole and self._warm_starts
+        whole = self._snapshots is not None and self._there and self._same and self._warm_starts and self._done
         return self._observer if whole and self._session.id == session else None
 
-    def step(self, logged: LoggedTick) -> None:
-        """Compare one tick."""
+    def steps(self, ticks: Iterator[LoggedTick], until: int | None) -> Iterator[None]:
+        """Compare the ticks before `until`; yields after each."""
+        while batch := list(islice(ticks, BATCH)):
+            late = [
+                number for number, it in enumerate(batch) if until is not None and it.tick is not None and it.tick.wall >= until
+            ]
+            there = [it for it in batch[: late[0] if late else None] if it.tick is not None or it.verdict is not None or it.damage]
+            for logged, again in zip(there, self._observed(there), strict=True):
+                self._step(logged, again)
+                yield
+            if late:
+                return
+        self._done = True
+
+    def _step(self, logged: LoggedTick, again: Tick | None) -> None:
+        """Compare one tick. `again`: what was made of its snapshot."""
         found = self._found
         found.ticks += 1
         for component in logged.damage:
@@ -191,7 +220,8 @@ class _Again:
         if logged.tick is None:
             self._engine = None  # cannot continue before the log has a memory again
             return
-        self._observe(logged, logged.tick)
+        if again is not None and self._same:
+            self._compare(logged, logged.tick, again)
         if self._engine is None:
             memory = self._session.engine if logged.seq == 0 else logged.memory
             if memory is None:
@@ -208,29 +238,42 @@ class _Again:
 
     def finish(self) -> None:
         """Note what was not compared."""
-        if self._snapshots is None or self._whole:
+        if self._snapshots is None or (self._there and self._same):
             return
         none = "figures not compared: the traces have none of its ticks"
         some = "figures compared only up to the first tick that the traces lack"
         self._found.notes.append(f"session {self._session.id}: {some if self._made else none}")
 
-    def _observe(self, logged: LoggedTick, tick: Tick) -> None:
-        """Compute the tick again from the snapshot of the same instant."""
-        seq = logged.seq
-        if not self._whole or self._snapshots is None:
-            return
+    def _observed(self, batch: Sequence[LoggedTick]) -> list[Tick | None]:
+        """What the observer makes of the snapshot of each tick; None where there is none, or one before it was not there."""
+        found = [None if logged.tick is None else self._snapshot_of(logged.tick) for logged in batch]
+        # what snapshots do not have is from the log
+        inputs = [
+            (snapshot, TickInputs(it.tick.outcomes, it.tick.paused, it.tick.deadlocks, it.tick.feedback, it.tick.chosen))
+            for snapshot, it in zip(found, batch, strict=True)
+            if snapshot is not None and it.tick is not None
+        ]
+        again = iter(self._observer.ticks(inputs))
+        return [None if snapshot is None else next(again) for snapshot in found]
+
+    def _snapshot_of(self, tick: Tick) -> Snapshot | None:
+        """The snapshot of the same instant."""
+        if not self._there or self._snapshots is None:
+            return None
         while self._next is not None and self._next.at < tick.at:
             self._next = next(self._snapshots, None)
-        if self._next is None or self._next.at != tick.at:
-            if not (tick.gap and tick.paused):  # the last tick of a session has no snapshot
-                self._whole = False
-            return
-        # the other arguments are from the log, because snapshots do not have them
-        again = self._observer.tick(self._next, tick.outcomes, tick.paused, tick.deadlocks, tick.feedback, tick.chosen)
+        if self._next is not None and self._next.at == tick.at:
+            return self._next
+        self._there = tick.gap and tick.paused  # the last tick of a session has no snapshot
+        return None
+
+    def _compare(self, logged: LoggedTick, tick: Tick, again: Tick) -> None:
+        """Compare the figures of a tick."""
+        seq = logged.seq
         self._found.observed += 1
         self._made += 1
         if again.seq != tick.seq:
-            self._whole = False
+            self._same = False
             return
         if encode(again) == logged.data:
             return  # the same bytes: nothing differs

@@ -67,13 +67,21 @@ class WorkerRows:
 
 
 def worker_rows(
-    pools: Sequence[str], windows: Singles, lengths: Ints, interval: float, available: float | None = None, least: float = NEAR
+    pools: Sequence[str],
+    windows: Singles,
+    lengths: Ints,
+    interval: float,
+    available: float | Floats | None = None,
+    least: float = NEAR,
+    ticks: Sequence[int] = (),
 ) -> WorkerRows:
     """Scores of workers by kind, from their windows.
 
     `pools` [n]: the pool of each worker. `windows` [len(CHANNELS), WINDOW, n] and `lengths` [n] as `features.WorkerWindows.view`
-    gives them. `interval`: seconds per tick. `available`: bytes of memory left on the machine; None: unknown. `least`: share of
-    what matters from which outliers are reported. The order of workers is irrelevant. NaN inside a window: a tick not known.
+    gives them. `interval`: seconds per tick. `available`: bytes of memory left on the machine, for all or [n]; NaN: unknown.
+    `least`: share of what matters from which outliers are reported. `ticks` [n]: the tick of each worker where there are those of
+    several; a pool's workers of another tick are no siblings. The order of workers is irrelevant. NaN inside a window: a tick not
+    known.
     """
     n = len(pools)
     if windows.shape != (len(CHANNELS), WINDOW, n) or np.shape(lengths) != (n,):
@@ -84,13 +92,16 @@ def worker_rows(
         raise ValueError(f"interval must be seconds above 0, not {interval}")
     if n == 0:
         raise ValueError("no workers, no rows")
-    number = {name: i for i, name in enumerate(sorted(set(pools)))}
-    index = np.fromiter((number[name] for name in pools), dtype=np.int64, count=n)
+    whose = list(zip(ticks or [0] * n, pools, strict=True))
+    number = {name: i for i, name in enumerate(sorted(set(whose)))}
+    index = np.fromiter((number[name] for name in whose), dtype=np.int64, count=n)
+    left = None if available is None else np.broadcast_to(np.asarray(available, dtype=np.float64), n)
     places = np.arange(n)
     if (np.diff(index) < 0).any():  # never so from the observer
         order = np.argsort(index, kind="stable")
         windows, lengths, index, places = windows[:, :, order], lengths[order], index[order], np.argsort(order)
-    view = WindowView(windows, lengths, Siblings(index), interval, available, least)
+        left = None if left is None else left[order]
+    view = WindowView(windows, lengths, Siblings(index), interval, left, least)
     found = {kind: test(view) for kind, test in TESTS.items()}
     scores = np.column_stack([found[kind].score for kind in KINDS])[places]
     sizes = np.column_stack([found[kind].size for kind in KINDS])[places]

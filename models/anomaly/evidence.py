@@ -6,7 +6,7 @@ Knows channels, means and clocks. `detectors.py` and the tests that it lists say
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -77,6 +77,23 @@ class Found:
         return self.size >= 1.0
 
 
+def together(found: Sequence[Found]) -> Found:
+    """What was found of several views as if it were of one, with their workers one after the other."""
+    if len(found) == 1:
+        return found[0]
+    starts = np.cumsum([0, *(len(one.score) for one in found)])
+    with_figures = [one for one in found if len(one.at)]
+    return Found(
+        np.concatenate([one.score for one in found]),
+        np.concatenate([one.size for one in found]),
+        np.concatenate([one.at + start for one, start in zip(found, starts.tolist(), strict=False)]),
+        {
+            name: np.concatenate([one.figures[name] for one in with_figures])
+            for name in (with_figures[0].figures if with_figures else ())
+        },
+    )
+
+
 class WindowView:
     """Windows of workers ordered by pool, and what the tests share of them, computed on first use."""
 
@@ -86,12 +103,12 @@ class WindowView:
         lengths: Ints,
         siblings: Siblings,
         interval: float,
-        available: float | None,
+        available: Floats | None,
         least: float,
         places: Ints | None = None,
     ) -> None:
         """`windows` [len(CHANNELS), WINDOW, all] as from `features.WorkerWindows.view`. `places` [n]: columns of the workers in
-        them, None for all. `lengths` [n]. `interval`: seconds per tick. `available`: bytes of memory left, None if unknown.
+        them, None for all. `lengths` [n]. `interval`: seconds per tick. `available` [n]: bytes of memory left, None if unknown.
         `least`: share of what matters from which outliers are reported."""
         self.siblings, self.interval, self.available, self.least = siblings, interval, available, least
         self.lengths, self.n = lengths, len(lengths)
@@ -117,8 +134,8 @@ class WindowView:
         if len(at) == self.n:
             return at, self
         places = at if self._places is None else self._places[at]
-        own = Siblings(self.siblings.index[at])
-        return at, WindowView(self._windows, self.lengths[at], own, self.interval, self.available, self.least, places)
+        own, available = Siblings(self.siblings.index[at]), None if self.available is None else self.available[at]
+        return at, WindowView(self._windows, self.lengths[at], own, self.interval, available, self.least, places)
 
     def values(self, channel: str) -> Singles:
         """[WINDOW, n], 0 where not known. Not to be written to."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -166,7 +165,7 @@ def _leak_closely(view: WindowView, what: Leaking) -> Found:
     if not len(at):
         return Found(best, size)
     growth, speed, theirs, seconds_, rising, now, level = np.array(spans)[span[at], :, at].T
-    left = math.nan if what.channel != "rss" or view.available is None else view.available
+    left = np.full(len(at), np.nan) if what.channel != "rss" or view.available is None else view.available[at]
     figures = {
         f"growth_{what.name}": growth / what.unit,
         f"growth_{what.name}_per_minute": speed * 60 / what.unit,
@@ -175,6 +174,6 @@ def _leak_closely(view: WindowView, what: Leaking) -> Found:
         "steps_rising": rising,
         f"now_{what.name}": now / what.unit,
         f"siblings_{what.name}": level / what.unit,
-        "hits_limit_seconds": ratio(np.full(len(at), left), speed),
+        "hits_limit_seconds": ratio(left, speed),
     }
     return Found(best, size, at, {**figures, **view.whom(at, slice(0, WINDOW // 2))})

@@ -24,7 +24,7 @@ from ..features import Floats, Singles
 from ..identity import ProcId
 from ..records import Anomaly, Score
 from .detectors import KINDS, WorkerRows, worker_rows
-from .evidence import NEAR, Found
+from .evidence import NEAR, Found, together
 from .lifecycle import POOL_KINDS, Noticed
 from .siblings import Ints
 
@@ -206,6 +206,22 @@ def alpha(false_alarms_per_day_per_100_workers: float, kinds: int = len(KINDS) +
     return min(false_alarms_per_day_per_100_workers / (86_400.0 / BLOCK_SECONDS * 100.0 * kinds), 1.0)
 
 
+@dataclass(frozen=True, slots=True)
+class TickOfWorkers:
+    """The workers of a tick: the arguments of `score`."""
+
+    ids: Sequence[ProcId]
+    pools: Sequence[str]
+    windows: Singles
+    lengths: Ints
+    available: float | None
+    alone: Found | None  # of all ticks that are judged together, or of none
+    owners: Sequence[str]
+
+
+_PARTS = attrgetter("ids"), attrgetter("pools"), attrgetter("owners")
+
+
 def score(
     scorer: Scorer,
     ids: Sequence[ProcId],
@@ -223,10 +239,30 @@ def score(
 
     Arguments as of `worker_rows`. `alone`: what `self_history.SelfHistory` says of the same workers; `owners`: as `judge` takes
     them. What is rare but too small to matter has p = 1."""
-    if not ids:
-        return []
-    rows = worker_rows(pools, windows, lengths, interval, available, least)
-    return judge(scorer, ids, pools, rows if alone is None else rows.joined(alone), interval, least, owners)
+    return scores_of_ticks(scorer, [TickOfWorkers(ids, pools, windows, lengths, available, alone, owners)], interval, least)[0]
+
+
+def scores_of_ticks(scorer: Scorer, ticks: Sequence[TickOfWorkers], interval: float, least: float = NEAR) -> list[list[Score]]:
+    """`score` of each of several ticks, the same to the bit, and for little more than the cost of one."""
+    full = [tick for tick in ticks if tick.ids]
+    if not full:
+        return [[] for _ in ticks]
+    ids, pools, owners = ([each for tick in full for each in part(tick)] for part in _PARTS)
+    available: float | Floats | None = full[0].available
+    windows, lengths, numbers = full[0].windows, full[0].lengths, list[int]()
+    if len(full) > 1:
+        windows, lengths = np.concatenate([tick.windows for tick in full], axis=2), np.concatenate([tick.lengths for tick in full])
+        counts = [len(tick.ids) for tick in full]
+        numbers = [number for number, count in enumerate(counts) for _ in range(count)]
+        available = np.repeat([math.nan if tick.available is None else tick.available for tick in full], counts)
+    rows = worker_rows(pools, windows, lengths, interval, available, least, numbers)
+    alone = [tick.alone for tick in full if tick.alone is not None]
+    said = _judged(scorer, ids, pools, rows.joined(together(alone)) if alone else rows, interval, least, owners)
+    scores, first = [], 0
+    for tick in ticks:
+        theirs, first = said[first : first + len(tick.ids)], first + len(tick.ids)
+        scores.append(sorted((each for each in theirs if each is not None), key=attrgetter("id")))
+    return scores
 
 
 def judge(
@@ -240,6 +276,20 @@ def judge(
 ) -> list[Score]:
     """`score` from given rows, so that several scorers can judge the same. Sizes below `least` are not reported. `owners`: of each
     worker, as `Scorer.tails` has them; (): all are the system's."""
+    said = _judged(scorer, ids, pools, rows, interval, least, owners)
+    return sorted((each for each in said if each is not None), key=attrgetter("id"))
+
+
+def _judged(
+    scorer: Scorer,
+    ids: Sequence[ProcId],
+    pools: Sequence[str],
+    rows: WorkerRows,
+    interval: float,
+    least: float,
+    owners: Sequence[str],
+) -> list[Score | None]:
+    """[n] `judge` for each worker; None: nothing can be said yet."""
     known = ~np.isnan(rows.scores)
     first = np.argmax(known, axis=1).tolist()  # for those that do nothing unusual
     unusual, sources = dict[int, tuple[Anomaly, float, float]](), dict[str, str]()
@@ -247,7 +297,7 @@ def judge(
         theirs = np.array([each == owner for each in owners], dtype=np.bool_) if owners else np.ones(len(ids), dtype=np.bool_)
         sources[owner], tails = scorer.tails(interval, owner)
         unusual |= _unusual(rows, tails, least, theirs)
-    scores = []
+    scores = list[Score | None]()
     for i, (id_, pool, anything) in enumerate(zip(ids, pools, np.any(known, axis=1).tolist(), strict=True)):
         source = sources[owners[i] if owners else ""]
         if i in unusual:
@@ -257,7 +307,9 @@ def judge(
             scores.append(Score(id_, pool, kind, float(rows.scores[i, KINDS.index(kind)]), chance, figures, source, size))
         elif anything:
             scores.append(Score(id_, pool, KINDS[first[i]], 0.0, 1.0, (), source))
-    return sorted(scores, key=attrgetter("id"))
+        else:
+            scores.append(None)
+    return scores
 
 
 def _unusual(

@@ -6,19 +6,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from msgspec.structs import replace
 
 from ...models.anomaly.detectors import FEW, LEAST
 from ...models.anomaly.evidence import CHANNELS, NEAR
-from ...models.anomaly.model import AnomalyModel, RobustZ, judge_pools, merged, score
+from ...models.anomaly.lifecycle import Noticed
+from ...models.anomaly.model import AnomalyModel, RobustZ, TickOfWorkers, judge_pools, merged, scores_of_ticks
 from ...models.anomaly.self_history import SelfHistory
 from ...models.behaviour import BehaviourModel, Behaviours
 from ...models.features import Windows, WorkerWindows
 from ...models.forecast.demand import Network
 from ...models.identity import ProcId
-from ...models.records import Behaviour, Class, Deadlock, PoolSample, Score, Snapshot
+from ...models.records import WINDOW, Behaviour, Class, Deadlock, PoolSample, Snapshot
 from ..config.sections import Config
 from ..decision import Abilities, Chosen, Feedback, Member, Outcome, Tick
 from .antagonists import Antagonists
@@ -27,7 +30,7 @@ from .forecasts import Forecasts, keys_of
 from .group_figures import Classes, groups_of, member_of
 from .machine import MachineFigures
 from .measure import Measured, Measurer
-from .occupancy import busy_between, occupancy
+from .occupancy import Occupancy, busy_between, occupancy
 from .pool_figures import PoolFigures
 from .protection import Protection
 from .redefined import redefined_pools, regrouped
@@ -38,6 +41,37 @@ BUSY_GROUPS = 32
 
 BUSY_CORES = 0.02
 """Least mean demand, in cores over the window, at which a group without a class is reported (chosen)."""
+
+
+TOGETHER = 256
+"""Workers that are judged together where snapshots are known in advance: enough that numpy does the work, few enough that their
+windows are small (chosen: 1.3 MB)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TickInputs:
+    """What a tick says besides what is made of the snapshot: see `Observer.tick`."""
+
+    outcomes: tuple[Outcome, ...]
+    paused: bool
+    deadlocks: tuple[Deadlock, ...] = ()
+    feedback: tuple[Feedback, ...] = ()
+    chosen: tuple[Chosen, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A tick whose workers are not judged yet."""
+
+    tick: Tick
+    workers: TickOfWorkers
+    noticed: tuple[Noticed, ...]
+    ran: tuple[Snapshot, Occupancy, Sequence[str], Mapping[ProcId, int], Sequence[ProcId], float] | None  # for `Antagonists.push`
+
+
+_NO_WORKERS = TickOfWorkers(
+    (), (), np.zeros((len(CHANNELS), WINDOW, 0), dtype=np.float32), np.zeros(0, dtype=np.int64), None, None, ()
+)
 
 
 class Observer:
@@ -85,6 +119,21 @@ class Observer:
     ) -> Tick:
         """The tick of this snapshot. `deadlocks`: what `Deadlocks` saw on the live machine; a trace has none. `feedback`: what
         users reported as no incident. `chosen`: rules of pools that a replay chose."""
+        return self._finish([self._begin(snapshot, TickInputs(outcomes, paused, deadlocks, feedback, chosen), alone=True)])[0]
+
+    def ticks(self, snapshots: Iterable[tuple[Snapshot, TickInputs]]) -> list[Tick]:
+        """What `tick` gives for each of these snapshots, to the bit, for less: the workers of several ticks are judged together."""
+        ticks, begun, workers = list[Tick](), list[_Begun](), 0
+        for snapshot, inputs in snapshots:
+            begun.append(self._begin(snapshot, inputs, alone=False))
+            workers += len(begun[-1].workers.ids)
+            if workers >= TOGETHER:
+                ticks += self._finish(begun)
+                begun, workers = [], 0
+        return ticks + self._finish(begun)
+
+    def _begin(self, snapshot: Snapshot, inputs: TickInputs, *, alone: bool) -> _Begun:
+        """Everything of a tick but what rests on the scores of workers. `alone`: the tick is finished before the next begins."""
         self._seq += 1
         measured = self._measurer.measure(snapshot)
         before, self._before = self._before, snapshot
@@ -93,14 +142,15 @@ class Observer:
             self._pools.step_gap()
             self._delays.gap()
             machine = self._machine.gap(snapshot)
-            return Tick(self._seq, snapshot.at, snapshot.wall, True, paused, machine, (), (), (), (), (), outcomes)
+            tick = Tick(self._seq, snapshot.at, snapshot.wall, True, inputs.paused, machine, (), (), (), (), (), inputs.outcomes)
+            return _Begun(tick, _NO_WORKERS, (), None)
         keys = sorted(measured.series)
         self._series.push(keys, np.array([[measured.series[key]] for key in keys]).reshape(len(keys), 1))
         self._workers.push(measured.worker_keys, measured.workers)
         classes = self._step_classes(measured)
         reported = self._reported(measured, snapshot, classes)
         sheltered = self._protection.sheltered(measured, snapshot)
-        scores = self._step_scores(measured, snapshot)
+        workers = self._step_workers(measured, snapshot, alone)
         groups = groups_of(measured, snapshot, before, reported, classes, self._tenancy)
         batch = [member for group in groups if group.class_ is Class.BATCH for member in group.members]
         machine = self._machine.step(before, snapshot, measured.rates)
@@ -112,29 +162,45 @@ class Observer:
             self._machine.outside,
             self._online,
         )
-        self._antagonists.push(snapshot, ran, measured.members, measured.rows, measured.worker_keys, measured.seconds)
-        return Tick(
+        ran_where = (snapshot, ran, measured.members, measured.rows, measured.worker_keys, measured.seconds)
+        tick = Tick(
             seq=self._seq,
             at=snapshot.at,
             wall=snapshot.wall,
             gap=False,
-            paused=paused,
+            paused=inputs.paused,
             machine=machine,
             protected=self._protection.protected(measured, snapshot, sheltered),
             groups=groups,
             pools=self._pools.step(snapshot, measured),
             forecasts=self._forecasts.step(measured, reported, snapshot),
-            scores=scores,
-            outcomes=outcomes,
+            scores=(),
+            outcomes=inputs.outcomes,
             home=self._home(measured, snapshot),
-            deadlocks=deadlocks,
-            starved_workers=self._antagonists.of(scores, snapshot),
-            feedback=feedback,
-            chosen=chosen,
+            deadlocks=inputs.deadlocks,
+            feedback=inputs.feedback,
+            chosen=inputs.chosen,
             sheltered=sheltered,
             shared=self._tenancy.shared(snapshot, batch),
             delays=self._delays.step(before, snapshot, measured, ran, machine.steal),
         )
+        return _Begun(tick, workers, measured.noticed, ran_where)
+
+    def _finish(self, begun: Sequence[_Begun]) -> list[Tick]:
+        """The ticks, with scores of workers, and of masters whose pools have trouble; none if nothing would act on them."""
+        interval, ticks = self._config.daemon.interval, list[Tick]()
+        least = LEAST if self._config.quarantine.false_alarms_per_day > FEW else NEAR
+        found = scores_of_ticks(self._scorer, [each.workers for each in begun], interval, least)
+        for each, workers in zip(begun, found, strict=True):
+            if each.ran is None:
+                ticks.append(each.tick)
+                continue
+            self._antagonists.push(*each.ran)
+            noticed = each.noticed if self._config.quarantine.enabled else ()
+            scores = tuple(merged(judge_pools(self._scorer, noticed, interval), workers))
+            starved = self._antagonists.of(scores, each.ran[0])
+            ticks.append(replace(each.tick, scores=scores, starved_workers=starved))
+        return ticks
 
     def made_of(self) -> tuple[Snapshot, Measured] | None:
         """What the last tick was made of, handed over and kept no longer. None: rates were not known, or `shown` is off."""
@@ -223,16 +289,13 @@ class Observer:
             return None
         return member_of(self._own, snapshot.table[row], snapshot.identities[self._own])
 
-    def _step_scores(self, measured: Measured, snapshot: Snapshot) -> tuple[Score, ...]:
-        """Take what the workers did. Returns scores of all workers, and of masters whose pools have trouble; none if nothing would
-        act on them."""
+    def _step_workers(self, measured: Measured, snapshot: Snapshot, alone: bool) -> TickOfWorkers:
+        """Take what the workers did. Returns what their scores rest on; no workers if nothing would act on scores."""
         if not self._config.quarantine.enabled:
-            return ()
-        interval = self._config.daemon.interval
+            return _NO_WORKERS
         windows, lengths = self._workers.view()
         keys, pools = measured.worker_keys, measured.worker_pools
-        alone = self._self_history.step(keys, pools, windows, lengths)
-        least = LEAST if self._config.quarantine.false_alarms_per_day > FEW else NEAR
+        past = self._self_history.step(keys, pools, windows, lengths)
         owners = [owner_name(snapshot.identities[key], self._config.tenants) for key in keys]
-        workers = score(self._scorer, keys, pools, windows, lengths, interval, snapshot.host.memory_available, alone, least, owners)
-        return tuple(merged(judge_pools(self._scorer, measured.noticed, interval), workers))
+        kept = windows if alone else windows.copy()
+        return TickOfWorkers(keys, pools, kept, lengths, snapshot.host.memory_available, past, owners)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nicety.models.anomaly.detectors import KINDS, worker_rows
-from nicety.models.anomaly.evidence import CHANNELS
-from nicety.models.anomaly.model import RobustZ, score
+from nicety.models.anomaly.evidence import CHANNELS, Found
+from nicety.models.anomaly.model import RobustZ, TickOfWorkers, score, scores_of_ticks
 from nicety.models.features import told
 from nicety.models.identity import ProcId
 from nicety.models.records import WINDOW
@@ -66,3 +66,26 @@ def test_rows_leave_the_windows_alone_and_never_go_below_nought(case: tuple[list
     assert rows.scores.shape == rows.material.shape == (len(pools), len(KINDS))
     assert not (rows.scores < 0).any()
     assert not rows.material[np.isnan(rows.scores)].any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(cases(), min_size=1, max_size=5), st.lists(st.sampled_from([None, 1e6, 1e12]), min_size=5, max_size=5))
+def test_ticks_that_are_judged_together_have_the_scores_of_each_by_itself(
+    many: list[tuple[list[str], np.ndarray, np.ndarray, float]], left: list[float | None]
+) -> None:
+    interval, ticks = many[0][3], []
+    for (pools, windows, lengths, _), available in zip(many, left, strict=False):
+        ids = [ProcId(10 + i, 1) for i in range(len(pools))]
+        lone = np.where(np.arange(len(ids)) % 2, np.nan, 5.0)
+        at = np.flatnonzero(~np.isnan(lone))
+        past = Found(lone, np.ones(len(ids)), at, {"seconds": at.astype(np.float64)})
+        ticks.append(
+            TickOfWorkers(ids, pools, windows, lengths, available, past, ["", "1000"] * (len(ids) // 2) + [""] * (len(ids) % 2))
+        )
+    ticks.insert(1, TickOfWorkers([], [], ticks[0].windows[:, :, :0], ticks[0].lengths[:0], None, None, []))
+    each = [
+        score(RobustZ(), it.ids, it.pools, it.windows, it.lengths, interval, it.available, it.alone, owners=it.owners)
+        for it in ticks
+    ]
+    assert scores_of_ticks(RobustZ(), ticks, interval) == each
+    assert any(each)

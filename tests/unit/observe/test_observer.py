@@ -27,10 +27,10 @@ from nicety.models.records import (
     WorkerSample,
 )
 from nicety.scheduler.config.sections import Config, parse
-from nicety.scheduler.decision import Abilities, Group, Machine, Member, Tick
+from nicety.scheduler.decision import Abilities, Group, Machine, Member, Tick, encode
 from nicety.scheduler.observe.loads import offered_load
 from nicety.scheduler.observe.measure import Measurer
-from nicety.scheduler.observe.observer import Observer
+from nicety.scheduler.observe.observer import Observer, TickInputs
 
 OWN, SERVICE, HOG = ProcId(5, 100), ProcId(10, 200), ProcId(20, 300)
 IDENTITIES = {
@@ -69,6 +69,26 @@ def test_workers_are_scored_only_where_somebody_would_act_on_it(enabled: bool) -
     pool = PoolSample("web", 2, 2, 0.0, workers, None, None, "")
     seen = [observer.tick(replace(snapshot(at), pools=(pool,)), (), paused=False) for at in range(1, 13)]
     assert [score.id for score in seen[-1].scores] == ([SERVICE, HOG] if enabled else [])
+
+
+@pytest.mark.parametrize("batch", [1, 7, 60])
+def test_ticks_observed_together_are_those_observed_one_by_one(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, abilities = parse("[pools.web]\nkind = 'command'\ncommand = ['server']"), Abilities(True, "v1", may_renice=True)
+
+    def seen(at: int) -> tuple[Snapshot, TickInputs]:
+        who = (SERVICE, HOG, OWN)[: 1 if at < 20 else 3]
+        pool = PoolSample("web", len(who), len(who), 0.0, tuple(WorkerSample(id_, 0.5, ready=True) for id_ in who), None, None, "")
+        made = replace(snapshot(at + 10 * (at > 50)), pools=(pool,))  # a gap
+        made.table["rss_bytes"][1], made.table["wait_ns"][2] = (at << 20) ** 1.2, at * SECOND  # it leaks; the hog starves
+        return made, TickInputs((), paused=at % 9 == 0)
+
+    monkeypatch.setattr("nicety.scheduler.observe.observer.TOGETHER", 20)
+    one, other = (Observer(config, abilities, OWN, None, None, None) for _ in range(2))
+    known = [seen(at) for at in range(1, 130)]
+    each = [one.tick(made, inputs.outcomes, inputs.paused) for made, inputs in known]
+    assert {score.kind for tick in each for score in tick.scores if score.p < 0.05} >= {Anomaly.LEAK}
+    together = [tick for first in range(0, len(known), batch) for tick in other.ticks(known[first : first + batch])]
+    assert [encode(tick) for tick in together] == [encode(tick) for tick in each]
 
 
 def test_a_lone_worker_is_held_against_its_own_past_by_the_observer_the_same_each_time() -> None:
