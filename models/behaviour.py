@@ -90,6 +90,9 @@ _FEATURES = (
 BEHAVIOUR_FEATURES: tuple[str, ...] = tuple(feature.name for feature in _FEATURES)
 """Columns of the rows that the model sees. The last says how much evidence there is, not what the group is like."""
 
+_LOW, _HIGH = (np.array([getattr(feature, end) for feature in _FEATURES]) for end in ("low", "high"))
+_LOG = np.flatnonzero([feature.log for feature in _FEATURES])
+
 SEEN = len(BEHAVIOUR_FEATURES) - 1
 """Column that holds the amount of evidence."""
 
@@ -161,6 +164,9 @@ NEWS = 0.02
 """Change of a probability below which its report stays as it is: 1,000 new reports a tick would cost more than the model
 (chosen)."""
 
+TOGETHER = 64
+"""Groups whose probabilities are computed together: what is added up for them stays in the cache (chosen)."""
+
 EVIDENCE = 4
 """Most features named as evidence (chosen)."""
 
@@ -186,6 +192,7 @@ _STATE = (
 _ANSWERS = ("serves", "serves_locally", "served_for", "keys", "has_window", "pipe_server")  # signs that somebody waits for it
 _TRAITS = ("serves", "serves_locally", "served_for", "terminal", "keys", "has_window", "pipe_fed", "pipe_server")
 """What a group has, as last seen. Too few training programs have one of the last three for a model to learn from."""
+_TRAIT_COLUMNS = [_COLUMN[name] for name in _TRAITS]
 
 
 class Summaries:
@@ -292,7 +299,10 @@ class Summaries:
             Spared.LOADING: loads & ((terminal > 0) & (processes < 1.5 * mass) | (pipe_fed > 0)),
             Spared.LITTLE: np.where(held, demand < LITTLE_CORES / 2 * mass, used < LITTLE_CORES * mass),
         }
-        return np.select(list(why.values()), [SPARED.index(reason) for reason in why], 0)
+        found = np.zeros(len(slots), dtype=np.int64)
+        for reason, holds in reversed(why.items()):
+            found[holds] = SPARED.index(reason)
+        return found
 
     def swarms(self, slots: Ints) -> Floats:
         """[n] Cores that brief children of each group use; 0 if they have not used enough for long enough to be a swarm."""
@@ -353,7 +363,7 @@ class Summaries:
         share = channels["served_for"] / np.maximum(channels["processes"], 1.0)
         has = {name: channels[name] > 0 for name in _TRAITS if name != "served_for"}
         seen = np.stack([share if name == "served_for" else has[name] for name in _TRAITS], axis=1)
-        unseen = np.isnan(values[:, [_COLUMN[name] for name in _TRAITS]]) | ~there[:, None]
+        unseen = np.isnan(values[:, _TRAIT_COLUMNS]) | ~there[:, None]
         self._traits[slots] = np.where(unseen, had, seen)
         return np.asarray(told)
 
@@ -465,16 +475,17 @@ class BehaviourModel:
 
     def probabilities(self, rows: Floats) -> Floats:
         """[n, 3] for rows [n, len(BEHAVIOUR_FEATURES)], in the order of `CLASSES`. Each result depends on its own row only."""
-        columns = np.ascontiguousarray(rows[:, :SEEN].T)
-        total = np.zeros((len(CLASSES), len(rows)))
-        # One feature after the other: the result of numpy's sum over an axis depends on the number of rows, and small arrays stay
-        # in the cache.
-        for values, knots, bends in zip(columns, self._knots.tolist(), self._bends, strict=True):
-            known = ~np.isnan(values)
-            values = np.minimum(np.where(known, values, knots[0]), knots[-1])
-            total += bends[0] * known
-            for knot, bend in zip(knots[:-1], bends[1:], strict=True):
-                total += bend * np.maximum(values - knot, 0.0)
+        total = np.empty((len(CLASSES), len(rows)))
+        for first in range(0, len(rows), TOGETHER):
+            columns = rows[first : first + TOGETHER, :SEEN].T
+            known = ~np.isnan(columns)
+            parts = np.empty((SEEN, KNOTS, columns.shape[1]))
+            parts[:, 0] = known
+            within = np.minimum(np.where(known, columns, self._knots[:, :1]), self._knots[:, -1:])
+            np.maximum(within[:, None] - self._knots[:, :-1, None], 0.0, out=parts[:, 1:])
+            pushes = (self._bends * parts[:, :, None]).reshape(SEEN * KNOTS, len(CLASSES), -1)
+            # numpy adds one push after the other to the three classes, whatever the number of rows
+            np.add.reduce(pushes, axis=0, initial=0.0, out=total[:, first : first + TOGETHER])
         return softmax(self._start + (total * self._trust(rows)).T)
 
     def evidence(self, row: Floats, towards: Class | None = None) -> tuple[tuple[str, float, float], ...]:
@@ -612,11 +623,8 @@ def softmax(logits: Floats) -> Floats:
 
 def _clipped(rows: Floats) -> Floats:
     """Rows within the range of each feature, on its scale."""
-    low = np.array([feature.low for feature in _FEATURES])
-    high = np.array([feature.high for feature in _FEATURES])
-    log = np.array([feature.log for feature in _FEATURES])
-    rows = np.clip(rows, low, high)
-    rows[:, log] = np.log10(rows[:, log])
+    rows = np.clip(rows, _LOW, _HIGH)
+    rows[:, _LOG] = np.log10(rows[:, _LOG])
     return rows
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .records import WINDOW, Known, SampleTable
+from .records import SAMPLE, WINDOW, Known, SampleTable
 
 RUNNABLE = 0.04
 """How much longer than a tick a thread may seem to have run and waited: a process's counters are read within a few ms of each
@@ -24,6 +24,20 @@ DEPTH = 32
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
+
+
+_NAMES = SAMPLE.names or ()
+_COUNTERS = _NAMES[_NAMES.index("cpu_ns") : _NAMES.index("write_chars") + 1]
+_PLACES = {name: place for place, name in enumerate(_COUNTERS)}
+_BLOCK = np.dtype(
+    {
+        "names": ["counters"],
+        "formats": [("<u8", (len(_COUNTERS),))],
+        "offsets": [SAMPLE.fields["cpu_ns"][1] if SAMPLE.fields else 0],
+        "itemsize": SAMPLE.itemsize,
+    }
+)
+"""The counters of a row as one array."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +84,19 @@ def rates(
     )
     born = ~there & (after["start_ticks"] >= uptime_before)
 
+    known = there | born
+    more = _counters(after)
+    if len(before):
+        more -= np.where(there[:, None], _counters(before)[at_safe], 0.0)
+    deltas = np.ascontiguousarray(np.where(known[:, None], np.maximum(more, 0.0), 0.0).T)
+    known_after = after["known"]
+    known_before = before["known"][at_safe] if len(before) else np.zeros(n, dtype=known_after.dtype)
+
     def delta(name: str) -> Floats:
-        now = after[name].astype(np.float64)
-        then = np.where(there, before[name][at_safe], 0).astype(np.float64) if len(before) else np.zeros(n)
-        return np.asarray(np.where(there | born, np.maximum(now - then, 0.0), 0.0))
+        return deltas[_PLACES[name]]
 
     def read_both(bit: Known) -> NDArray[np.bool_]:
-        now = (after["known"] & bit) != 0
-        then = (before["known"][at_safe] & bit) != 0 if len(before) else np.zeros(n, dtype=np.bool_)
-        return np.asarray(now & (then | born))
+        return np.asarray(((known_after & bit) != 0) & (((known_before & bit) != 0) | born))
 
     cpu, wait = delta("cpu_ns") / 1e9 / seconds, delta("wait_ns") / 1e9 / seconds
     left, still_owed = _brief(before, at_safe, there, delta("child_cpu_ns"), owed)
@@ -94,9 +112,14 @@ def rates(
             child_faults=delta("child_faults") / seconds,
             faults=(delta("minor_faults") + delta("major_faults")) / seconds,
             chars=np.where(read_both(Known.IO), (delta("read_chars") + delta("write_chars")) / seconds, np.nan),
-            known=np.asarray(there | born),
+            known=np.asarray(known),
             owed=still_owed,
         )
+
+
+def _counters(table: SampleTable) -> Floats:
+    """[len(table), len(_COUNTERS)] the counters of each process: adjacent in a row of the table, so they are read at once."""
+    return np.asarray(table.view(_BLOCK)["counters"].astype(np.float64))
 
 
 def uncontended(cpu: Floats, wait: Floats, threads: Floats, cpus: float) -> Floats:

@@ -6,6 +6,7 @@ Keeps state between snapshots, so they must come in order.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -110,15 +111,15 @@ class Lifecycle:
         started: dict[ProcId, int] = {}
         if len(fresh) and workers:
             pids, starts, parents = (table[name].tolist() for name in ("pid", "start_ticks", "ppid"))
-            row_of = {pid: row for row, pid in enumerate(pids)}
             for row in fresh.tolist():
                 id_ = ProcId(pids[row], starts[row])
                 if id_ in owners or id_ in workers:
                     continue
-                above: int | None = row
+                above = row
                 for _ in range(DEPTH):
-                    above = row_of.get(parents[above])
-                    if above is None:
+                    pid = parents[above]
+                    above = bisect_right(pids, pid) - 1
+                    if above < 0 or pids[above] != pid:
                         break
                     parent = ProcId(pids[above], starts[above])
                     owner = parent if parent in workers else owners.get(parent)

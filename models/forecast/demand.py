@@ -44,6 +44,9 @@ BLOCK = 320
 """Rows that are evaluated together: enough that BLAS does the work, few enough that its working memory stays in the cache
 (chosen)."""
 
+ROOM = 10_000
+"""Figures of a row that are made at a time: 40 kB, to keep the working memory small (chosen)."""
+
 WIDTH = 256
 """Series that are stepped together: enough that numpy does the work, few enough that its working memory is small and stays in the
 cache. Chosen; docs/measurements/forecasts.md has the memory that it saves."""
@@ -58,6 +61,11 @@ that idles, and costs the others nothing. 8 gains no more, and takes the 90 % qu
 # Chosen: lags and spans of the features, closer together where values are newer.
 _LAGS = (1, 2, 3, 5, 8, 12, 18, 27)
 _EXTREMES = (6, 24, 96)
+_LAG_ROWS = (np.arange(PAST)[:, None] - np.array(_LAGS)) % PAST  # by the row of the newest value
+_RECENT = (np.arange(PAST)[:, None] - np.arange(max(_EXTREMES))) % PAST
+_HORIZON = np.asarray(HORIZONS)[:, None]
+_LOG_HORIZON = np.log(_HORIZON)
+_AROUND = np.array([-1, 1])[:, None, None]
 _FALLBACK = tuple(LEVELS.index(level) for level in QUANTILES)
 
 DEMAND_FEATURES: tuple[str, ...] = (
@@ -97,75 +105,65 @@ def rows(experts: Experts, seen: ExpertOutlook) -> Singles:
     """[len(DEMAND_FEATURES), H, S] the model's input for each series at each horizon after a step. Free of scale."""
     state = experts.state
     where, column = experts.row, np.arange(len(seen.unit))
-    past = state["past"]
+    past, bias = state["past"], state["bias"]
     size = np.where(seen.spread > 0, seen.spread, np.float32(1))
     made = np.empty((len(DEMAND_FEATURES), len(HORIZONS), len(column)), dtype=np.float32)
     at = 0
 
-    def relative(values: Singles) -> None:
+    def take(values: Singles) -> Singles:
+        """Make these the next features."""
         nonlocal at
-        made[at] = (values - seen.base) / size
-        at += 1
+        part = made[at : at + len(values)]
+        part[:] = values
+        at += len(values)
+        return part
 
-    for expert in range(len(EXPERTS)):
-        relative(seen.points[:, expert])
+    def relative(values: Singles) -> None:
+        part = take(values)
+        part -= seen.base
+        part /= size
+
+    relative(seen.points.transpose(1, 0, 2))
     tiny = np.float32(1e-9)
     known = seen.spread + tiny
-    for expert in range(len(EXPERTS)):
-        made[at] = (state["loss"][:, expert] + tiny) / known
-        at += 1
-    losses = slice(at - len(EXPERTS), at)
-    for lag in _LAGS:
-        relative(past[(where - lag) % PAST])
-    recent = past[(where - np.arange(max(_EXTREMES))) % PAST]
-    for most in (np.max, np.min):
-        for size_ in _EXTREMES:
-            relative(most(recent[:size_], axis=0))
+    losses = take((state["loss"].transpose(1, 0, 2) + tiny) / known)
+    relative(past[_LAG_ROWS[where], None])
+    recent = past[_RECENT[where]]
+    extremes = [most.reduce(recent[:size_], axis=0) for most in (np.maximum, np.minimum) for size_ in _EXTREMES]
+    relative(np.array(extremes)[:, None])
     lag_ = experts.period
-    horizon = np.asarray(HORIZONS)[:, None]
-    back = -(-horizon // lag_) * lag_ - horizon
-    near = [past[(where - np.clip(back + shift, 0, PAST - 1)) % PAST, column] for shift in (-1, 1)]
-    for values in near:
-        relative(values)
-    relative(past[(where - np.where(back + lag_ < PAST, back + lag_, back)) % PAST, column])
-    relative(np.maximum(np.maximum(near[0], near[1]), past[(where - back) % PAST, column]))
-    for level in range(len(LEVELS)):
-        made[at] = seen.tails[:, level]
-        at += 1
-    bias = state["bias"]
-    for which in (1, 2, 0):
-        made[at] = bias[which] / size
-        at += 1
-    made[at] = bias[1, 0] / size
-    at += 1
-    np.clip(made[:at], -1e6, 1e6, out=made[:at])
-    np.log(made[losses] + np.float32(0.01), out=made[losses])
-    for begin, end in ((0, losses.start), (losses.stop, at)):
-        for first in range(begin, end, 8):  # a few at a time, to keep the working memory small
-            part = made[first : min(first + 8, end)]
+    back = -(-_HORIZON // lag_) * lag_ - _HORIZON
+    shifted = np.minimum(np.maximum(back + _AROUND, 0), PAST - 1)  # a tick later and earlier
+    again = np.where(back + lag_ < PAST, back + lag_, back)
+    later, earlier, twice, now = past[(where - np.array([*shifted, again, back])) % PAST, column]
+    relative(np.array([later, earlier, twice, np.maximum(np.maximum(later, earlier), now)]))
+    take(seen.tails.transpose(1, 0, 2))
+    lately = take(np.array([bias[1], bias[2], bias[0], np.broadcast_to(bias[1, 0], bias[1].shape)]))
+    lately /= size
+    np.minimum(np.maximum(made[:at], -1e6, out=made[:at]), 1e6, out=made[:at])
+    losses += np.float32(0.01)
+    np.log(losses, out=losses)
+    step = max(8, ROOM // size.size)  # features at a time, to keep the working memory small
+    for begin, end in ((0, len(EXPERTS)), (2 * len(EXPERTS), at)):
+        for first in range(begin, end, step):
+            part = made[first : min(first + step, end)]
             sign = np.sign(part)
             np.abs(part, out=part)
             np.log1p(part, out=part)
             part *= sign
     spreads, largest = state["spread"], state["largest"] + tiny
-    for share in (
-        (spreads[0] + tiny) / known,
-        (spreads[2] + tiny) / known,
-        (seen.spread[:1] + tiny) / known,
-        known / (seen.level + tiny),
-        (seen.base + tiny) / largest,
-        (seen.level + tiny) / largest,
-    ):
-        made[at] = np.log(np.clip(share, 1e-4, 1e4))
-        at += 1
-    for values in state["still"]:
-        made[at] = values
-        at += 1
-    made[at] = np.log(horizon)
-    made[at + 1] = np.log(lag_)
-    made[at + 2] = np.log(horizon / lag_)
+    shares = take(made[at : at + 6])
+    np.divide(spreads[0] + tiny, known, out=shares[0])
+    np.divide(spreads[2] + tiny, known, out=shares[1])
+    np.divide(seen.spread[:1] + tiny, known, out=shares[2])
+    np.divide(known, seen.level + tiny, out=shares[3])
+    np.divide(seen.base + tiny, largest, out=shares[4])
+    shares[5] = (seen.level + tiny) / largest
+    np.log(np.minimum(np.maximum(shares, 1e-4, out=shares), 1e4, out=shares), out=shares)
+    take(state["still"][:, None])
+    made[at], made[at + 1], made[at + 2] = _LOG_HORIZON, np.log(lag_), np.log(_HORIZON / lag_)
     cycle = state["cycle"][lag_ - (PAST - len(state["cycle"])), column]
-    made[at + 3] = np.log(np.clip((cycle + tiny) / (state["cycle1"] + tiny), 1e-4, 1e4))
+    made[at + 3] = np.log(np.minimum(np.maximum((cycle + tiny) / (state["cycle1"] + tiny), 1e-4), 1e4))
     made[at + 4] = np.log(np.minimum(experts.age, 1000))
     return made
 
@@ -328,6 +326,8 @@ _AT = np.array([HORIZONS.index(horizon) for horizon in WATCHED])
 _WATCHED_FIRST = np.concatenate([[0], np.cumsum(_WATCHED)[:-1]])
 _LEVELS = np.asarray(QUANTILES, dtype=np.float32)[:, None]
 _NOTHING = packed(np.full(1, np.nan, dtype=np.float32), np.zeros(1, dtype=np.float32))
+_ALL = slice(None)
+_PATIENCE = np.array(PATIENCE, dtype=np.float32)[:, None, None]
 _LITTLE = np.float32(1e-9)  # chosen: of a series in units of its first value: counts as no loss
 
 
@@ -436,7 +436,8 @@ class _Block:
         series = np.flatnonzero(due.any(axis=0))
         if not len(series):
             return None
-        both, due, value = both[..., series], due[:, series], came[series]
+        mine: Ints | slice = _ALL if len(series) == len(came) else series
+        both, due, value = both[..., mine], due[:, mine], came[mine]
         counts = due.sum(axis=0).astype(np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             error = value - both
@@ -444,17 +445,19 @@ class _Block:
         loss[1] = np.where(np.isnan(loss[1]), WORST, loss[1])
         np.minimum(loss, WORST, out=loss)  # [2, Q, n] per forecast, in units of the series
         lately, usual = self._state["lately"], self._state["usual"]
-        lately[..., series] += np.float32(LATELY) * (loss - lately[..., series])
-        lost = np.minimum(loss[0].sum(axis=0), JUMP * usual[series])
-        rate = np.maximum(USUAL, 1 / (10.0 + self.experts.age[series])).astype(np.float32)
-        usual[series] += rate * (lost - usual[series])
-        unit = np.maximum(np.maximum(usual[series], lately[0][:, series].sum(axis=0)), self.experts.level[series] / 100)
+        lately[..., mine] += np.float32(LATELY) * (loss - lately[..., mine])
+        lost = np.minimum(loss[0].sum(axis=0), JUMP * usual[mine])
+        rate = np.maximum(USUAL, 1 / (10.0 + self.experts.age[mine])).astype(np.float32)
+        usual[mine] += rate * (lost - usual[mine])
+        unit = np.maximum(np.maximum(usual[mine], lately[0][:, mine].sum(axis=0)), self.experts.level[mine] / 100)
         moves = unit > 0
         below = np.where(value < both, np.float32(1), np.where(value == both, _LEVELS, np.float32(0)))
-        covered = np.where(due[:, None, None], below, 0).sum(axis=0)[..., moves].astype(np.float64)
-        sums = (loss * counts)[..., moves] / unit[moves].astype(np.float64)
-        metric = self._state["metric"][series[moves]].astype(np.int64)
-        return _Judged(metric, sums[1].T, sums[0].T, covered[1].T, covered[0].T, counts[moves].astype(np.float64))
+        covered, sums = np.where(due[:, None, None], below, 0).sum(axis=0), loss * counts
+        metric = self._state["metric"][mine]
+        if not moves.all():
+            covered, sums, unit, metric, counts = covered[..., moves], sums[..., moves], unit[moves], metric[moves], counts[moves]
+        covered, sums = covered.astype(np.float64), sums / unit.astype(np.float64)
+        return _Judged(metric.astype(np.int64), sums[1].T, sums[0].T, covered[1].T, covered[0].T, counts.astype(np.float64))
 
     def _counted(self, said: Singles) -> Singles:
         """[..., S] unpacked forecasts in units of the series, rounded again where they were given as whole numbers."""
@@ -491,22 +494,22 @@ class _Block:
         said = np.full((len(HORIZONS), len(QUANTILES), len(asked)), np.nan, dtype=np.float32)
         good, refused, failure = np.zeros(len(asked), dtype=np.bool_), 0, ""
         if len(asked):
+            every = _ALL if len(asked) == self.experts.slots else asked
             try:
-                made = rows(self.experts, seen)
-                said[:] = answer(model, made if len(asked) == made.shape[2] else made[:, :, asked], answers[:, :, asked])
+                said[:] = answer(model, rows(self.experts, seen)[:, :, every], answers[:, :, every])
             except Exception as error:  # a model is data from outside: whatever fails in it, the experts' answer is used
                 failure = f"{model.name} failed: {type(error).__name__}: {error}"
             else:
                 with np.errstate(over="ignore", invalid="ignore"):
-                    values = seen.base[:, None, asked] + seen.spread[:, None, asked] * said
-                    sane = np.abs(values) <= ABSURD * self.experts.state["largest"][asked]
+                    values = seen.base[:, None, every] + seen.spread[:, None, every] * said
+                    sane = np.abs(values) <= ABSURD * self.experts.state["largest"][every]
                 good = np.asarray(sane.all(axis=(0, 1)))
                 refused = int(np.count_nonzero(~good))
         self._keep(seen, asked, answers, said)
         speaks = good & heard[self._state["metric"][asked]]
         slots = asked[speaks]
         more = said[:, :, speaks] - answers[:, :, slots]
-        lower, higher = (self._share(patience)[:, slots] for patience in PATIENCE)
+        lower, higher = self._shares()[:, :, slots]
         answers[:, :, slots] += np.where(more > 0, higher, lower) * more
         spoke[slots] = True
         return spoke, refused, failure
@@ -517,19 +520,19 @@ class _Block:
         both = np.full((len(WATCHED), 2, len(QUANTILES), self.experts.slots), np.nan, dtype=np.float32)
         base, spread = seen.base[_AT][:, None, asked], seen.spread[_AT][:, None, asked]
         with np.errstate(over="ignore", invalid="ignore"):
-            both[:, 0, :, asked] = np.moveaxis(np.maximum(base + spread * fallback_[_AT][:, :, asked], 0), 2, 0)
-            both[:, 1, :, asked] = np.moveaxis(np.maximum(base + spread * model[_AT], 0), 2, 0)
+            both[:, 0][..., asked] = np.maximum(base + spread * fallback_[_AT][:, :, asked], 0)
+            both[:, 1][..., asked] = np.maximum(base + spread * model[_AT], 0)
             self._state["both"][place] = packed(both, seen.base[_AT][:, None, None])
         usual = self._state["usual"]
         fresh = asked[usual[asked] == 0]
         usual[fresh] = seen.spread[_AT[0], fresh]  # about the loss of a forecast from Laplace's distribution
         self._state["lately"][..., fresh] = usual[fresh] / len(QUANTILES)
 
-    def _share(self, patience: float) -> Singles:
-        """[Q, slots] the model's share in the forecast: less where it recently lost more than the fallback."""
+    def _shares(self) -> Singles:
+        """[PATIENCE, Q, slots] the model's share in the forecast: less where it recently lost more than the fallback."""
         fallback_, model = self._state["lately"]
         little = _LITTLE + np.float32(NOTHING) * self.experts.level
-        ratio = (model + little) / (patience * (fallback_ + little))
+        ratio = (model + little) / (_PATIENCE * (fallback_ + little))
         return np.asarray(1 / (1 + np.minimum(ratio, 100) ** STEEP), dtype=np.float32)
 
 
@@ -559,7 +562,12 @@ class Answers:
         return tuple(map(tuple, self._values[which].tolist())), self._sources[int(self._by[which])]
 
     def __iter__(self) -> Iterator[tuple[Values, str]]:
-        return map(self.__getitem__, range(len(self)))
+        return self.some(np.arange(len(self)))
+
+    def some(self, which: Ints) -> Iterator[tuple[Values, str]]:
+        """Those of some series."""
+        for values, by in zip(self._values[which].tolist(), self._by[which].tolist(), strict=True):
+            yield tuple(map(tuple, values)), self._sources[by]
 
 
 class Forecaster:
@@ -582,6 +590,8 @@ class Forecaster:
         self._watch = DriftWatch(METRICS)
         self._blocks: list[_Block] = []
         self._places: dict[Hashable, int] = {}  # block x WIDTH + slot of each series
+        self._keys: Sequence[Hashable] = ()  # of the last step
+        self._parts: list[tuple[_Block, Ints, Ints]] = []  # for each block: which of these are in it, and their slots
         self._common = np.zeros((2, len(HORIZONS), len(QUANTILES)), dtype=np.float32)  # of the fallback, of the model
 
     @property
@@ -598,11 +608,15 @@ class Forecaster:
         `ask` [n]: where to use the model if possible. `most` [n]: upper limit of a series, such as the memory of the machine.
         Raises ValueError for a series with no known value: leave it out.
         """
-        if any(value != value and key not in self._places for key, value in zip(keys, values.tolist(), strict=True)):
+        unknown = np.flatnonzero(np.isnan(values)).tolist()
+        if any(keys[which] not in self._places for which in unknown):
             raise ValueError("a series begins with an unknown value: there is nothing to forecast it from")
-        places = self._assign(keys)
-        chosen = [np.flatnonzero(places // WIDTH == number) for number in range(len(self._blocks))]
-        parts = [(block, mine, places[mine] % WIDTH) for block, mine in zip(self._blocks, chosen, strict=True) if len(mine)]
+        if keys != self._keys or len(self._places) != len(keys):
+            places = self._assign(keys)
+            chosen = [np.flatnonzero(places // WIDTH == number) for number in range(len(self._blocks))]
+            pairs = zip(self._blocks, chosen, strict=True)
+            self._keys, self._parts = list(keys), [(block, mine, places[mine] % WIDTH) for block, mine in pairs if len(mine)]
+        parts = self._parts
         self._learn(parts, values, at, metric)
         said, by_model = np.empty((len(keys), len(HORIZONS), len(QUANTILES))), np.zeros(len(keys), dtype=np.bool_)
         asked = refused = 0
@@ -653,9 +667,8 @@ class Forecaster:
         self._common = np.clip(self._common + COMMON_RATE * mean, 0, MOST_UP).astype(np.float32)
         self.changes = ()
         if judged:
-            self.changes = self._watch.step(
-                *(np.concatenate([getattr(one, name) for one in judged]) for name in _Judged.__dataclass_fields__)
-            )
+            columns = ([getattr(one, name) for one in judged] for name in _Judged.__dataclass_fields__)
+            self.changes = self._watch.step(*(one[0] if len(one) == 1 else np.concatenate(one) for one in columns))
 
     def _assign(self, keys: Sequence[Hashable]) -> Ints:
         """The place of each series. Places of series no longer named are freed."""

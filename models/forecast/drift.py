@@ -61,7 +61,7 @@ LEAST = 1.0
 LARGEST = 1e100
 """Limit of losses, so that sums stay finite (chosen)."""
 
-LEVELS: tuple[int, ...] = (QUANTILES.index(0.9), QUANTILES.index(0.95))
+LEVELS: list[int] = [QUANTILES.index(0.9), QUANTILES.index(0.95)]
 """The quantiles whose coverage is watched: limits and pool sizes rest on them."""
 
 COVERAGE_TICKS = 120
@@ -70,6 +70,9 @@ COVERAGE_TICKS = 120
 MOST_MISSES, LEAST_MISSES = 3.0, 0.1
 """A quantile is too low if missed more than MOST_MISSES times as often as promised, too high if less than LEAST_MISSES times
 (chosen)."""
+
+
+_TARGETS = np.array([QUANTILES[level] for level in LEVELS])
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,26 +124,24 @@ class DriftWatch:
             rows = np.flatnonzero(known)
             metric, model_loss, baseline_loss = metric[rows], model_loss[rows], baseline_loss[rows]
             model_covered, baseline_covered, counts = model_covered[rows], baseline_covered[rows], counts[rows]
-        total = np.bincount(metric, counts, count)
-        here = total > 0
-
-        def mean(sums: Floats) -> Floats:
-            """[metrics] mean per forecast, from sums [n] over forecasts."""
-            return np.bincount(metric, sums, count) / np.where(here, total, 1.0)
-
-        def means(sums: Floats) -> Floats:
-            """[metrics, quantiles] the same for each quantile."""
-            return np.stack([mean(column) for column in sums.T], axis=1)
-
-        self._ticks += here
         model = np.where(np.isnan(model_loss), LARGEST, np.minimum(model_loss, LARGEST))
         baseline = np.minimum(baseline_loss, LARGEST)
-        most = WILD * counts[:, None]
-        losses = np.stack([means(np.minimum(model, most)), means(np.minimum(baseline, most))])
-        excess = mean(np.clip(model.sum(axis=1) - baseline.sum(axis=1), -CAP * counts, CAP * counts))
-        swing = mean(np.minimum(baseline.sum(axis=1), CAP * counts))
+        most, cap, lost = WILD * counts[:, None], CAP * counts, baseline.sum(axis=1)
+        q = len(QUANTILES)
+        sums = np.empty((len(counts), 4 * q + 3))  # over the forecasts of each series
+        sums[:, :q], sums[:, q : 2 * q] = np.minimum(model, most), np.minimum(baseline, most)
+        sums[:, 2 * q : 3 * q], sums[:, 3 * q : 4 * q] = model_covered, baseline_covered
+        sums[:, -3], sums[:, -2] = np.minimum(np.maximum(model.sum(axis=1) - lost, -cap), cap), np.minimum(lost, cap)
+        sums[:, -1] = counts
+        columns = sums.shape[1]
+        places = (metric[:, None] * columns + np.arange(columns)).ravel()
+        totals = np.bincount(places, sums.ravel(), count * columns).reshape(count, columns)
+        here = totals[:, -1] > 0
+        means = totals / np.where(here, totals[:, -1], 1.0)[:, None]  # [metrics, columns] per forecast
+        losses, covered = (means[:, at : at + 2 * q].reshape(count, 2, q).transpose(1, 0, 2) for at in (0, 2 * q))
+        excess, swing = means[:, -3], means[:, -2]
+        self._ticks += here
         self._swing += self._rate(here, AVERAGE)[:, 0] * (np.stack([swing, swing**2]) - self._swing)
-        covered = np.stack([means(model_covered), means(baseline_covered)])
         lately = self._rate(here, 1 / COVERAGE_TICKS)
         self._recent += lately * (losses - self._recent)
         self._covered += lately * (covered - self._covered)
@@ -148,7 +149,10 @@ class DriftWatch:
         self._evidence = np.where(here, np.maximum(self._evidence + step, 0.0), self._evidence)
         self._since += here
         self._lost += np.where(here, losses.sum(axis=2), 0.0)
-        changes = [change for at in np.flatnonzero(here).tolist() if (change := self._judge(at)) is not None]
+        limit = np.minimum(np.maximum(LIMIT, SCATTER * (self._swing[1] - self._swing[0] ** 2)), MOST)
+        enough, amiss = self._evidence > np.where(self.heard, limit, BACK * limit), self._amiss()
+        due = np.flatnonzero(here & np.where(self.heard, enough | amiss.any(axis=1), enough & ~amiss.any(axis=1)))
+        changes = [self._change(at, bool(enough[at]), amiss[at]) for at in due.tolist()]
         for change in changes:
             at = self._metrics.index(change.metric)
             self.heard[at] = change.heard
@@ -162,33 +166,26 @@ class DriftWatch:
         """[metrics, 1] rate of an average: that of the plain mean at first."""
         return np.where(here, np.maximum(slowest, 1.0 / np.maximum(self._ticks, 1)), 0.0)[:, None]
 
-    def _judge(self, at: int) -> ModelSwitch | None:
-        """The change due for a metric; None: no change."""
-        name, heard = self._metrics[at], bool(self.heard[at])
-        variance = self._swing[1, at] - self._swing[0, at] ** 2
-        limit = min(max(LIMIT, SCATTER * variance), MOST)
-        enough = bool(self._evidence[at] > (limit if heard else BACK * limit))
-        amiss = self._amiss(at)
-        ratio = self._lost[0, at] / max(self._lost[1, at], LEAST)
-        lost = f"it lost {ratio:.2f} times what the baseline did over {self._since[at]} ticks"
-        if heard and (enough or amiss):
-            return ModelSwitch(name, False, f"the demand model is no longer used for {name}: {lost if enough else amiss}")
-        if not heard and enough and not amiss:
-            return ModelSwitch(name, True, f"the demand model is used for {name} again: {lost}")
-        return None
+    def _amiss(self) -> Bools:
+        """[metrics, LEVELS] whether the model's coverage of a quantile is wrong and the baseline's is not."""
+        (model, baseline), (lost, less) = self._covered[:, :, LEVELS], self._recent[:, :, LEVELS]
+        misses = (1 - model) / (1 - _TARGETS)
+        wrong = ~((misses >= LEAST_MISSES) & (misses <= MOST_MISSES)) & (self._ticks >= COVERAGE_TICKS)[:, None]
+        nearer = np.abs(baseline - _TARGETS) < np.abs(model - _TARGETS) / 2
+        return np.asarray(wrong & (lost > less + ALLOWANCE * LEAST / len(QUANTILES)) & nearer)
 
-    def _amiss(self, at: int) -> str:
-        """What is wrong with the model's coverage and not with the baseline's; "" if nothing is."""
-        if self._ticks[at] < COVERAGE_TICKS:
-            return ""
-        for level in LEVELS:
-            target = QUANTILES[level]
-            (model, baseline), (lost, less) = self._covered[:, at, level].tolist(), self._recent[:, at, level].tolist()
-            misses = (1 - model) / (1 - target)
-            wrong = not LEAST_MISSES <= misses <= MOST_MISSES
-            if wrong and lost > less + ALLOWANCE * LEAST / len(QUANTILES) and abs(baseline - target) < abs(model - target) / 2:
-                return (
-                    f"its {target:.0%} quantile was above {model:.1%} of the values of the last {COVERAGE_TICKS} ticks, the "
-                    f"baseline's above {baseline:.1%}"
-                )
-        return ""
+    def _change(self, at: int, enough: bool, amiss: Bools) -> ModelSwitch:
+        """The change of a metric, with its reason."""
+        name, heard = self._metrics[at], bool(self.heard[at])
+        ratio = self._lost[0, at] / max(self._lost[1, at], LEAST)
+        reason = f"it lost {ratio:.2f} times what the baseline did over {self._since[at]} ticks"
+        if not enough:
+            level = LEVELS[int(amiss.argmax())]
+            model, baseline = self._covered[:, at, level].tolist()
+            reason = (
+                f"its {QUANTILES[level]:.0%} quantile was above {model:.1%} of the values of the last {COVERAGE_TICKS} ticks, the "
+                f"baseline's above {baseline:.1%}"
+            )
+        if heard:
+            return ModelSwitch(name, False, f"the demand model is no longer used for {name}: {reason}")
+        return ModelSwitch(name, True, f"the demand model is used for {name} again: {reason}")

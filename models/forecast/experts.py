@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+_Width = TypeVar("_Width", np.float32, np.float64)
 
 PAST = 192
 """Ticks of a series that are kept. The longest period searched for is one less. Chosen: 5.4 KB of state a series."""
@@ -258,38 +259,40 @@ class Experts:
             np.maximum(then.season + then.slips, 0)[:, None],
             told,
         )
+        missed = np.empty_like(loss)
         for block, said in zip(_BLOCKS, said_then, strict=True):
-            missed = np.abs(y - said)
-            missed -= loss[:, block]
-            missed *= rate[:, None]
+            np.subtract(y, said, out=missed[:, block])
+        np.abs(missed, out=missed)
+        missed -= loss
+        missed *= rate[:, None]
+        if not known.all():
             np.copyto(missed, 0.0, where=~known[:, None])
-            loss[:, block] += missed
+        loss += missed
         error = y - base  # [H, S]
         error = np.where(known, error, 0.0).astype(np.float32)
         size = np.abs(error)
         spreads = state["spread"]
         fresh = 1.0 / np.maximum(seen, 1)
         z = error / np.maximum(self._spread(), _TINY)
-        for at, slowest in enumerate(_SPREADS):
-            step = np.where(known, np.maximum(slowest, fresh), 0.0).astype(np.float32)
-            spreads[at] += step * (size - spreads[at])
+        spreads += np.where(known, np.maximum(_SPREADS, fresh), 0.0).astype(np.float32) * (size - spreads)
         bias = state["bias"]
         bias[2] = bias[1]
         bias[1] = np.where(known, error, bias[1])
         bias[0] += np.where(known, np.float32(0.1), np.float32(0)) * (error - bias[0])
-        place = np.floor((np.arcsinh(np.clip(z, -REACH, REACH) * 2) + _SCALE) * (BINS / (2 * _SCALE)))
-        place = np.clip(place, 0, BINS - 1).astype(np.int64)
+        place = np.floor((np.arcsinh(_within(z, REACH) * 2) + _SCALE) * (BINS / (2 * _SCALE)))
+        place = np.minimum(np.maximum(place, 0), BINS - 1).astype(np.int64)
         forget = np.where(known, np.maximum(KEEP, 1.0 / (np.maximum(seen, 0) + 12.0)), 0.0).astype(np.float32)
         tails = state["tails"]
         tails *= (1 - forget)[:, None, :]
-        tails[np.arange(len(_H))[:, None], place, np.arange(self.slots)[None, :]] += forget
+        tails[_ROWS, place, np.arange(self.slots)] += forget
 
     def _remember(self, y: Singles) -> None:
         """Take the value into past, means, trend and period."""
         state = self.state
         past = state["past"]
         where = self.row
-        decay = np.maximum(0.01, 1.0 / np.maximum(self.age, 1)).astype(np.float32)
+        fresh = 1.0 / np.maximum(self.age, 1)
+        decay = np.maximum(0.01, fresh).astype(np.float32)
         cycle = state["cycle"]  # [lag - SHORTEST]
         for lags, rows in self._back(where):
             d = past[rows][::-1] - y
@@ -299,16 +302,15 @@ class Experts:
             cycle[lags] += d
         slip = y - past[(where - self.period) % PAST, np.arange(self.slots)]
         state["slip"] += np.float32(0.3) * (slip - state["slip"])
-        state["cycle1"] += decay * (np.abs(past[(where - 1) % PAST] - y) - state["cycle1"])
+        last = past[(where - 1) % PAST]
+        state["cycle1"] += decay * (np.abs(last - y) - state["cycle1"])
         still = state["still"]
-        still[0] += FORGET * ((y == past[(where - 1) % PAST]) - still[0])
-        still[1] += FORGET * ((y <= _TINY) - still[1])
+        still += FORGET * (np.stack((y == last, y <= _TINY)) - still)
         past[where] = y
         self.period = SHORTEST + np.argmin(cycle * _LONGER, axis=0)
         means = state["means"]
-        for at, rate in enumerate(SMOOTHING):
-            means[at] += np.maximum(np.float32(rate), 1.0 / np.maximum(self.age, 1)).astype(np.float32) * (y - means[at])
-        state["largest"][:] = np.maximum(state["largest"], y)
+        means += np.maximum(_SMOOTHING, fresh).astype(np.float32) * (y - means)
+        np.maximum(state["largest"], y, out=state["largest"])
 
     @property
     def level(self) -> Singles:
@@ -330,26 +332,22 @@ class Experts:
     def _profile(self, y: Singles, at: Floats) -> None:
         """Take the value into the profiles by the clock. A bin takes its mean when the clock leaves it."""
         state = self.state
-        column = np.arange(self.slots)
-        offset = 0
-        for which, (seconds, bins) in enumerate(CALENDAR):
-            now = (at // seconds).astype(np.int64) % bins
-            held = state["bin"][which].astype(np.int64)
-            left = np.flatnonzero((held != now) & (held >= 0))
-            if len(left):
-                row = offset + held[left]
-                old, mean = state["profile"][row, left], state["within"][which, 0, left]
-                state["profile"][row, left] = np.where(np.isnan(old), mean, old + np.float32(0.4) * (mean - old))
-            changed = held != now
-            count = np.where(changed, 0.0, state["within"][which, 1]) + 1
-            mean = np.where(changed, 0.0, state["within"][which, 0])
-            state["within"][which, 0] = mean + (y - mean) / count
-            state["within"][which, 1] = count
-            state["bin"][which] = now
-            known = state["profile"][offset + now, column]
-            shift = state["shift"][which]
-            state["shift"][which] = np.where(np.isnan(known), 0.0, shift + np.float32(0.2) * (y - known - shift))
-            offset += bins
+        profile, within, shift = state["profile"], state["within"], state["shift"]
+        now = (at // _SECONDS).astype(np.int64) % _SLICES  # [CALENDAR, S]
+        held = state["bin"].astype(np.int64)
+        changed = held != now
+        if changed.any():
+            which, left = np.nonzero(changed & (held >= 0))
+            row = _OFFSETS[which, 0] + held[which, left]
+            old, mean = profile[row, left], within[which, 0, left]
+            profile[row, left] = np.where(np.isnan(old), mean, old + np.float32(0.4) * (mean - old))
+            within[changed.nonzero()[0], :, changed.nonzero()[1]] = 0.0
+            state["bin"][:] = now
+        mean, count = within[:, 0], within[:, 1]
+        count += 1
+        mean += (y - mean) / count
+        known = profile[_OFFSETS + now, np.arange(self.slots)]
+        shift[:] = np.where(np.isnan(known), 0.0, shift + np.float32(0.2) * (y - known - shift))
 
     def _regress(self, y: Singles, then: _Then) -> None:
         """Recursive least squares (Ljung and Söderström 1983), one per horizon: learn from the inputs of that many ticks ago."""
@@ -359,15 +357,15 @@ class Experts:
         known = self.age[None, :] > _H[:, None]
         x = self._inputs(then.values, then.means[:, 1], then.season, then.means[:, _CENTRE], then.scales)
         x *= known[:, None]
-        target = np.clip((y - then.means[:, _CENTRE]) / scale, -8, 8)
-        px = (p * x[:, None]).sum(axis=2)
-        gain = px / (_MEMORY + (x * px).sum(axis=1))[:, None]
+        target = _within((y - then.means[:, _CENTRE]) / scale, 8)
+        px = np.add.reduce(p * x[:, None], axis=2)
+        gain = px / (_MEMORY + np.add.reduce(x * px, axis=1))[:, None]
         gain = np.where(known[:, None], gain, 0).astype(np.float32)
-        w += gain * (target - (w * x).sum(axis=1)).astype(np.float32)[:, None]
-        np.clip(w, -2, 2, out=w)
+        w += gain * (target - np.add.reduce(w * x, axis=1)).astype(np.float32)[:, None]
+        _within(w, 2, w)
         p -= gain[:, :, None] * px[:, None]
         p /= _MEMORY
-        np.clip(p, -30, 30, out=p)
+        _within(p, 30, p)
         state["deviation"] += FORGET * (np.abs(y - state["means"][2]) - state["deviation"])
 
     def _predict(self, y: Singles, season: Singles) -> Singles:
@@ -376,7 +374,7 @@ class Experts:
         centre, scale = state["means"][_CENTRE], np.maximum(state["deviation"], _TINY)
         state["scales"][self.tick % LONGEST] = scale
         x = self._inputs(y, state["means"][1], season, centre, scale)
-        return np.asarray(centre + scale * np.clip((state["weights"] * x).sum(axis=1), -8, 8))
+        return np.asarray(centre + scale * _within(np.add.reduce(state["weights"] * x, axis=1), 8))
 
     @staticmethod
     def _inputs(y: Singles, mean: Singles, season: Singles, centre: Singles, scale: Singles) -> Singles:
@@ -385,7 +383,7 @@ class Experts:
         x[:, 0], x[:, 1], x[:, 2] = y, mean, season
         x -= centre[..., None, :]
         x /= scale[..., None, :]
-        return np.clip(x, -8, 8, out=x)
+        return _within(x, 8, x)
 
     # --- looking ahead -----------------------------------------------------------------------------------------------------------
 
@@ -399,7 +397,7 @@ class Experts:
         state["recent_means"][ring] = state["means"]
         points[:, 0] = y
         points[:, 1 : 1 + len(SMOOTHING)] = state["means"]
-        recent = state["past"][(where - np.arange(max(MEDIANS))) % PAST]
+        recent = state["past"][_BACK[where]]
         for place, size in enumerate(MEDIANS):
             median = np.partition(recent[:size], size // 2, axis=0)[size // 2]
             ago = ((recent[:size] == median) * _AGES[:size]).max(axis=0)
@@ -412,12 +410,9 @@ class Experts:
         points[:, FLAT] = season
         points[:, FLAT + 1] = season + state["slip"]
         points[:, FLAT + 2] = self._predict(y, season)
-        offset = 0
-        for which, (seconds, bins) in enumerate(CALENDAR):
-            then = ((at[None, :] + _H[:, None] * self._interval) // seconds).astype(np.int64) % bins
-            known = state["profile"][offset + then, column]
-            points[:, FLAT + 3 + which] = np.where(np.isnan(known), state["means"][1], known + state["shift"][which])
-            offset += bins
+        then = ((at + _H[:, None] * self._interval)[:, None] // _SECONDS).astype(np.int64) % _SLICES  # [H, CALENDAR, S]
+        known = state["profile"][_OFFSETS + then, column]
+        points[:, FLAT + 3 :] = np.where(np.isnan(known), state["means"][1], known + state["shift"])
         np.maximum(points, 0, out=points)
         base = self._agree(points, y)
         spread = self._spread()
@@ -431,11 +426,12 @@ class Experts:
         """[H, S] the experts' mean, weighted by 1 / loss ** 12: nearly the best one alone, or the mean of those that are equally
         good. Chosen: docs/decisions/0007-streaming-experts-and-a-network.md."""
         loss = self.state["loss"] + _TINY
-        ratio = loss.min(axis=1, keepdims=True) / loss
+        ratio = np.minimum.reduce(loss, axis=1, keepdims=True) / loss
         ratio *= ratio
         ratio *= ratio
         weight = ratio * ratio * ratio
-        return np.asarray(y + (weight * (points - y)).sum(axis=1) / weight.sum(axis=1), dtype=np.float32)
+        off = np.add.reduce(weight * (points - y), axis=1)
+        return np.asarray(y + off / np.add.reduce(weight, axis=1), dtype=np.float32)
 
     def _spread(self) -> Singles:
         """[H, S] expected size of errors: the observed one, and while errors are few partly that of the shorter horizon."""
@@ -444,24 +440,25 @@ class Experts:
         trust = np.minimum(seen / SURE, 1.0).astype(np.float32)
         spread = np.empty((len(_H), self.slots), dtype=np.float32)
         shorter = np.float32(GUESS) * level
-        for h in range(len(_H)):
-            shorter = shorter + trust[h] * (self.state["spread"][1, h] - shorter)
-            spread[h] = shorter
+        for own, seen_, known in zip(spread, self.state["spread"][1], trust, strict=True):
+            np.subtract(seen_, shorter, out=own)
+            own *= known
+            own += shorter
+            shorter = own
         return spread
 
     def _tails(self) -> Singles:
         """[H, LEVELS, S] quantiles in the histogram of errors."""
-        mass = np.cumsum(self.state["tails"], axis=1)  # [H, BINS, S]
-        mass /= mass[:, -1:, :]
-        result = np.empty((len(_H), len(LEVELS), self.slots), dtype=np.float32)
-        rows, column = np.arange(len(_H))[:, None], np.arange(self.slots)[None, :]
-        for at, level in enumerate(LEVELS):
-            bin_ = np.minimum(np.count_nonzero(mass < level, axis=1), BINS - 1)
-            high = mass[rows, bin_, column]
-            low = np.where(bin_ > 0, mass[rows, np.maximum(bin_ - 1, 0), column], 0.0)
-            inside = np.clip((level - low) / np.maximum(high - low, 1e-6), 0.0, 1.0)
-            result[:, at] = _EDGES[bin_] + inside * (_EDGES[bin_ + 1] - _EDGES[bin_])
-        return result
+        mass = np.zeros((len(_H), BINS + 1, self.slots), dtype=np.float32)  # below each edge
+        np.add.accumulate(self.state["tails"], axis=1, out=mass[:, 1:])
+        mass /= mass[:, -1:]
+        lower = mass[:, 1:-1, None] < _LEVELS  # [H, BINS - 1, LEVELS, S]: the last bin reaches to 1
+        bin_ = np.add.reduce(lower.view(np.uint8), axis=1).astype(np.int64)  # [H, LEVELS, S]
+        place = (_ROWS[:, None] * (BINS + 1) + bin_) * self.slots + np.arange(self.slots)
+        flat = mass.ravel()
+        low, high = flat.take(place), flat.take(place + self.slots)
+        inside = np.minimum(np.maximum((_LEVELS - low) / np.maximum(high - low, 1e-6), 0.0), 1.0)
+        return np.asarray(_EDGES.take(bin_) + inside * _WIDTHS.take(bin_), dtype=np.float32)
 
 
 _P = 3  # inputs of a regression: last value, a mean, the period
@@ -471,7 +468,14 @@ _LAGS = PAST - SHORTEST
 _LONGER = (1 + 0.001 * np.arange(SHORTEST, PAST, dtype=np.float32))[:, None]
 _DOUBTS = np.array([1, 0.9, 0.9, 1, 1.2, 1, 1.1, 1.5, 1.4, 1.3, 1.3, 1.3, 1.3], dtype=np.float32)
 _MEMORY = np.float32(0.99)
-_SPREADS = (0.2, FORGET, 0.005)
+_SPREADS = np.array([0.2, FORGET, 0.005])[:, None, None]
+_SMOOTHING = np.array(SMOOTHING, dtype=np.float32).astype(np.float64)[:, None]
+_LEVELS = np.array(LEVELS, dtype=np.float32)[:, None]
+_WIDTHS = np.diff(_EDGES)
+_SECONDS, _SLICES = np.array(CALENDAR)[:, :, None].transpose(1, 0, 2)  # [CALENDAR, 1] seconds of a bin, bins
+_OFFSETS = np.cumsum(_SLICES, axis=0) - _SLICES  # first row of each profile
+_ROWS = np.arange(len(_H))[:, None]
+_BACK = (np.arange(PAST)[:, None] - np.arange(max(MEDIANS))) % PAST  # rows of the newest values, by the row of the last
 _AGES = np.arange(max(MEDIANS), dtype=np.uint8)[:, None]
 _CENTRE = 2  # the mean that the regressions are centred on
 _MEANS = 1 + len(SMOOTHING)
@@ -507,6 +511,11 @@ _SHAPES: dict[str, tuple[tuple[int, ...], type]] = {
     "median_rows": ((LONGEST, len(MEDIANS)), np.uint8),  # the rows of the past that hold the medians
     "told": ((RING, len(EXPERTS) - TOLD), np.uint16),  # packed around `pending`
 }
+
+
+def _within(values: NDArray[_Width], limit: float, out: NDArray[_Width] | None = None) -> NDArray[_Width]:
+    """The values within -limit..limit; what is unknown stays so."""
+    return np.asarray(np.minimum(np.maximum(values, -limit, out=out), limit, out=out))
 
 
 def widened(array: NDArray[Any], more: int) -> NDArray[Any]:

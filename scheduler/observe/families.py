@@ -157,17 +157,20 @@ class Families:
         if identities is self._identities and pools == self._pools and ids == self._ids:
             return self._names
         kin = _Kin(ids, parents, sessions, identities)
-        known, fresh, stale = self._entries, dict[ProcId, _Entry](), list[int]()
-        for row, id_ in enumerate(ids):
-            entry = known.get(id_)
-            if entry is None or entry.identity is not identities[id_] or (pools and not _fits(entry, pools.get(id_))):
-                stale.append(row)
-            else:
-                fresh[id_] = entry
+        known, found = self._entries, list(map(self._entries.get, ids))
+        stale = [row for row, entry in enumerate(found) if entry is None or entry.identity is not identities[ids[row]]]
+        misfits = {id_ for id_, pool in pools.items() if (entry := known.get(id_)) is not None and not _fits(entry, pool)}
+        if misfits:
+            stale = sorted({*stale, *(row for row, id_ in enumerate(ids) if id_ in misfits)})
+        fresh: dict[ProcId, _Entry] = {id_: entry for id_, entry in zip(ids, found, strict=True) if entry is not None}
+        for row in stale:
+            fresh.pop(ids[row], None)
         if stale:
             _Arrivals(self._grouping, known, fresh, kin, pools).settle(stale)
+            for row in stale:
+                found[row] = fresh[ids[row]]
         self._entries, self._ids, self._identities, self._pools, self._kin = fresh, ids, identities, pools, kin
-        self._names = [fresh[id_].name for id_ in ids]
+        self._names = [entry.family.name if entry.swarm is None else entry.name for entry in found if entry is not None]
         return self._names
 
     def swarms(self, table: SampleTable, brief: Floats, seconds: float) -> Sequence[str]:

@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 
 import numpy as np
 
 from ...models.forecast.demand import METRICS, Forecaster, Network
 from ...models.records import Forecast, Snapshot
 from .measure import Measured, cpus_of
+
+
+class _Series:
+    """The series that are forecast, as long as groups, pools and the machine are the same."""
+
+    def __init__(
+        self,
+        names: tuple[tuple[str, str], ...],
+        reported: Sequence[str],
+        spoken: Container[str],
+        memory: float,
+        cpus: float,
+        keys: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """`names`: all that are measured. `reported`: groups of the tick. `spoken`: metrics that the model forecasts. `memory`,
+        `cpus`: of the machine, the limits of the forecasts. `keys`: those of `names` that are followed, sorted."""
+        self.names, self.reported, self.memory, self.cpus, self.keys = names, reported, memory, cpus, keys
+        limits, wanted = {"rss": memory, "cpu": cpus}, set(reported)
+        self.metrics = np.array([METRICS.index(metric) for _, metric in keys], dtype=np.int64)
+        self.ask = np.array([metric in spoken for _, metric in keys], dtype=np.bool_)
+        self.most = np.array([limits.get(metric, math.inf) for _, metric in keys])
+        places = [which for which, (target, metric) in enumerate(keys) if target in wanted or metric == "load"]
+        self.places = np.array(places, dtype=np.int64)
+        self.shown = [keys[which] for which in places]
 
 
 class Forecasts:
@@ -20,6 +44,7 @@ class Forecasts:
         self._demand = demand
         self._forecaster = Forecaster(demand, interval)
         self._followed = set[str]()  # groups that were reported once and still exist
+        self._series = _Series((), (), frozenset(), 0.0, 0.0)
         self._spoken = frozenset[str]() if demand is None else demand.speaks
 
     @property
@@ -34,19 +59,18 @@ class Forecasts:
 
     def step(self, measured: Measured, reported: Sequence[str], snapshot: Snapshot) -> tuple[Forecast, ...]:
         """Take the values of a tick. Returns forecasts of the groups that the tick reports, and of the loads of pools."""
-        wanted = set(reported)
-        self._followed = {name for name in self._followed | wanted if (name, "cpu") in measured.series}
-        keys = sorted(key for key in measured.series if key[0] in self._followed or key[1] == "load")
-        values = np.array([measured.series[key] for key in keys])
-        ask = np.array([metric in self._spoken for _, metric in keys], dtype=np.bool_)
-        limits = {"rss": float(snapshot.host.memory_total), "cpu": cpus_of(snapshot)}
-        most = np.array([limits.get(metric, math.inf) for _, metric in keys])
-        of = np.array([METRICS.index(metric) for _, metric in keys], dtype=np.int64)
-        forecasts = self._forecaster.step(keys, values, snapshot.wall / 1e9, of, ask, most)
+        names, memory, cpus = tuple(measured.series), float(snapshot.host.memory_total), cpus_of(snapshot)
+        series = self._series
+        if names != series.names or reported != series.reported or (memory, cpus) != (series.memory, series.cpus):
+            wanted = set(reported)
+            self._followed = {name for name in self._followed | wanted if (name, "cpu") in measured.series}
+            keys = sorted(key for key in names if key[0] in self._followed or key[1] == "load")
+            series = self._series = _Series(names, reported, self._spoken, memory, cpus, keys)
+        values = np.array([measured.series[key] for key in series.keys])
+        said = self._forecaster.step(series.keys, values, snapshot.wall / 1e9, series.metrics, series.ask, series.most)
         return tuple(
-            Forecast(target, metric, *forecasts[which])
-            for which, (target, metric) in enumerate(keys)
-            if target in wanted or metric == "load"
+            Forecast(target, metric, values, source)
+            for (target, metric), (values, source) in zip(series.shown, said.some(series.places), strict=True)
         )
 
     def follow(self, before: Forecasts, names: Collection[str]) -> None:
@@ -55,7 +79,7 @@ class Forecasts:
         ours, theirs = self._demand, before._demand
         if (ours is None) != (theirs is None):
             return
-        self._followed = before._followed - set(names)
+        self._followed, self._series = before._followed - set(names), _Series((), (), frozenset(), 0.0, 0.0)
         self._forecaster = before._forecaster
         self._forecaster.forget(keys_of(names))
         if ours is not None and theirs is not None and ours.digest != theirs.digest:

@@ -89,7 +89,7 @@ class Measurer:
         """Values since the previous snapshot; None for the first one and after a gap."""
         before, self._before = self._before, snapshot
         table, ids = snapshot.table, _ids(snapshot)
-        rows = {id_: row for row, id_ in enumerate(ids)}
+        rows = dict(zip(ids, range(len(ids)), strict=True))
         noticed, started = self._lifecycle.step(snapshot, rows)
         requests = self.requests.step(snapshot.pools)
         if self._own in rows:
@@ -105,7 +105,7 @@ class Measurer:
         members = self._families.swarms(table, rate.brief, seconds)
         names = self._remember(members)
         index = {name: i for i, name in enumerate(names)}
-        at = np.fromiter((index[name] for name in members), dtype=np.int64, count=len(members))
+        at = np.fromiter(map(index.__getitem__, members), dtype=np.int64, count=len(members))
 
         def total(values: Floats | None) -> Floats:
             return np.bincount(at, weights=values, minlength=len(names)).astype(np.float64)

@@ -12,9 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 
 from ...models.records import Identity
 from ..hands.places import Control
+
+_PROGRAM_AND_USER = attrgetter("program", "uid")
 
 COMM_LETTERS = 15
 """Letters of a comm (TASK_COMM_LEN - 1): a program whose executable may not be read is known by its comm."""
@@ -129,8 +132,8 @@ def running(identities: Iterable[Identity], own_uid: int) -> tuple[str, ...]:
     A set-uid program that a user starts through a link with such a name passes for root's. While it runs, nicety leaves alone the
     controls that the true rival touches, and nothing else.
     """
-    names = {rival(identity.program) for identity in identities if reaches_others(identity.uid, own_uid)}
-    return tuple(sorted(name for name in names if name is not None))
+    programs = {program for program, uid in set(map(_PROGRAM_AND_USER, identities)) if reaches_others(uid, own_uid)}
+    return tuple(sorted({name for name in map(rival, programs) if name is not None}))
 
 
 def reaches_others(uid: int, own_uid: int) -> bool:

@@ -380,7 +380,7 @@ def _snapshot(rest: _Rest, before: Snapshot | None, table: SampleTable, gone: ND
             mutable[ProcId(it.pid, it.start_ticks)] = Identity(
                 it.comm, it.program, it.cgroup, it.unit, it.uid, it.port, it.cpus, it.real_uid
             )
-        identities = mutable
+        identities = dict(sorted(mutable.items())) if rest.identities else mutable  # as the table: then few look them up
     old = before.host if before is not None else HostSample((), 0, 0, None)
     pressure = rest.pressure_us
     if pressure is not None and old.pressure_us is not None:
