@@ -93,7 +93,7 @@ def rates(
     known_before = before["known"][at_safe] if len(before) else np.zeros(n, dtype=known_after.dtype)
 
     def delta(name: str) -> Floats:
-        return deltas[_PLACES[name]]
+        return np.asarray(deltas[_PLACES[name]])
 
     def read_both(bit: Known) -> NDArray[np.bool_]:
         return np.asarray(((known_after & bit) != 0) & (((known_before & bit) != 0) | born))

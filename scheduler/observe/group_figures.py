@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -18,6 +18,37 @@ Classes = Mapping[str, tuple[Class, Behaviour | None]]
 """By group: its class, and the behaviour from which the class was inferred; None: it was not inferred."""
 
 
+_NOBODY = Member(ProcId(0, 0), 0, "", 0), None
+
+
+class Members:
+    """The members of groups in the last tick: most are the same in the next one."""
+
+    def __init__(self) -> None:
+        self._known: dict[ProcId, tuple[Member, Identity]] = {}
+
+    def step(self, measured: Measured, snapshot: Snapshot, groups: Iterable[str]) -> dict[str, list[Member]]:
+        """Those of these groups now, in the order of the table."""
+        members: dict[str, list[Member]] = {name: [] for name in groups}
+        known, now, table = self._known, dict[ProcId, tuple[Member, Identity]](), snapshot.table
+        columns = (table[name].tolist() for name in ("session", "nice", "ppid")) if members else ((), (), ())
+        for id_, name, session, nice, parent in zip(measured.rows, measured.members, *columns, strict=bool(members)):
+            group = members.get(name)
+            if group is None:
+                continue
+            identity, kept = snapshot.identities[id_], known.get(id_)
+            if (
+                kept is None
+                or kept[1] is not identity
+                or (kept[0].session, kept[0].nice, kept[0].parent) != (session, nice, parent)
+            ):
+                kept = Member(id_, session, identity.cgroup, nice, parent, owner=owner_of(identity)), identity
+            now[id_] = kept
+            group.append(kept[0])
+        self._known = now
+        return members
+
+
 def groups_of(
     measured: Measured,
     snapshot: Snapshot,
@@ -25,40 +56,33 @@ def groups_of(
     reported: Sequence[str],
     classes: Classes,
     tenancy: Tenancy,
+    members: Members,
 ) -> tuple[Group, ...]:
-    """The groups that are reported, in this order. `before`: the previous snapshot."""
+    """The groups that are reported, in this order. `before`: the previous snapshot. `members`: those in that one."""
     index = {name: i for i, name in enumerate(measured.groups)}
-    members: dict[str, list[Member]] = {name: [] for name in reported if classes[name][0] is not Class.EXEMPT}
-    table = snapshot.table
-    if members:
-        sessions, nices, parents = table["session"].tolist(), table["nice"].tolist(), table["ppid"].tolist()
-        for id_, row in measured.rows.items():
-            group = members.get(measured.members[row])
-            if group is not None:
-                identity = snapshot.identities[id_]
-                group.append(Member(id_, sessions[row], identity.cgroup, nices[row], parents[row], owner=owner_of(identity)))
+    found = members.step(measured, snapshot, (name for name in reported if classes[name][0] is not Class.EXEMPT))
     throttled = _throttled(measured, snapshot, before)
+    figures = (measured.processes, measured.cpu, measured.wait, measured.demand, measured.rss, measured.brief)
+    processes, cpu, wait, demand, rss, brief = (values.tolist() for values in figures)
     result = []
     for name in reported:
         i = index[name]
-        cpu, wait = float(measured.cpu[i]), float(measured.wait[i])
-        own = tuple(sorted(members.get(name, ()), key=lambda member: member.id))
-        identities = [snapshot.identities[member.id] for member in own]
+        own = tuple(found.get(name, ()))
         result.append(
             Group(
                 name=name,
                 class_=classes[name][0],
-                processes=int(measured.processes[i]),
-                cpu=cpu,
-                wait=wait,
-                demand=float(measured.demand[i]),
-                rss=int(measured.rss[i]),
+                processes=int(processes[i]),
+                cpu=cpu[i],
+                wait=wait[i],
+                demand=demand[i],
+                rss=int(rss[i]),
                 members=own,
                 behaviour=classes[name][1],
-                brief=float(measured.brief[i]),
+                brief=brief[i],
                 throttled=throttled.get(name, 0.0),
-                yields=bool(own) and tenancy.yields(identities),
-                favoured=bool(own) and tenancy.favours(identities),
+                yields=bool(own) and tenancy.yields(snapshot.identities[member.id] for member in own),
+                favoured=bool(own) and tenancy.favours(snapshot.identities[member.id] for member in own),
             )
         )
     return tuple(result)

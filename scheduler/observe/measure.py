@@ -276,16 +276,17 @@ def _served_for(snapshot: Snapshot, ids: Sequence[ProcId], looked: NDArray[np.bo
 
     A parent in another unit has only started it: systemd listens for services until they run, and a container manager may too.
     """
-    known = set(snapshot.table["pid"][looked].tolist())
+    pids, parents = snapshot.table["pid"][looked], snapshot.table["ppid"]
+    found = np.full(len(parents), math.nan)
+    if not len(pids):
+        return found
+    found[pids[np.minimum(np.searchsorted(pids, parents), len(pids) - 1)] == parents] = 0.0
     units = {ids[row].pid: snapshot.identities[ids[row]].unit for row in np.flatnonzero(looked & serves).tolist()}
-    found = []
-    for row, parent in enumerate(snapshot.table["ppid"].tolist()):  # np.isin sorts: it takes five times as long for some hundreds
+    for row, parent in enumerate(parents.tolist()) if units else ():
         unit = units.get(parent)
-        if unit is None:
-            found.append(0.0 if parent in known else math.nan)
-        else:
-            found.append(float(snapshot.identities[ids[row]].unit == unit))
-    return np.array(found)
+        if unit is not None:
+            found[row] = float(snapshot.identities[ids[row]].unit == unit)
+    return found
 
 
 def cpus_of(snapshot: Snapshot) -> float:

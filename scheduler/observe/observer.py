@@ -27,7 +27,7 @@ from ..decision import Abilities, Chosen, Feedback, Member, Outcome, Tick
 from .antagonists import Antagonists
 from .delays import Delays
 from .forecasts import Forecasts, keys_of
-from .group_figures import Classes, groups_of, member_of
+from .group_figures import Classes, Members, groups_of, member_of
 from .machine import MachineFigures
 from .measure import Measured, Measurer
 from .occupancy import Occupancy, busy_between, occupancy
@@ -102,6 +102,7 @@ class Observer:
         self._forecasts = Forecasts(demand, config.daemon.interval)
         self._protection = Protection(config, own)
         self._tenancy = Tenancy(config.tenants)
+        self._members = Members()
         self._before: Snapshot | None = None
         self._seq = -1
         self.shown = False
@@ -151,7 +152,7 @@ class Observer:
         reported = self._reported(measured, snapshot, classes)
         sheltered = self._protection.sheltered(measured, snapshot)
         workers = self._step_workers(measured, snapshot, alone)
-        groups = groups_of(measured, snapshot, before, reported, classes, self._tenancy)
+        groups = groups_of(measured, snapshot, before, reported, classes, self._tenancy, self._members)
         batch = [member for group in groups if group.class_ is Class.BATCH for member in group.members]
         machine = self._machine.step(before, snapshot, measured.rates)
         ran = occupancy(
