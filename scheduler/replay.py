@@ -34,7 +34,7 @@ TOLERANCE = 1e-9
 """Relative difference allowed in forecasts and scores. Chosen: another build of numpy may add floats in another order."""
 
 BATCH = 32
-"""Ticks that are observed together, see `Observer.ticks` (chosen: their snapshots take 7 MB with 500 processes)."""
+"""Ticks that are observed together, see `Observer.ticks` (chosen: with 500 processes they take 10 MB)."""
 
 COLLECT = 200_000
 """New objects from which Python looks for circles among them, 700 if nobody says otherwise (chosen: several batches)."""

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +69,8 @@ class _Begun:
     ran: tuple[Snapshot, Occupancy, Sequence[str], Mapping[ProcId, int], Sequence[ProcId], float] | None  # for `Antagonists.push`
 
 
+_Stages = Generator[int | None, None, _Begun]
+
 _NO_WORKERS = TickOfWorkers(
     (), (), np.zeros((len(CHANNELS), WINDOW, 0), dtype=np.float32), np.zeros(0, dtype=np.int64), None, None, ()
 )
@@ -120,40 +122,62 @@ class Observer:
     ) -> Tick:
         """The tick of this snapshot. `deadlocks`: what `Deadlocks` saw on the live machine; a trace has none. `feedback`: what
         users reported as no incident. `chosen`: rules of pools that a replay chose."""
-        return self._finish([self._begin(snapshot, TickInputs(outcomes, paused, deadlocks, feedback, chosen), alone=True)])[0]
+        stages = self._stages(snapshot, TickInputs(outcomes, paused, deadlocks, feedback, chosen), alone=True)
+        next(stages)
+        return self._finish([stages])[0]
 
     def ticks(self, snapshots: Iterable[tuple[Snapshot, TickInputs]]) -> list[Tick]:
-        """What `tick` gives for each of these snapshots, to the bit, for less: the workers of several ticks are judged together."""
-        ticks, begun, workers = list[Tick](), list[_Begun](), 0
+        """What `tick` gives for each of these snapshots, to the bit, for less. Several ticks go through a stage one after another,
+        so what it needs is still in the cache. And their workers are judged together."""
+        ticks, begun, workers = list[Tick](), list[_Stages](), 0
         for snapshot, inputs in snapshots:
-            begun.append(self._begin(snapshot, inputs, alone=False))
-            workers += len(begun[-1].workers.ids)
-            if workers >= TOGETHER:
+            stages = self._stages(snapshot, inputs, alone=False)
+            more = next(stages)
+            if more is None or workers >= TOGETHER:
                 ticks += self._finish(begun)
                 begun, workers = [], 0
+            begun.append(stages)
+            if more is None:
+                ticks += self._finish(begun)
+                begun = []
+            workers += more or 0
         return ticks + self._finish(begun)
 
-    def _begin(self, snapshot: Snapshot, inputs: TickInputs, *, alone: bool) -> _Begun:
-        """Everything of a tick but what rests on the scores of workers. `alone`: the tick is finished before the next begins."""
+    def _stages(self, snapshot: Snapshot, inputs: TickInputs, *, alone: bool) -> _Stages:
+        """Everything of a tick but what rests on the scores of workers, in stages. What a stage remembers, no other one uses. So
+        later ticks may go through a stage before this one goes through the next. First it says how many workers there are; None:
+        it comes after a gap, so finish the ticks before it. `alone`: the tick is finished before the next begins."""
         self._seq += 1
+        seq = self._seq
         measured = self._measurer.measure(snapshot)
         before, self._before = self._before, snapshot
         self._made_of = (snapshot, measured) if self.shown and measured is not None else None
         if measured is None or before is None:
+            yield None
             self._pools.step_gap()
             self._delays.gap()
             machine = self._machine.gap(snapshot)
-            tick = Tick(self._seq, snapshot.at, snapshot.wall, True, inputs.paused, machine, (), (), (), (), (), inputs.outcomes)
+            tick = Tick(seq, snapshot.at, snapshot.wall, True, inputs.paused, machine, (), (), (), (), (), inputs.outcomes)
             return _Begun(tick, _NO_WORKERS, (), None)
+        yield len(measured.worker_keys)
+        classes = self._step_classes(measured)
+        yield None
         keys = sorted(measured.series)
         self._series.push(keys, np.array([[measured.series[key]] for key in keys]).reshape(len(keys), 1))
         self._workers.push(measured.worker_keys, measured.workers)
-        classes = self._step_classes(measured)
-        reported = self._reported(measured, snapshot, classes)
-        sheltered = self._protection.sheltered(measured, snapshot)
         workers = self._step_workers(measured, snapshot, alone)
+        reported = self._reported(measured, snapshot, classes)
+        yield None
+        forecasts = self._forecasts.step(measured, reported, snapshot)
+        yield None
+        sheltered = self._protection.sheltered(measured, snapshot)
         groups = groups_of(measured, snapshot, before, reported, classes, self._tenancy, self._members)
         batch = [member for group in groups if group.class_ is Class.BATCH for member in group.members]
+        shared = self._tenancy.shared(snapshot, batch)
+        protected = self._protection.protected(measured, snapshot, sheltered)
+        yield None
+        pools = self._pools.step(snapshot, measured)
+        yield None
         machine = self._machine.step(before, snapshot, measured.rates)
         ran = occupancy(
             snapshot,
@@ -163,18 +187,20 @@ class Observer:
             self._machine.outside,
             self._online,
         )
+        yield None
+        delays = self._delays.step(before, snapshot, measured, ran, machine.steal)
         ran_where = (snapshot, ran, measured.members, measured.rows, measured.worker_keys, measured.seconds)
         tick = Tick(
-            seq=self._seq,
+            seq=seq,
             at=snapshot.at,
             wall=snapshot.wall,
             gap=False,
             paused=inputs.paused,
             machine=machine,
-            protected=self._protection.protected(measured, snapshot, sheltered),
+            protected=protected,
             groups=groups,
-            pools=self._pools.step(snapshot, measured),
-            forecasts=self._forecasts.step(measured, reported, snapshot),
+            pools=pools,
+            forecasts=forecasts,
             scores=(),
             outcomes=inputs.outcomes,
             home=self._home(measured, snapshot),
@@ -182,25 +208,32 @@ class Observer:
             feedback=inputs.feedback,
             chosen=inputs.chosen,
             sheltered=sheltered,
-            shared=self._tenancy.shared(snapshot, batch),
-            delays=self._delays.step(before, snapshot, measured, ran, machine.steal),
+            shared=shared,
+            delays=delays,
         )
         return _Begun(tick, workers, measured.noticed, ran_where)
 
-    def _finish(self, begun: Sequence[_Begun]) -> list[Tick]:
+    def _finish(self, stages: Sequence[_Stages]) -> list[Tick]:
         """The ticks, with scores of workers, and of masters whose pools have trouble; none if nothing would act on them."""
+        begun = list[_Begun]()
+        while len(begun) < len(stages):
+            for each in stages:
+                try:
+                    next(each)
+                except StopIteration as end:
+                    begun.append(end.value)
         interval, ticks = self._config.daemon.interval, list[Tick]()
         least = LEAST if self._config.quarantine.false_alarms_per_day > FEW else NEAR
         found = scores_of_ticks(self._scorer, [each.workers for each in begun], interval, least)
-        for each, workers in zip(begun, found, strict=True):
-            if each.ran is None:
-                ticks.append(each.tick)
+        for one, workers in zip(begun, found, strict=True):
+            if one.ran is None:
+                ticks.append(one.tick)
                 continue
-            self._antagonists.push(*each.ran)
-            noticed = each.noticed if self._config.quarantine.enabled else ()
+            self._antagonists.push(*one.ran)
+            noticed = one.noticed if self._config.quarantine.enabled else ()
             scores = tuple(merged(judge_pools(self._scorer, noticed, interval), workers))
-            starved = self._antagonists.of(scores, each.ran[0])
-            ticks.append(replace(each.tick, scores=scores, starved_workers=starved))
+            starved = self._antagonists.of(scores, one.ran[0])
+            ticks.append(replace(one.tick, scores=scores, starved_workers=starved))
         return ticks
 
     def made_of(self) -> tuple[Snapshot, Measured] | None:
