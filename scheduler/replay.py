@@ -34,7 +34,7 @@ TOLERANCE = 1e-9
 """Relative difference allowed in forecasts and scores. Chosen: another build of numpy may add floats in another order."""
 
 BATCH = 32
-"""Ticks that are observed together, see `Observer.ticks` (chosen: with 500 processes they take 10 MB)."""
+"""Ticks of the log that are observed together, see `Observer.ticks` (chosen)."""
 
 COLLECT = 200_000
 """New objects from which Python looks for circles among them, 700 if nobody says otherwise (chosen: several batches)."""
@@ -246,15 +246,18 @@ class _Again:
 
     def _observed(self, batch: Sequence[LoggedTick]) -> list[Tick | None]:
         """What the observer makes of the snapshot of each tick; None where there is none, or one before it was not there."""
-        found = [None if logged.tick is None else self._snapshot_of(logged.tick) for logged in batch]
-        # what snapshots do not have is from the log
-        inputs = [
-            (snapshot, TickInputs(it.tick.outcomes, it.tick.paused, it.tick.deadlocks, it.tick.feedback, it.tick.chosen))
-            for snapshot, it in zip(found, batch, strict=True)
-            if snapshot is not None and it.tick is not None
-        ]
-        again = iter(self._observer.ticks(inputs))
-        return [None if snapshot is None else next(again) for snapshot in found]
+        there = list[bool]()
+
+        def known() -> Iterator[tuple[Snapshot, TickInputs]]:
+            """The snapshots, one by one: many are large. What they do not have is from the log."""
+            for tick in (logged.tick for logged in batch):
+                snapshot = None if tick is None else self._snapshot_of(tick)
+                there.append(snapshot is not None)
+                if snapshot is not None and tick is not None:
+                    yield snapshot, TickInputs(tick.outcomes, tick.paused, tick.deadlocks, tick.feedback, tick.chosen)
+
+        again = iter(self._observer.ticks(known()))
+        return [next(again) if one else None for one in there]
 
     def _snapshot_of(self, tick: Tick) -> Snapshot | None:
         """The snapshot of the same instant."""

@@ -47,6 +47,9 @@ TOGETHER = 256
 """Workers that are judged together where snapshots are known in advance: enough that numpy does the work, few enough that their
 windows are small (chosen: 1.3 MB)."""
 
+PROCESSES = 16_000
+"""Rows of the tables of such ticks: it bounds what is kept of them (chosen: 10 MB)."""
+
 
 @dataclass(frozen=True, slots=True)
 class TickInputs:
@@ -129,18 +132,18 @@ class Observer:
     def ticks(self, snapshots: Iterable[tuple[Snapshot, TickInputs]]) -> list[Tick]:
         """What `tick` gives for each of these snapshots, to the bit, for less. Several ticks go through a stage one after another,
         so what it needs is still in the cache. And their workers are judged together."""
-        ticks, begun, workers = list[Tick](), list[_Stages](), 0
+        ticks, begun, workers, processes = list[Tick](), list[_Stages](), 0, 0
         for snapshot, inputs in snapshots:
             stages = self._stages(snapshot, inputs, alone=False)
             more = next(stages)
-            if more is None or workers >= TOGETHER:
+            if more is None or workers >= TOGETHER or processes >= PROCESSES:
                 ticks += self._finish(begun)
-                begun, workers = [], 0
+                begun, workers, processes = [], 0, 0
             begun.append(stages)
             if more is None:
                 ticks += self._finish(begun)
                 begun = []
-            workers += more or 0
+            workers, processes = workers + (more or 0), processes + len(snapshot.table)
         return ticks + self._finish(begun)
 
     def _stages(self, snapshot: Snapshot, inputs: TickInputs, *, alone: bool) -> _Stages:

@@ -83,6 +83,7 @@ def test_ticks_observed_together_are_those_observed_one_by_one(batch: int, monke
         return made, TickInputs((), paused=at % 9 == 0)
 
     monkeypatch.setattr("nicety.scheduler.observe.observer.TOGETHER", 20)
+    monkeypatch.setattr("nicety.scheduler.observe.observer.PROCESSES", 40)
     one, other = (Observer(config, abilities, OWN, None, None, None) for _ in range(2))
     known = [seen(at) for at in range(1, 130)]
     each = [one.tick(made, inputs.outcomes, inputs.paused) for made, inputs in known]
