@@ -482,6 +482,9 @@ def test_all_descriptors_are_given_back(source: ProcSource) -> None:
     with python("import threading, time") as child:
         tell(child, "[threading.Thread(target=time.sleep, args=(60,), daemon=True).start() for _ in range(4)]")
         read(source)
+        assert descriptors(f"/proc/{child.pid}/") == 0, "most processes never run again"
+        tell(child, "pass")
+        read(source)
         assert descriptors(f"/proc/{child.pid}/") == 6  # stat and five threads
         child.kill()
         child.wait()

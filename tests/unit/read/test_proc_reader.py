@@ -627,3 +627,12 @@ def test_what_is_no_procfs_is_refused_by_name(tree: Tree, name: str, text: str |
         (tree.root / name).write_text(text)
     with pytest.raises(MachineError, match=f"{tree.root}/{name}: .*procfs"):
         ProcSource(tree.root)
+
+
+@pytest.mark.parametrize(("text", "pid"), [("0.08 0.02 0.01 2/89 26052\n", 26052), ("0.08 0.02\n", None), (None, None)])
+def test_the_newest_pid_is_the_last_of_loadavg(tree: Tree, text: str | None, pid: int | None) -> None:
+    if text is not None:
+        (tree.root / "loadavg").write_text(text)
+    host = HostReader(tree.root)
+    assert host.newest_pid() == pid
+    host.close()
