@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-pure test-real test-vm mutants campaign fuzz requirements sbom lint clean
+.PHONY: demo deb test test-pure test-real test-vm mutants campaign fuzz requirements sbom lint clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -63,6 +63,7 @@ LOCK = $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --python-versio
 requirements: $(VENV)/supply-installed
 	$(LOCK) --extra train --output-file requirements/training.txt
 	$(LOCK) --constraint requirements/training.txt --output-file requirements/service.txt
+	$(LOCK) --extra tui --extra metrics --extra web --constraint requirements/training.txt --output-file requirements/views.txt
 
 # The pinned packages as CycloneDX.
 SBOM ?= build/sbom.json
@@ -70,6 +71,17 @@ sbom: $(VENV)/supply-installed
 	mkdir -p $(dir $(SBOM))
 	$(BIN)/cyclonedx-py requirements requirements/training.txt --pyproject pyproject.toml --output-reproducible \
 		--output-format JSON --output-file $(SBOM)
+
+# build/nicety_VERSION_ARCHITECTURE.deb, on the Debian that it is for (docs/install.md). Works on a copy: the checkout stays as it is.
+DEB_TOOLS := dpkg-dev build-essential debhelper python3-venv
+deb:
+	@dpkg-checkbuilddeps || { echo "make deb: type: sudo apt-get install --no-install-recommends $(DEB_TOOLS)"; exit 1; } >&2
+	rm -rf build/deb
+	mkdir -p build/deb/nicety
+	tar --create --exclude=__pycache__ configs debian docs models requirements scheduler src training \
+		CHANGELOG.md LICENSE README.md SECURITY.md pyproject.toml | tar --extract --directory build/deb/nicety
+	cd build/deb/nicety && dpkg-buildpackage --no-sign --build=binary
+	mv build/deb/nicety_*.deb build/
 
 # A million damaged and hostile inputs for every reader of bytes: docs/fuzzing.md. Takes an hour or more and is no part of `test`.
 $(VENV)/fuzz-installed: $(VENV)/installed

@@ -22,6 +22,9 @@ SHELLS = {
     "asyncio.create_subprocess_shell",
     "pty.spawn",
 }
+NAMES_A_SHELL = {"typers.get_completion_script"}
+"""Where `shell` is the name of one: it returns the file that completes commands there."""
+
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "pandas", "torch", "yaml"}
 """Modules whose loaders run code of what they load."""
 
@@ -69,7 +72,7 @@ def shells(tree: ast.AST) -> list[str]:
     found = [f"{name} in line {call.lineno}" for name, call in calls(tree) if name in SHELLS]
     for name, call in calls(tree):
         given = [word for word in call.keywords if word.arg == "shell"]
-        if given and not (isinstance(given[0].value, ast.Constant) and given[0].value.value is False):
+        if given and name not in NAMES_A_SHELL and not (isinstance(given[0].value, ast.Constant) and given[0].value.value is False):
             found.append(f"{name}(shell=...) in line {call.lineno}")
     return found
 

@@ -20,9 +20,10 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from nicety.scheduler.printed import plain
 from nicety.scheduler.simulation import run
 from nicety.scheduler.simulation.arrivals import SHAPES, Load, Trace, steady
 from nicety.scheduler.simulation.tracefile import read
@@ -155,7 +156,11 @@ def main() -> int:
     if given.table is not None:
         given.table.write_text(table(means))
     claims.close(
-        given.json, speed=figures, scaled=scaled, means=[mean.as_record() for mean in means], runs=[it.as_record() for it in found]
+        given.json,
+        speed=figures,
+        scaled=scaled,
+        means=[asdict(mean) for mean in means],
+        runs=[plain(it.as_record()) for it in found],
     )
     return 0 if all(row["holds"] for row in claims.rows) else 1
 

@@ -113,7 +113,7 @@ def undo(state: Path, victims: list[ProcId], younger: int = 0) -> Cost:
         began = time.monotonic()
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         wall = time.monotonic() - began
-    assert {outcome["status"] for outcome in json.loads(done.stdout)} == {"applied"}
+    assert {outcome["status"] for outcome in json.loads(done.stdout)["outcomes"]} == {"applied"}
     peak, cpu = map(float, done.stderr.split())
     back = sum(os.getpriority(os.PRIO_PROCESS, victim.pid) == 0 for victim in victims)
     return Cost(peak * 1024 / 1e6, cpu, wall, back)

@@ -14,6 +14,7 @@ from ..hands.changes import Entry
 from ..hands.kernel import Clock, Kernel
 from ..hands.places import Control
 from ..ports import Hands, Locks, PoolAdapter
+from ..printed import Part, plain
 from ..scope import EVERYTHING, OBSERVE, acts, things
 from ..words import moment, span
 from .actuate import Acting
@@ -144,20 +145,32 @@ def words(scope: Scope, now: int) -> str:
     return text + (f", but not on {', '.join(scope.spared)}" if scope.spared else "")
 
 
+class ActedOn(Part, frozen=True):
+    """A thing that is acted on."""
+
+    thing: str  # "everything", "policy NAME", or a pool or group by its name
+    seconds_left: float | None  # None: there is no end
+    until: str | None  # local time; None: there is no end
+
+
+class Spared(Part, frozen=True):
+    """A thing that is observed although something wider is acted on."""
+
+    thing: str
+
+
 def as_record(scope: Scope, now: int, wall: int) -> dict[str, Any]:
-    """What is acted on, for programs: for how long and until when (local time; None if there is no end), and what is spared.
-    `now`: monotonic ns, `wall`: ns since 1970."""
-    return {
-        "acting_on": [
-            {
-                "thing": "everything" if grant.thing == EVERYTHING else grant.thing,
-                "seconds_left": None if grant.until is None else max(0.0, (grant.until - now) / 1e9),
-                "until": None if grant.until is None else moment(wall + grant.until - now),
-            }
-            for grant in scope.grants
-        ],
-        "spared": [{"thing": thing} for thing in scope.spared],
-    }
+    """What is acted on, for programs: `acting_on` has records of `ActedOn`, `spared` of `Spared`. `now`: monotonic ns, `wall`: ns
+    since 1970."""
+    acted_on = [
+        ActedOn(
+            "everything" if grant.thing == EVERYTHING else grant.thing,
+            None if grant.until is None else max(0.0, (grant.until - now) / 1e9),
+            None if grant.until is None else moment(wall + grant.until - now),
+        )
+        for grant in scope.grants
+    ]
+    return {"acting_on": [plain(each) for each in acted_on], "spared": [plain(Spared(thing)) for thing in scope.spared]}
 
 
 def unable(hands: Hands) -> str:

@@ -18,6 +18,7 @@ from ..hands.own import OwnHands
 from ..hands.places import PoolPlace, Subject
 from ..hands.tally import Note
 from ..ports import Hands, PoolAdapter
+from ..printed import Printed
 from .looks import outcome
 from .pools_back import PATIENCE, PoolsBack
 
@@ -26,6 +27,12 @@ SENTRY_SECONDS = 5.0
 
 Adapters = Callable[[tuple[str, ...]], Mapping[str, PoolAdapter]]
 """Makes adapters for those of the named pools that are configured."""
+
+
+class Undone(Printed, frozen=True, kw_only=True):
+    """What was put back. Exit 3 if something was left alone or put back only in part, 1 if something failed."""
+
+    outcomes: list[Outcome]  # of each thing that was changed
 
 
 def undo(hands: Hands, pools: PoolsBack, kept: Collection[Subject] = ()) -> tuple[Outcome, ...]:

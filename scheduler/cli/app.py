@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import running, top, pools, models, looking_back, exporter, notify, web, trying  # isort: skip # noqa: F401 - each registers its commands, in this order
+from . import running, top, pools, models, looking_back, exporter, notify, web, trying, schemas  # isort: skip # noqa: F401 - each registers its commands, in this order
 from .shared import ConfigOption, Named, StateOption, app
 
 __all__ = ["app", "main"]

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import names
 from .shared import (
     FINDINGS,
     SHOWN,
     STALE_SECONDS,
     ConfigOption,
     JsonOption,
+    Progress,
     StateOption,
     anomalies_app,
     command,
@@ -87,8 +89,8 @@ def decisions(
     """
     from ..explain.decision_page import LOOKED_AT, decision_lines, decision_table, gathered
     from ..explain.layout import columns
-    from ..explain.logstream import ascii_json
     from ..store.decisions import DecisionReader, LoggedDecision
+    from ..store.records import record_of
 
     _, paths = load_stores(context, config, state_dir)
     wanted: dict[str, Any] = {
@@ -113,7 +115,7 @@ def decisions(
         found = reader.find(**wanted, limit=limit if as_json or limit is None else max(limit, LOOKED_AT))[::-1]
         if as_json:
             for logged in found:
-                print(ascii_json(logged.to_builtins()))
+                print_json(record_of(logged))
         elif follow:
             latest = gathered(found)[-limit if limit else None :]
             print(*decision_lines(latest, columns()), sep="\n")
@@ -139,7 +141,7 @@ def decisions(
         tell()
         for logged in reader.follow(wait, last):
             if fits(logged) and as_json:
-                print(ascii_json(logged.to_builtins()))
+                print_json(record_of(logged))
             elif fits(logged):
                 new.append(logged)
 
@@ -179,7 +181,7 @@ def _list_anomalies(context: typer.Context, since: float, as_json: bool, config:
         summed = incident_page.digests(reader, begin)
         latest = reader.latest()
     if as_json:
-        print_json([incident_page.as_record(incident) for incident in found])
+        print_json(incident_page.Incidents(incidents=[incident_page.as_record(incident) for incident in found]))
     elif found or summed or feedback:
         print(incident_page.list_page(found, summed, feedback, now, page_columns()))
     else:
@@ -245,6 +247,7 @@ def why(
         typer.Argument(
             metavar="ID|PID|GROUP",
             help="Id of a decision (`nicety decisions` shows them), a pid, or the name of a group or pool (`nicety status`).",
+            autocompletion=names.pools_and_groups,
         ),
     ],
     as_json: JsonOption = False,
@@ -300,8 +303,6 @@ def why(
 
 def _why_decision(reader: DecisionReader, paths: Paths, id_: str, as_json: bool, width: int) -> None:
     """Explain a decision, or the incident that it reports."""
-    import msgspec
-
     from ..decision import Flag
     from ..explain import decision_page as explain
 
@@ -313,13 +314,18 @@ def _why_decision(reader: DecisionReader, paths: Paths, id_: str, as_json: bool,
         incident = incident_page.find(reader, FeedbackStore(paths.stores).read(), id_)
         looks = reader.evidence(incident.id)
         if as_json:
-            print_json(incident_page.as_record(incident, looks))
+            from ..explain.why_records import WhyIncident
+
+            print_json(WhyIncident(incident=incident_page.as_record(incident, looks)))
         else:
             print(incident_page.incident_page(incident, looks, session, time.time_ns(), width))
     elif as_json:
+        from ..explain.why_records import WhyDecision
+        from ..store.records import delay_record, fields_of
+
         forecasts = [] if tick is None else explain.forecasts_about(logged.decision.action, tick)
-        delays = [] if tick is None else [msgspec.structs.asdict(delay) for delay in tick.delays]
-        print_json({**logged.to_builtins(), "forecasts": msgspec.to_builtins(forecasts), "delays": delays})
+        delays = [] if tick is None else [delay_record(delay) for delay in tick.delays]
+        print_json(WhyDecision(**fields_of(logged), forecasts=list(forecasts), delays=delays))
     else:
         print(explain.decision_page(logged, tick, session, width))
 
@@ -332,6 +338,8 @@ def replay(
         Path | None,
         typer.Option(metavar="DIR", help="Directory of the traces (default: the state directory).", show_default=False),
     ] = None,
+    since: Annotated[float | None, typer.Option(parser=duration, metavar="TIME", help="How far to look back, e.g. 1h.")] = None,
+    until: Annotated[float | None, typer.Option(parser=duration, metavar="TIME", help="How long ago to stop, e.g. 10m.")] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
     state_dir: StateOption = None,
@@ -339,28 +347,33 @@ def replay(
     """Repeat every decision of the log and compare the results.
 
     Decisions are repeated from the log alone. If the traces are there, every figure that the decisions rest on is computed again
-    too. If anything differs, prints session, tick and place, and exits with 3.
+    too. If anything differs, prints session, tick and place, and exits with 3. Of a session that began before --since, only
+    decisions are repeated.
     """
-    from dataclasses import asdict
-
     from ..explain.decision_page import ExplainError
     from ..explain.gathered import plural
     from ..store.decisions import DecisionReader
 
     _, paths = load_stores(context, config, state_dir)
     with DecisionReader(paths.decisions) as reader:
-        ids = [each.id for each in reader.sessions()]
+        known = reader.sessions()
+    ids = [each.id for each in known]
     if session is not None and session not in ids:
         raise ExplainError(f'the log has no session "{session}"; it has {", ".join(ids) or "none"}')
 
     from ..interpreter import load_numpy
 
     load_numpy()
+    from ..replay import as_record
     from ..replay import replay as again
 
-    found = again(paths, session=session, trace=trace)
+    now = time.time_ns()
+    begin, end = (None if given is None else now - round(given * 1e9) for given in (since, until))
+    total = sum(each.ticks for each in known if session in (None, each.id))
+    with Progress("ticks", total if begin is None and end is None else None) as progress:
+        found = again(paths, session=session, trace=trace, since=begin, until=end, progress=progress)
     if as_json:
-        print_json({**asdict(found), "identical": not found.differences})
+        print_json(as_record(found))
     else:
         print(
             f"{plural(found.sessions, 'session')}, {plural(found.ticks, 'tick')}: {plural(found.decisions, 'decision')} and "

@@ -46,7 +46,7 @@ def models_list(
     _, paths = load_stores(context, config, state_dir)
     found, troubles = model_page.look(paths.models)
     if as_json:
-        print_json({"models": [model_page.as_record(each) for each in found], "troubles": troubles})
+        print_json(model_page.Models(models=[model_page.as_record(each) for each in found], troubles=troubles))
     elif found:
         print(*table(model_page.HEADERS, [model_page.row(each) for each in found], columns()), sep="\n")
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .shared import ConfigOption, JsonOption, Named, app, command, escaped, guarded_command, print_json, say
+from .shared import ConfigOption, GroupAsTyped, JsonOption, Named, app, command, escaped, guarded_command, print_json, say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..config.sections import Config
     from ..pools.finding.found import Found
 
-pools_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None, epilog="Example: nicety pools")
+pools_app = typer.Typer(cls=GroupAsTyped, invoke_without_command=True, rich_markup_mode=None, epilog="Example: nicety pools")
 
 
 app.add_typer(pools_app, name="pools")
@@ -35,12 +35,15 @@ def _pools(context: typer.Context, as_json: JsonOption = False, config: ConfigOp
 def _list_pools(context: typer.Context, as_json: bool, config: str | None) -> None:
     from ..explain.layout import page_columns
     from ..explain.pools_page import pools_page
+    from ..printed import plain
 
     found = _search(_place_and_config(context, config)[1])
     if as_json:
-        print_json([each.record() for each in found])
+        from ..pools.finding.found import FoundPools
+
+        print_json(FoundPools(pools=[each.record() for each in found]))
     elif found:
-        print(pools_page([each.record() for each in found], page_columns()))
+        print(pools_page([plain(each.record()) for each in found], page_columns()))
     else:
         say("no pool that nicety knows runs here; docs/your-stack.md lists the kinds")
     for text in _unseen():

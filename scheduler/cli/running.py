@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import names
 from .shared import (
     FAILURE,
     FINDINGS,
@@ -47,7 +48,7 @@ def doctor(context: typer.Context, as_json: JsonOption = False, config: ConfigOp
     named: Named = context.obj
     findings = examination.examine(config or named.config, state_dir or named.state_dir, os.environ, os.geteuid())
     if as_json:
-        print_json([examination.as_record(finding) for finding in findings])
+        print_json(examination.Examination(findings=findings))
     else:
         rows = [(finding.name, "ok" if finding.ok else "not ok", finding.what) for finding in findings]
         print(*table(("what", "state", "detail"), rows, columns()), sep="\n")
@@ -123,7 +124,11 @@ def train(context: typer.Context) -> None:
 
 Things = Annotated[
     list[str] | None,
-    typer.Argument(metavar="THING", help='Policies, pools or groups (default: all), e.g. pool_size, web, "program make".'),
+    typer.Argument(
+        metavar="THING",
+        help='Policies, pools or groups (default: all), e.g. pool_size, web, "program make".',
+        autocompletion=names.things,
+    ),
 ]
 
 
@@ -194,12 +199,14 @@ def status(context: typer.Context, as_json: JsonOption = False, config: ConfigOp
     try:
         answer = ask(paths.socket, "status", full=as_json)
     except NoDaemonError as error:
-        from ..explain.in_force import each, sum_up
-        from ..service.doctor import outstanding
+        from ..explain.in_force import sum_up
+        from ..service.outstanding import outstanding
 
         left = outstanding(paths)
         if as_json:
-            print_json({"running": False, "changes": sum_up(left, {}), "changes_in_force": each(left)})
+            from ..service.answers.status import not_running
+
+            print_json(not_running(left))
         else:
             say(f"nicety: {error}")
             if left:
@@ -207,7 +214,7 @@ def status(context: typer.Context, as_json: JsonOption = False, config: ConfigOp
                 say("these changes of a dead daemon are still in force; `nicety undo` puts them back")
         raise typer.Exit(FAILURE) from None
     if as_json:
-        print_json({"running": True, **answer})
+        print_json(answer)
     else:
         print(status_page(answer, page_columns()))
 
@@ -246,14 +253,13 @@ def undo(context: typer.Context, as_json: JsonOption = False, config: ConfigOpti
 
 def _print_undone(outcomes: Sequence[Outcome], as_json: bool) -> None:
     """Print what was put back. Leave with FAILURE or FINDINGS if not all was."""
-    import msgspec
-
+    from ..act.undo import Undone
     from ..explain.decision_page import outcome_table
     from ..explain.layout import columns
     from ..hands.faults import Status
 
     if as_json:
-        print_json(msgspec.to_builtins(outcomes))
+        print_json(Undone(outcomes=list(outcomes)))
     elif outcomes:
         print(outcome_table(outcomes, columns()))
     else:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .shared import FAILURE, ConfigOption, Named, StateOption, command, load_files, own_stores, say
+from .shared import FAILURE, ConfigOption, JsonOption, Named, StateOption, command, load_files, own_stores, say
 
 
 class ColoursWanted(StrEnum):
@@ -24,7 +24,8 @@ class ColoursWanted(StrEnum):
 def top(
     context: typer.Context,
     plain: Annotated[bool, typer.Option("--plain", help="Print lines of text each tick: for a screen reader or a pipe.")] = False,
-    once: Annotated[bool, typer.Option("--once", help="Print them once.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print them, or the JSON, once.")] = False,
+    as_json: JsonOption = False,
     colours: Annotated[
         ColoursWanted | None, typer.Option(metavar="HOW", help=f"{', '.join(ColoursWanted)} (default: as the terminal can).")
     ] = None,
@@ -43,8 +44,8 @@ def top(
     loaded, paths = load_files(context, config, state_dir)
     bookmarks = place_of_bookmarks(os.environ, Path(os.environ.get("HOME") or "/"), paths.stores, os.geteuid())
     own_stores(paths)
-    if plain or once or not draws(os.environ):
-        as_lines(loaded, paths, os.environ, once)
+    if plain or once or as_json or not draws(os.environ):
+        as_lines(loaded, paths, os.environ, once=once, as_json=as_json)
         return
     given = {"--config": config or named.config, "--state-dir": state_dir or named.state_dir}
     options = [word for name, value in given.items() if value for word in (name, str(Path(value).absolute()))]
@@ -53,5 +54,5 @@ def top(
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "textual":
             raise
-        say("nicety: the screen needs textual; install it with `pip install 'nicety[tui]'`, or use `nicety top --plain`")
+        say("nicety: the screen needs textual; install it with `pip install '.[tui]'`, or use `nicety top --plain`")
         raise typer.Exit(FAILURE) from None

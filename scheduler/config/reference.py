@@ -99,6 +99,24 @@ def default_toml() -> str:
     return "\n".join(lines) + "\n"
 
 
+INTRODUCTION = """\
+nicety reads the first of these files: the one that `--config` or `$NICETY_CONFIG` names,
+`$XDG_CONFIG_HOME/nicety/nicety.toml` (not for root), `/etc/nicety/nicety.toml`. Without a file it uses the defaults.
+Unknown keys, wrong types and numbers that are not finite are errors. All errors are reported at once with file and
+line. `nicety doctor` checks a file without using it. On SIGHUP (`systemctl reload nicety`) nicety reads the file
+again; a file with errors changes nothing. `state_dir`, `socket` and
+`control_group` of `[daemon]` cannot change until the next start: a file that changes one of them is refused. A pool
+that the new file no longer has gets its original size back."""
+"""How the configuration is found, read and changed."""
+
+
+def all_sections() -> Iterator[tuple[str, type[msgspec.Struct]]]:
+    """(name, class) of every section, those that users name last."""
+    yield from sections()
+    yield from (("groups.NAME", GroupRule), ("pools.NAME", PoolConfig))
+    yield from (("pools.NAME.queue", Queue), ("pools.NAME.objective", Objective))
+
+
 def markdown() -> str:
     """The text of `docs/configuration.md`."""
     lines = [
@@ -107,24 +125,12 @@ def markdown() -> str:
         "Generated from `scheduler/config/sections.py` by `python -m nicety.scheduler.config.reference`.",
         "[default.toml](../configs/default.toml) has the same keys ready to copy, [examples](../configs/examples) whole files.",
         "",
-        "nicety reads the first of these files: the one that `--config` or `$NICETY_CONFIG` names,",
-        "`$XDG_CONFIG_HOME/nicety/nicety.toml` (not for root), `/etc/nicety/nicety.toml`. Without a file it uses the defaults.",
-        "Unknown keys, wrong types and numbers that are not finite are errors. All errors are reported at once with file and",
-        "line. `nicety doctor` checks a file without using it. On SIGHUP (`systemctl reload nicety`) nicety reads the file",
-        "again; a file with errors changes nothing. `state_dir`, `socket` and",
-        "`control_group` of `[daemon]` cannot change until the next start: a file that changes one of them is refused. A pool",
-        "that the new file no longer has gets its original size back.",
+        *INTRODUCTION.splitlines(),
     ]
-    named: dict[type[msgspec.Struct], str] = {
-        GroupRule: "groups.NAME",
-        PoolConfig: "pools.NAME",
-        Queue: "pools.NAME.queue",
-        Objective: "pools.NAME.objective",
-    }
-    for name, section in [*sections(), *((title, section) for section, title in named.items())]:
+    for name, section in all_sections():
         lines += ["", f"## [{name}]", "", _doc(section), "", "| key | type | default | meaning |", "|---|---|---|---|"]
         lines += [
-            f"| `{key.name}` | {_cell(_kind(key))} | {_cell(_shown(key.default))} | {_cell(key.description)} |"
+            f"| `{key.name}` | {_cell(_kind(key))} | {_cell(shown(key.default))} | {_cell(key.description)} |"
             for key in keys(section)
         ]
     return "\n".join(lines) + "\n"
@@ -198,7 +204,8 @@ def _doc(section: type[msgspec.Struct]) -> str:
     return " ".join((section.__doc__ or "").split())
 
 
-def _shown(default: Any) -> str:
+def shown(default: Any) -> str:
+    """A default in words, as Markdown."""
     if default is msgspec.NODEFAULT:
         return "must be given"
     return "not set" if default is None else f"`{_toml(default)}`"

@@ -9,6 +9,7 @@ from typing import Any
 from ..hands.changes import Entry
 from ..hands.fences import parts_of
 from ..hands.places import AutogroupPlace, Cgroup, Control, FencePlace, Knob, PoolPlace, ThreadPlace
+from ..printed import Part, plain
 from .gathered import group_of
 
 MadeFor = Mapping[tuple[str, Control], tuple[str, str]]
@@ -29,13 +30,38 @@ class _Sum:
     decisions: set[str] = field(default_factory=set)
 
 
-def sum_up(entries: Iterable[Entry], made_for: MadeFor) -> list[dict[str, Any]]:
-    """One record for each group, control and value, in the order in which they were first changed.
+class InForce(Part, frozen=True, kw_only=True):
+    """What one group was changed to, however many threads and steps that took."""
 
-    group; control; original and now (values; for a fence its limits); processes, threads, sessions and cgroups that it affects;
-    protects (a group, "" if none or unknown); decision (the first in force) and decisions (how many);
-    since_wall (ns since 1970).
-    """
+    group: str  # in words, with its kind: "group hogs", "pool web"
+    control: Control
+    original: str  # value before our first change; of a fence "none"
+    now: str  # value that was set; of a fence its limits
+    processes: int  # that it affects
+    threads: int
+    sessions: int
+    cgroups: int
+    protects: str  # the group for which it was made; "": none, or not known
+    decision: str  # id of the first decision in force
+    decisions: int  # how many
+    since_wall: int  # ns since 1970
+
+
+class OneChange(Part, frozen=True, kw_only=True):
+    """One step of a change of one thread, cgroup, session or pool."""
+
+    target: str
+    control: Control
+    original: str  # value before our first change
+    now: str  # value that was set
+    decision: str  # its id
+    process: int | None  # pid; None: a cgroup
+    thread: int | None  # tid; None: not a control of threads
+    wall: int  # ns since 1970
+
+
+def sum_up(entries: Iterable[Entry], made_for: MadeFor) -> list[dict[str, Any]]:
+    """One record for each group, control and value, in the order in which they were first changed: the fields of `InForce`."""
     began: dict[Knob, Entry] = {}
     newest: dict[Knob, Entry] = {}
     for entry in entries:
@@ -77,34 +103,38 @@ def _values(entry: Entry) -> tuple[str, str]:
 def _record(group: str, one: _Sum) -> dict[str, Any]:
     first = one.first
     original, now = _values(first)
-    return {
-        "group": group,
-        "control": str(first.control),
-        "original": original,
-        "now": now,
-        "processes": len(one.processes),
-        "threads": one.threads,
-        "sessions": len(one.sessions),
-        "cgroups": len(one.cgroups),
-        "protects": one.protects,
-        "decision": first.decision,
-        "decisions": len(one.decisions),
-        "since_wall": one.since,
-    }
+    return plain(
+        InForce(
+            group=group,
+            control=first.control,
+            original=original,
+            now=now,
+            processes=len(one.processes),
+            threads=one.threads,
+            sessions=len(one.sessions),
+            cgroups=len(one.cgroups),
+            protects=one.protects,
+            decision=first.decision,
+            decisions=len(one.decisions),
+            since_wall=one.since,
+        )
+    )
 
 
 def each(entries: Iterable[Entry]) -> list[dict[str, Any]]:
-    """Every entry as a record: one for each thread and step."""
+    """Every entry as a record, with the fields of `OneChange`: one for each thread and step."""
     return [
-        {
-            "target": entry.target,
-            "control": str(entry.control),
-            "original": str(entry.original),
-            "now": str(entry.new),
-            "decision": entry.decision,
-            "process": None if entry.process is None else entry.process.pid,
-            "thread": entry.knob.on.thread.tid if isinstance(entry.knob.on, ThreadPlace) else None,
-            "wall": entry.wall,
-        }
+        plain(
+            OneChange(
+                target=entry.target,
+                control=entry.control,
+                original=str(entry.original),
+                now=str(entry.new),
+                decision=entry.decision,
+                process=None if entry.process is None else entry.process.pid,
+                thread=entry.knob.on.thread.tid if isinstance(entry.knob.on, ThreadPlace) else None,
+                wall=entry.wall,
+            )
+        )
         for entry in entries
     ]

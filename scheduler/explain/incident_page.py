@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from ...models.anomaly.waitgraph import UNLESS
 from ..decide.policies.quarantine.words import WHAT, advice, rarity, stories
 from ..decision import Decision, Digest, Feedback, Flag, Recycle, Restore, Session, Set
+from ..printed import Part, Printed
 from ..read.evidence import STATES, Evidence
 from ..store.decisions import DecisionReader, LoggedDecision
+from ..store.records import DecisionRecord, record_of
 from ..words import figure, moment, size, span
 from .decision_page import ExplainError, look_up
 from .figure_words import in_words
@@ -343,31 +343,61 @@ def snapshot_lines(look: Evidence) -> list[str]:
 # --- for programs -------------------------------------------------------------------------------------------------------------
 
 
-def as_record(incident: Incident, looks: Sequence[Evidence] = ()) -> dict[str, Any]:
+class IncidentRecord(Part, frozen=True, kw_only=True):
+    """Workers that misbehave, from the first flag until it is over."""
+
+    id: str  # of the decision that reported it
+    pool: str
+    pids: list[int]  # the worker, and those that it waits with in a circle
+    kind: str  # leak, spin, stuck, ...
+    what: str  # what they do, in a few words
+    doing: str  # the figures, in words
+    compared: str  # with whom, in words
+    text: str  # a sentence
+    since: int  # ns since 1970, from which it existed by its own evidence
+    reported: int  # ns since 1970
+    open: bool  # it continues, as far as is known
+    ended: int | None  # ns since 1970; None: it has no end in the log
+    ending: str  # how it ended; "" while it is open
+    p: float | int | str | None  # share of healthy workers that score as high; None: not known
+    figures: dict[str, float | int | str]  # units in the name where not obvious
+    done: list[DecisionRecord]  # what was done about it, the oldest first
+    advice: list[str]  # what to do, a sentence each
+    called_wrong: bool  # a user called it a false alarm
+    evidence: list[Evidence]  # snapshots of the process, only of `nicety why`
+
+
+class Incidents(Printed, frozen=True, kw_only=True):
+    """The incidents of a time, and all open ones. Exit 3 if one is open."""
+
+    incidents: list[IncidentRecord]
+
+
+def as_record(incident: Incident, looks: Sequence[Evidence] = ()) -> IncidentRecord:
     """For --json."""
     figures = incident.decision.why.figures
     doing, compared = stories(incident.flag.kind, evidence_of(figures))
-    return {
-        "id": incident.id,
-        "pool": incident.flag.pool,
-        "pids": incident.pids,
-        "kind": incident.flag.kind,
-        "what": incident.what,
-        "doing": doing,
-        "compared": compared,
-        "text": incident.decision.why.text,
-        "since": incident.since,
-        "reported": incident.first.wall,
-        "open": incident.open,
-        "ended": None if incident.ended is None else incident.ended.wall,
-        "ending": incident.ending,
-        "p": figures.get("p"),
-        "figures": dict(figures),
-        "done": [it.to_builtins() for it in incident.acts],
-        "advice": list(advice(incident.flag.kind, incident.pids[0], incident.flag.pool, incident.id)),
-        "called_wrong": incident.item is not None,
-        "evidence": msgspec.to_builtins(looks),
-    }
+    return IncidentRecord(
+        id=incident.id,
+        pool=incident.flag.pool,
+        pids=incident.pids,
+        kind=incident.flag.kind,
+        what=incident.what,
+        doing=doing,
+        compared=compared,
+        text=incident.decision.why.text,
+        since=incident.since,
+        reported=incident.first.wall,
+        open=incident.open,
+        ended=None if incident.ended is None else incident.ended.wall,
+        ending=incident.ending,
+        p=figures.get("p"),
+        figures=dict(figures),
+        done=[record_of(it) for it in incident.acts],
+        advice=list(advice(incident.flag.kind, incident.pids[0], incident.flag.pool, incident.id)),
+        called_wrong=incident.item is not None,
+        evidence=list(looks),
+    )
 
 
 def digests(reader: DecisionReader, since: int | None) -> list[LoggedDecision]:

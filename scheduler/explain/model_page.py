@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from ...models.artifact import FEATURES, ArtifactError, Card, history, live_digest, saved, shipped
 from ...models.forecast.baseline import BASELINES
+from ..printed import Part, Printed
 from ..words import moment, span
 
 HEADERS = ("kind", "model", "state", "trained", "on", "nicety", "how it did")
@@ -93,25 +94,55 @@ def row(model: Listed) -> tuple[str, ...]:
     return model.kind, model.digest[:12], ", ".join(states) or "saved", moment(card.created), on, card.version, score(card)
 
 
-def as_record(model: Listed) -> dict[str, Any]:
+class ModelRecord(Part, frozen=True, kw_only=True):
+    """A model. What its card says is null where the card cannot be used."""
+
+    kind: str  # demand, anomaly or behaviour
+    digest: str
+    live: bool  # the next daemon uses it, if the configuration enables this kind
+    previous: bool  # the one that `rollback` returns to
+    shipped: bool  # comes with nicety
+    trouble: str  # why it is unusable; "": it is usable
+    created: int | None = None  # ns since 1970
+    version: str | None = None  # of nicety
+    interval_seconds: float | None = None  # between the ticks that it learned from
+    ticks: int | None = None
+    groups: int | None = None
+    processes: int | None = None
+    first_wall: int | None = None  # ns since 1970, of the data
+    last_wall: int | None = None
+    cpus: int | None = None  # of the machine
+    score: str | None = None  # how it did on held-out time, in words; "": its table does not say
+    metrics: list[dict[str, Any]] | None = None  # the table of its card, which differs by kind
+
+
+class Models(Printed, frozen=True, kw_only=True):
+    """The models of the state directory. Exit 3 if there is trouble."""
+
+    models: list[ModelRecord]
+    troubles: list[str]  # what is wrong with their files, a sentence each
+
+
+def as_record(model: Listed) -> ModelRecord:
     """A model for --json, with the full digest."""
     card = model.card
     state = {name: getattr(model, name) for name in ("kind", "digest", "live", "previous", "shipped", "trouble")}
     if card is None:
-        return state
-    return state | {
-        "created": card.created,
-        "version": card.version,
-        "interval_seconds": card.interval,
-        "ticks": card.data.ticks,
-        "groups": card.data.groups,
-        "processes": card.data.processes,
-        "first_wall": card.data.first_wall,
-        "last_wall": card.data.last_wall,
-        "cpus": card.cpus,
-        "score": score(card),
-        "metrics": [dict(each) for each in card.metrics],
-    }
+        return ModelRecord(**state)
+    return ModelRecord(
+        **state,
+        created=card.created,
+        version=card.version,
+        interval_seconds=card.interval,
+        ticks=card.data.ticks,
+        groups=card.data.groups,
+        processes=card.data.processes,
+        first_wall=card.data.first_wall,
+        last_wall=card.data.last_wall,
+        cpus=card.cpus,
+        score=score(card),
+        metrics=[dict(each) for each in card.metrics],
+    )
 
 
 def score(card: Card) -> str:

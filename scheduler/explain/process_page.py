@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Literal
 
-import msgspec
-
-from ...models.records import Behaviour, Class
+from ...models.records import Behaviour, Class, Score
 from ..config.sections import Config, from_builtins
 from ..decide.policies.priority.contention import BUSY
 from ..decide.policies.priority.supply import WAIT_FLOOR, helpers, lacks
 from ..decide.policies.quarantine.words import WHAT
 from ..decide.tenants import Tenants
-from ..decision import Delay, Flag, Group, Pool, ResizePool, Set, Tick
+from ..decision import Delay, Flag, Group, Member, Pool, ResizePool, Set, Tick, Worker
 from ..hands.places import Control
 from ..observe.rivals import touches
+from ..printed import Part, Printed
 from ..store.decisions import LoggedDecision
+from ..store.records import DecisionRecord, DelayRecord, delay_record, record_of
 from ..words import figure, moment, size, span
 from .account import Account, Change, Place
 from .class_words import behaves, class_of, evidence, percent
@@ -511,41 +511,89 @@ def _no_use(tick: Tick, group: Group, worst: Group) -> list[str]:
 # --- for programs -------------------------------------------------------------------------------------------------------------
 
 
-def as_record(about: Account) -> dict[str, Any]:
+class ChangeRecord(Part, frozen=True, kw_only=True):
+    """A change that was made to a process, its session or its cgroup, or that nicety would make."""
+
+    decision: str  # id of the last step
+    target: str
+    action: Set  # of the last step
+    victim: str  # the group that it was made for; "": none
+    contender: str  # the group that was demoted
+    victim_wait_before: float | int | str | None  # cores; None: not known
+    victim_wait_after: float | None  # cores, some ticks later; None: not measured
+    verdict: str  # helped, no effect, hurt, ...; "": not measured
+    rejected: list[str]  # what else was considered, and why not
+    given_back_by: list[str]  # what ends it, in words
+    since: int  # ns since 1970
+    in_force: bool
+    observed: bool  # nothing was written, because nicety only observed
+    ended: str  # how it ended; "" while it is in force
+    ended_wall: int | None  # ns since 1970; None: in force, or not in the log
+
+
+class WhyProcess(Printed, frozen=True, kw_only=True):
+    """What the log has about a process, a group or a pool."""
+
+    about: Literal["process", "group"]  # group: of a group or pool
+    pid: int | None  # None: of a group or pool
+    name: str
+    seq: int  # the tick in which its place was found
+    group: Group | None  # None: not found in that tick, as in the next four
+    member: Member | None
+    pool: Pool | None
+    worker: Worker | None
+    score: Score | None
+    protected: bool  # it is never touched
+    class_: str  # in words, with how sure that is; "": not known
+    evidence: list[str]  # signs for the class, in words
+    delays: list[DelayRecord]  # why its group waits; []: it hardly does
+    changes: list[ChangeRecord]  # of this process, its session and its cgroups, the latest first
+    protection: list[ChangeRecord]  # of other groups, made for its group
+    reasons: list[str]  # why nothing is done, a sentence each
+    decisions: list[DecisionRecord]  # about it, the latest first
+
+
+def as_record(about: Account) -> WhyProcess:
     """For --json."""
-    group = about.place.group
-    return {
-        **({"pid": about.pid} if about.pid else {}),
-        "name": about.name,
-        "seq": about.tick.seq,
-        **msgspec.to_builtins(about.place),
-        "class": "" if group is None else class_of(group, about.session),
-        "evidence": [] if group is None or group.behaviour is None else [behaves(*it[:2]) for it in group.behaviour.evidence],
-        "delays": [msgspec.structs.asdict(delay) for delay in _delays(about)],
-        "changes": [_record(change) for change in about.changes],
-        "protection": [_record(change) for change in about.protection],
-        "reasons": reasons(about),
-        "decisions": [it.to_builtins() for it in about.decisions[:SHOWN]],
-    }
+    place, group = about.place, about.place.group
+    return WhyProcess(
+        about="process" if about.pid else "group",
+        pid=about.pid or None,
+        name=about.name,
+        seq=about.tick.seq,
+        group=group,
+        member=place.member,
+        pool=place.pool,
+        worker=place.worker,
+        score=place.score,
+        protected=place.protected,
+        class_="" if group is None else class_of(group, about.session),
+        evidence=[] if group is None or group.behaviour is None else [behaves(*it[:2]) for it in group.behaviour.evidence],
+        delays=[delay_record(delay) for delay in _delays(about)],
+        changes=[_record(change) for change in about.changes],
+        protection=[_record(change) for change in about.protection],
+        reasons=reasons(about),
+        decisions=[record_of(it) for it in about.decisions[:SHOWN]],
+    )
 
 
-def _record(change: Change) -> dict[str, Any]:
+def _record(change: Change) -> ChangeRecord:
     figures = change.steps[0].decision.why.figures
     effects = [effect for step in change.steps for effect in step.effects]
-    return {
-        "decision": change.last.logged.id,
-        "target": change.last.decision.target,
-        "action": msgspec.to_builtins(change.action),
-        "victim": change.victim,
-        "contender": change.contender,
-        "victim_wait_before": figures.get("victim_wait_before"),
-        "victim_wait_after": effects[-1].after if effects else None,
-        "verdict": effects[-1].verdict if effects else "",
-        "rejected": list(change.last.decision.why.rejected),
-        "given_back_by": _giving_back(change),
-        "since": change.since,
-        "in_force": not change.ended,
-        "observed": change.observed,
-        "ended": change.ended,
-        "ended_wall": change.ended_wall,
-    }
+    return ChangeRecord(
+        decision=change.last.logged.id,
+        target=change.last.decision.target,
+        action=change.action,
+        victim=change.victim,
+        contender=change.contender,
+        victim_wait_before=figures.get("victim_wait_before"),
+        victim_wait_after=effects[-1].after if effects else None,
+        verdict=effects[-1].verdict if effects else "",
+        rejected=list(change.last.decision.why.rejected),
+        given_back_by=_giving_back(change),
+        since=change.since,
+        in_force=not change.ended,
+        observed=change.observed,
+        ended=change.ended,
+        ended_wall=change.ended_wall,
+    )

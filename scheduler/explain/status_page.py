@@ -28,10 +28,25 @@ Record = Mapping[str, Any]
 CONTROLS = {"autogroup": "nice of the session", "fence": "cgroup of its own", "pool.size": "size"}
 """Display names of some controls."""
 
-HEAD = frozenset({"version", "mode", "paused", "running_seconds", "session", "ticks", "missed_ticks", "cpus", "scope", "cannot"})
+HEAD = frozenset(
+    {
+        "schema",
+        "running",
+        "version",
+        "mode",
+        "paused",
+        "running_seconds",
+        "session",
+        "ticks",
+        "missed_ticks",
+        "cpus",
+        "scope",
+        "cannot",
+    }
+)
 COST = frozenset({"own_cpu_seconds", "own_memory_bytes", "trace_ticks_dropped", "decision_ticks_dropped"})
 MODELS = frozenset({"demand_model", "behaviour_model", "anomaly_model", "retraining", "replay"})
-LISTS = frozenset({"acting_on", "spared", "notes", "changes", "changes_in_force", "pools", "groups"})
+LISTS = frozenset({"schema", "running", "acting_on", "spared", "notes", "changes", "changes_in_force", "pools", "groups"})
 
 
 def status_page(answer: Record, width: int | None) -> str:

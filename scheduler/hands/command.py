@@ -20,6 +20,9 @@ from .undoing import Undone, undo_directory
 OK, FAILURE, FINDINGS = 0, 1, 3
 """Exit codes, as of all commands."""
 
+SCHEMA = 1
+"""Of what --json prints: that of `act.undo.Undone`."""
+
 NOTHING = "no changes are in force, so there is nothing to undo"
 PATIENCE = 5.0
 """Seconds to wait for a sentry that is putting values back (chosen: it takes less than one)."""
@@ -129,7 +132,8 @@ def _print(outcomes: Sequence[Mapping[str, object]], as_json: bool) -> int:
     if as_json:
         import json
 
-        json.dump(outcomes, sys.stdout, indent=2)  # piece by piece: the whole text takes as much memory as the undo
+        # Piece by piece: the whole text takes as much memory as the undo.
+        json.dump({"schema": SCHEMA, "outcomes": outcomes}, sys.stdout, indent=2)
         print()
     elif not outcomes:
         print(NOTHING, file=sys.stderr)

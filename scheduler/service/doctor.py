@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from ..config.paths import Loaded, PathError, Paths, load_config, state_paths
 from ..config.sections import Config, ConfigError
-from ..hands.changes import Entry
 from ..hands.clock import SystemClock
 from ..hands.kernel import Clock
 from ..hands.knobs.cgroup import find
 from ..hands.knobs.fence import Offer, Version, offers
-from ..hands.ledger import Ledger, LedgerError, StateLock, left_behind
+from ..hands.ledger import LedgerError
 from ..hands.owner import as_owner
 from ..hands.places import Control
 from ..hands.safe_files import StoreError, private_directory
@@ -24,12 +21,14 @@ from ..observe.unmatched import unmatched
 from ..pools.finding.search import everything, machine
 from ..pools.sensing.pidfile import STARTED, named
 from ..pools.sensing.signals import ProcessHandle
+from ..printed import Printed
 from ..read.facts import Finding, findings, probe
 from ..read.host import MachineError
 from ..read.process import see_all
 from ..read.text import printable
 from ..words import span
 from .answers.control_socket import ControlError, NoDaemonError, ask
+from .outstanding import outstanding
 
 KERNEL_CONTROLS = tuple(control for control in Control if control is not Control.POOL_SIZE)
 """Controls that a rival may touch too. The size of a pool is not one: it belongs to the pool's master."""
@@ -48,6 +47,12 @@ LOST = {
     "memory": "leaks are not limited",
 }
 """What a fence limits with each controller, and the consequence if it cannot."""
+
+
+class Examination(Printed, frozen=True, kw_only=True):
+    """What `nicety doctor` found. Exit 3 if anything is not ok."""
+
+    findings: list[Finding]
 
 
 def examine(
@@ -78,11 +83,6 @@ def examine(
     result += _models(loaded.config, paths)
     result += rivals(proc, uid)
     return result
-
-
-def as_record(finding: Finding) -> dict[str, Any]:
-    """A finding for --json."""
-    return asdict(finding)
 
 
 def visibility(proc: Path, clock: Clock) -> Finding:
@@ -206,19 +206,6 @@ def _daemon(paths: Paths) -> Finding:
         return Finding("daemon", False, str(error), "")
     mode = printable(str(answer.get("mode", "?")))
     return Finding("daemon", True, f"running, {mode} mode, for {span(answer['running_seconds'])}; see `nicety status`", "")
-
-
-def outstanding(paths: Paths) -> tuple[Entry, ...]:
-    """Changes that a dead daemon left in force, from its ledger. Raises StateBusyError while a daemon runs, and LedgerError."""
-    with as_owner(paths.hands):
-        if not left_behind(paths.hands):
-            return ()
-        with StateLock(paths.hands):
-            ledger = Ledger(paths.ledger, probe().boot_id)
-            try:
-                return ledger.outstanding()
-            finally:
-                ledger.close()
 
 
 def _ledger(paths: Paths) -> Finding:

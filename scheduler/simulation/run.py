@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from ...models import artifact
 from ...models.forecast.demand import Network
 from ..config.sections import Config, Objective
 from ..decision import Rules
+from ..printed import Part, Printed
 from .arrivals import Load, LoadError, Recorded, Trace, drawn_from, fitted, made_up
 from .oracle import Oracle
 from .ours import Nicety, name_of
@@ -71,9 +71,9 @@ class Figures:
     spawns_per_hour: float
     track: Track = field(compare=False, repr=False)
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> FigureRecord:
         """For JSON: without the track."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "track"}
+        return FigureRecord(**{name: getattr(self, name) for name in self.__dataclass_fields__ if name != "track"})
 
 
 def simulate(
@@ -274,10 +274,6 @@ class Mean:
     spawns_per_hour: float
     seeds: int
 
-    def as_record(self) -> dict[str, Any]:
-        """For JSON."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
     def cells(self) -> tuple[str, ...]:
         """A line of the table."""
         return (
@@ -319,6 +315,31 @@ def means(figures: Iterable[Figures]) -> list[Mean]:
     return made
 
 
+class FigureRecord(Part, frozen=True, kw_only=True):
+    """The result of one rule on one load, of the time after the warm-up."""
+
+    rule: str
+    load: str
+    start_seconds: float  # from a worker's start to its first request
+    seed: int
+    requests: int
+    p50: float  # seconds from arrival to end of a request
+    p95: float
+    p99: float
+    waits_p95: float  # seconds from arrival to the begin of its service
+    workers: float  # mean number, starting and leaving ones too
+    worker_seconds: float
+    spawns_per_hour: float
+
+
+class Simulated(Printed, frozen=True, kw_only=True):
+    """What `nicety simulate` found."""
+
+    means: list[Mean]  # over the seeds
+    runs: list[FigureRecord]
+    recorded: AsItWas | None  # None: no recording was simulated
+
+
 @dataclass(frozen=True, slots=True)
 class AsItWas:
     """The recorded pool itself in the time that counts, to compare with the rules. Its latency is unknown."""
@@ -328,10 +349,6 @@ class AsItWas:
     workers: float  # mean number, starting and leaving ones too
     worker_seconds: float
     spawns_per_hour: float
-
-    def as_record(self) -> dict[str, Any]:
-        """For JSON."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     def cells(self) -> tuple[str, ...]:
         """A line of the table."""

@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jsonschema
 import pytest
 
+from nicety.scheduler.cli.schemas import schema_of
 from nicety.scheduler.service.answers.control_socket import ControlError, ask
 from nicety.scheduler.store.decisions import DecisionReader, LoggedDecision
 from nicety.scheduler.store.traces import sessions
@@ -150,6 +152,7 @@ def test_a_daemon_that_acts_can_be_asked_paused_and_told_to_undo(place: Place) -
     until(place.changed)
 
     status = json.loads(place.nicety("status", "--json").stdout)
+    jsonschema.Draft202012Validator(schema_of("status")).validate(status)
     assert (status["running"], status["mode"], status["paused"]) == (True, "act", False)
     assert {"service", "hogs"} <= {group["group"] for group in status["groups"]}
     assert len(status["changes_in_force"]) == 2
@@ -165,8 +168,9 @@ def test_a_daemon_that_acts_can_be_asked_paused_and_told_to_undo(place: Place) -
     assert f"in use by the nicety process with pid {daemon.pid}" in second.stderr
 
     undone = place.nicety("undo", "--json")
+    jsonschema.Draft202012Validator(schema_of("undo")).validate(json.loads(undone.stdout))
     assert undone.returncode == 0, undone.stderr
-    assert [outcome["status"] for outcome in json.loads(undone.stdout)] == ["applied", "applied"]
+    assert [outcome["status"] for outcome in json.loads(undone.stdout)["outcomes"]] == ["applied", "applied"]
     assert place.put_back()
     status = place.status()
     assert (status["paused"], status["changes"]) == (True, [])
@@ -196,7 +200,7 @@ def test_what_a_killed_daemon_left_is_shown_and_put_back(place: Place) -> None:
     status = place.nicety("status", "--json")
     assert status.returncode == 1
     assert len(json.loads(status.stdout)["changes_in_force"]) == 2
-    findings = json.loads(place.nicety("doctor", "--json").stdout)
+    findings = json.loads(place.nicety("doctor", "--json").stdout)["findings"]
     left = next(finding for finding in findings if finding["name"] == "daemon")
     assert (left["ok"], left["fix"]) == (False, "nicety undo")
 

@@ -188,7 +188,7 @@ def test_both_gone_with_the_daemon_leaves_it_to_undo(actor: Actor, victims: list
     undo = [sys.executable, "-m", "nicety.scheduler", "undo", "--state-dir", str(actor.state), "--json"]
     done = subprocess.run(undo, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    assert [(outcome["status"], outcome["changed"]) for outcome in json.loads(done.stdout)] == [("applied", 1)] * 4
+    assert [(outcome["status"], outcome["changed"]) for outcome in json.loads(done.stdout)["outcomes"]] == [("applied", 1)] * 4
     assert values(victims) == BACK
 
 
@@ -248,7 +248,7 @@ def test_an_undo_takes_little_memory(actor: Actor, victims: list[ProcId]) -> Non
     assert done.returncode == 0, done.stderr
     assert values(victims) == BACK
     printed, _, usage = done.stdout.rstrip().rpartition("\n")
-    assert [outcome["status"] for outcome in json.loads(printed)] == ["applied"] * 4, "also into a pipe"
+    assert [outcome["status"] for outcome in json.loads(printed)["outcomes"]] == ["applied"] * 4, "also into a pipe"
     user, system, peak = map(float, usage.split())
     assert peak < 14_000, "kB: 11,500 were measured"
     assert user + system < 0.5, "s: 0.03 was measured"

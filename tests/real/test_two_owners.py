@@ -187,10 +187,10 @@ def test_root_undoes_what_hands_of_another_user_left(recorded: Path) -> None:
         assert os.getpriority(os.PRIO_PROCESS, puppet.id.pid) == 12
         left = nicety("status", "--json", *where)
         assert (left.returncode, len(json.loads(left.stdout)["changes_in_force"])) == (1, 1), left.stderr
-        findings = {one["name"]: one for one in json.loads(nicety("doctor", "--json", *where).stdout)}
+        findings = {one["name"]: one for one in json.loads(nicety("doctor", "--json", *where).stdout)["findings"]}
         assert findings["state directory"]["what"] == f"{recorded / 'hands'} and {recorded / 'brain'}"
         assert "1 of its changes" in findings["daemon"]["what"]
         undone = nicety("undo", "--json", *where)
-        assert (undone.returncode, [one["changed"] for one in json.loads(undone.stdout)]) == (0, [1]), undone.stderr
+        assert (undone.returncode, [one["changed"] for one in json.loads(undone.stdout)["outcomes"]]) == (0, [1]), undone.stderr
         assert os.getpriority(os.PRIO_PROCESS, puppet.id.pid) == first
     assert owners(recorded / "hands") == {HANDS}

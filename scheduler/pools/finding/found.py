@@ -7,9 +7,10 @@ import pwd
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ....models.identity import ProcId
+from ...printed import Part, Printed
 
 Arguments = tuple[str, ...]
 """The argument list of a process; (): it is hidden, or the process is gone. A process that gave itself a title has one argument."""
@@ -101,20 +102,41 @@ class Found:
         """Whether people are told of it unasked: not of one worker that is all that it can have."""
         return not self.unsized or len(self.workers) > 1
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> FoundPool:
         """For --json."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "master": None if self.master is None else self.master.pid,
-            "workers": list(self.workers),
-            "user": user_name(self.uid),
-            "reached": self.reached,
-            "missing": list(self.missing),
-            "configured": self.configured,
-            "resizable": not self.unsized,
-            "reason": self.unsized,
-        }
+        return FoundPool(
+            name=self.name,
+            kind=self.kind,
+            master=None if self.master is None else self.master.pid,
+            workers=list(self.workers),
+            user=user_name(self.uid),
+            reached=self.reached,
+            missing=list(self.missing),
+            configured=self.configured,
+            resizable=not self.unsized,
+            reason=self.unsized,
+        )
+
+
+class FoundPool(Part, frozen=True):
+    """A pool that runs here."""
+
+    name: str  # of its block: that of the configuration if it has one, else a free one
+    kind: str  # what runs it: gunicorn, rq, ...
+    master: int | None  # pid; None: its workers were started one by one
+    workers: list[int]  # pids
+    user: str  # whose processes they are
+    reached: str  # how nicety knows and resizes it
+    missing: list[str]  # what is missing to size it, a sentence each
+    configured: bool  # the configuration has it
+    resizable: bool
+    reason: str  # why it cannot be resized; "" if it can
+
+
+class FoundPools(Printed, frozen=True, kw_only=True):
+    """The pools of workers that run here."""
+
+    pools: list[FoundPool]
 
 
 def user_name(uid: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...frame import Frame
+from ...printed import Printed
 
 LASTING = 60.0
 """Seconds after which a trouble of a pool, or a missing daemon, is news (chosen: a restart and a reload take some seconds)."""
@@ -32,6 +33,18 @@ class Event:
     id: str  # of the decision, for `nicety why`; "": none
     wall: float  # seconds since 1970
     machine: str  # its host name
+
+
+class Told(Printed, frozen=True, kw_only=True):
+    """What the command of `nicety notify` gets on its standard input."""
+
+    event: str  # incident, pool, harm or gone
+    subject: str  # the pool, the target of a decision, or the machine
+    text: str  # a sentence
+    id: str  # of the decision, for `nicety why`; "": none
+    machine: str  # its host name
+    wall: float  # seconds since 1970
+    left_out: int  # events that were left out since the last run
 
 
 class Watch:

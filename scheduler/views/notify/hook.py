@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Never
 
 from ...hands.kernel import Clock
+from ...printed import plain
 from ...read.text import printable
 from ..source import FrameSource
-from .events import Event, Limits, Watch
+from .events import Event, Limits, Told, Watch
 
 TIMEOUT = 30.0
 """Seconds that a command may take (chosen: a page that is not sent by then is not sent)."""
@@ -26,20 +27,24 @@ LONGEST = 1000
 
 def run(command: Sequence[str], event: Event, left_out: int, environment: Mapping[str, str], timeout: float = TIMEOUT) -> str:
     """Run the command. Returns why it failed, "" if it did not."""
-    told = {
-        "event": event.kind,
-        "subject": printable(event.subject)[:LONGEST],
-        "text": printable(event.text)[:LONGEST],
-        "id": printable(event.id),
-        "machine": printable(event.machine),
-    }
-    data = json.dumps({**told, "wall": event.wall, "left_out": left_out})
+    told = plain(
+        Told(
+            event=event.kind,
+            subject=printable(event.subject)[:LONGEST],
+            text=printable(event.text)[:LONGEST],
+            id=printable(event.id),
+            machine=printable(event.machine),
+            wall=event.wall,
+            left_out=left_out,
+        )
+    )
+    data = json.dumps(told)
     try:
         process = subprocess.Popen(
             list(command),
             stdin=subprocess.PIPE,
             stdout=2,  # what it says belongs to the log
-            env={**environment, **{f"NICETY_{name.upper()}": value for name, value in told.items()}},
+            env={**environment, **{f"NICETY_{name.upper()}": value for name, value in told.items() if isinstance(value, str)}},
             start_new_session=True,
         )
     except OSError as error:

@@ -9,14 +9,16 @@ from pathlib import Path
 
 from ...config.paths import Loaded, Paths
 from ...config.runtime import frames_to_read
+from ...explain.logstream import ascii_json
 from ...hands.clock import SystemClock
+from ...printed import plain as as_builtins
 from .alone import Alone
 from .bookmarks import Bookmarks
 from .following import Following, runs
 from .glyphs import ASCII, BLOCKS, Glyphs
 from .history import History
 from .palette import colours_of
-from .plain import plain
+from .plain import Seen, plain
 
 LOOK_NS = 100_000_000
 """ns between two looks for a new frame of the plain mode (chosen)."""
@@ -76,8 +78,8 @@ def on_screen(
         run(desk, colours_of(variables, colours))
 
 
-def as_lines(loaded: Loaded, paths: Paths, variables: Mapping[str, str], once: bool) -> None:
-    """Print each frame as lines, or only the first one that has rates."""
+def as_lines(loaded: Loaded, paths: Paths, variables: Mapping[str, str], *, once: bool, as_json: bool) -> None:
+    """Print each frame as lines, or as a line of JSON; or only the first one that has rates."""
     clock, history = SystemClock(), History()
     seen: tuple[str, int] | None = None
     with following(loaded, paths, variables) as source:
@@ -87,11 +89,14 @@ def as_lines(loaded: Loaded, paths: Paths, variables: Mapping[str, str], once: b
             frame = source.frame
             if frame is not None and seen != (frame.own.session, frame.seq) and (frame.measured or not once):
                 seen = frame.own.session, frame.seq
-                history.add(frame)
-                print("\n".join(plain(frame, history, source.when(wall))), flush=True)
+                when = source.when(wall)
+                if as_json:
+                    print(ascii_json(as_builtins(Seen(alone=when.alone, late=when.late, said=when.said, frame=frame))), flush=True)
+                else:
+                    history.add(frame)
+                    print("\n".join(plain(frame, history, when)), *([] if once else [""]), sep="\n", flush=True)
                 if once:
                     return
-                print(flush=True)
             if frame is None and source.failed:
                 raise ViewError(source.failed)
             clock.sleep_until(clock.monotonic() + LOOK_NS)

@@ -1,10 +1,11 @@
-"""The view as plain lines, for a screen reader, a pipe or a terminal that cannot move its cursor. Pure."""
+"""The view as plain lines, for a screen reader, a pipe or a terminal that cannot move its cursor; and for programs. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from ...frame import Frame, Group
+from ...printed import Printed
 from ...words import moment, share, size
 from . import figures
 from .cells import shown
@@ -14,6 +15,15 @@ from .history import History
 
 MOST = 20
 """Groups that are read out (chosen); a list for the ear is short."""
+
+
+class Seen(Printed, frozen=True, kw_only=True):
+    """What `nicety top --json` prints each tick, a line each."""
+
+    alone: bool  # no daemon runs: it observes by itself
+    late: float  # seconds without a new frame of a daemon that runs; 0: none is overdue
+    said: str  # what else is to be said of the frame, a sentence; "": nothing
+    frame: Frame  # as docs/frame.md has it
 
 
 def plain(frame: Frame, history: History, when: When) -> list[str]:

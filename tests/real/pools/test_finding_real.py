@@ -129,7 +129,7 @@ def test_a_user_without_rights_finds_them_too(running: Running) -> None:
     command = [*readable_by_all(), "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *NICETY]
     environ = {**os.environ, "HOME": "/nonexistent", "NICETY_CONFIG": "/dev/null"}
     listed = subprocess.run([*command, "pools", "--json"], capture_output=True, text=True, check=True, env=environ, cwd="/")
-    seen = {each["kind"]: each for each in json.loads(listed.stdout) if each["master"] in running.pids.values()}
+    seen = {each["kind"]: each for each in json.loads(listed.stdout)["pools"] if each["master"] in running.pids.values()}
     assert {kind: len(each["workers"]) for kind, each in seen.items()} == dict.fromkeys(running.pids, 2)
     assert "seen only by root" in listed.stderr
 

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import jsonschema
 import pytest
 
+from nicety.scheduler.cli.schemas import schema_of
 from nicety.scheduler.frame import Frame, Incident, pack
 from nicety.scheduler.testing.frames import a_frame, an_own
 from nicety.scheduler.views.notify.events import Event
@@ -46,9 +48,11 @@ def test_the_command_gets_its_arguments_the_event_and_the_variables(tmp_path: Pa
         "NICETY_MACHINE": "box",
     }
     assert event == {name.lower().removeprefix("nicety_"): value for name, value in variables.items()} | {
+        "schema": 1,
         "wall": 5.0,
         "left_out": 3,
     }
+    jsonschema.Draft202012Validator(schema_of("notify")).validate(event)
 
 
 def test_names_of_strangers_harm_no_command(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_the_version_is_data(nicety: Invoke) -> None:
 
 def test_all_commands_of_the_design_are_there() -> None:
     design = {"doctor", "record", "train", "run", "status", "decisions", "why", "undo", "replay", "export", "demo"}
-    design |= {"pause", "resume", "reload", "simulate", "act", "observe", "hands", "top", "web", "exporter", "notify"}
+    design |= {"pause", "resume", "reload", "simulate", "act", "observe", "hands", "top", "web", "exporter", "notify", "schema"}
     assert sorted(design) == COMMANDS
 
 

@@ -18,6 +18,7 @@ from nicety.scheduler.explain.process_page import as_record, process_page
 from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import ProcessPlace, SessionPlace
+from nicety.scheduler.printed import plain
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader
 from nicety.scheduler.testing.ticks import a_group, a_member, a_pool, a_tick
 
@@ -161,8 +162,8 @@ def test_the_processes_of_a_group_are_listed(log: Path) -> None:
 
 
 def test_the_record_of_a_group_has_what_its_page_says(log: Path) -> None:
-    record = as_record(about(log, "program make"))
-    assert "pid" not in record
+    record = plain(as_record(about(log, "program make")))
+    assert (record["about"], record["pid"]) == ("group", None)
     assert record["name"] == "program make"
     assert [(change["victim"], change["verdict"], change["in_force"]) for change in record["changes"]] == [
         ("redis", "helped", True)

@@ -135,13 +135,13 @@ def test_the_page_of_an_incident_has_the_snapshot_and_nothing_that_a_terminal_ob
     ):
         assert part in page, f"{part!r} is not in\n{said.out}"
     assert "\x1b" not in said.out
-    record = json.loads(nicety("why", "5e551017-5.0", "--json").out)
+    record = json.loads(nicety("why", "5e551017-5.0", "--json").out)["incident"]
     assert (record["pids"], record["kind"], record["open"]) == ([9001], "leak", True)
     assert record["evidence"][0]["descriptors"] == 40
 
 
 def test_since_goes_back_to_when_it_began_by_its_own_evidence(nicety: Invoke, state: Path) -> None:
-    (record,) = json.loads(nicety("anomalies", "--json").out)
+    (record,) = json.loads(nicety("anomalies", "--json").out)["incidents"]
     assert record["reported"] - record["since"] == 24 * 10**9
 
 

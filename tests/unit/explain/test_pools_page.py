@@ -5,6 +5,7 @@ from __future__ import annotations
 from nicety.models.identity import ProcId
 from nicety.scheduler.explain.pools_page import pools_page
 from nicety.scheduler.pools.finding.found import Found
+from nicety.scheduler.printed import plain
 
 FOUND = [
     Found("gunicorn", "web", ProcId(40, 1), (41, 42), 0, "signals to its master", configured=True, missing=("a pid file",)),
@@ -14,7 +15,7 @@ FOUND = [
 
 
 def test_each_pool_has_a_row_and_the_next_step() -> None:
-    lines = pools_page([each.record() for each in FOUND], None).splitlines()
+    lines = pools_page([plain(each.record()) for each in FOUND], None).splitlines()
     assert [line.split()[:4] for line in lines[1:4]] == [
         ["web", "gunicorn", "2", "40"],
         ["jobs", "celery", "1", "50"],
@@ -27,6 +28,6 @@ def test_each_pool_has_a_row_and_the_next_step() -> None:
 
 
 def test_no_line_is_longer_than_the_terminal() -> None:
-    lines = pools_page([each.record() for each in FOUND], 60).splitlines()
+    lines = pools_page([plain(each.record()) for each in FOUND], 60).splitlines()
     assert max(map(len, lines)) <= 60
     assert "nicety pools adopt jobs" in "\n".join(lines)

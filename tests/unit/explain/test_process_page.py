@@ -39,6 +39,7 @@ from nicety.scheduler.explain.process_page import as_record, process_page, reaso
 from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
+from nicety.scheduler.printed import plain
 from nicety.scheduler.read.process import Seen
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
@@ -193,10 +194,10 @@ def test_the_page_says_for_whom_a_group_waits_and_programs_get_it_by_name(tmp_pa
     about = log.about(REDIS.pid, a_seen(REDIS, "redis-server"))
     said = "Who delays it program redis-server waits 0.8 cores: 0.7 for program stress-ng, 0.1 for its own threads"
     assert said in " ".join(process_page(about, WIDTH).split())
-    (record,) = as_record(about)["delays"]
+    (record,) = plain(as_record(about))["delays"]
     assert (record["group"], record["by"], record["own"]) == ("program redis-server", (("program stress-ng", 0.7),), 0.1)
     other = log.about(HOG.pid, a_seen(HOG, "stress-ng"))
-    assert as_record(other)["delays"] == []
+    assert as_record(other).delays == []
     assert "Who delays it" not in process_page(other, WIDTH)
 
 
@@ -428,7 +429,7 @@ def test_an_empty_log_is_an_error_with_a_next_step(tmp_path: Path) -> None:
 
 
 def test_the_record_has_what_the_page_says(log: Log) -> None:
-    record = as_record(log.about(HOG.pid, a_seen(HOG, "stress-ng")))
+    record = plain(as_record(log.about(HOG.pid, a_seen(HOG, "stress-ng"))))
     (change,) = record["changes"]
     assert (change["victim"], change["contender"]) == ("program redis-server", "program stress-ng")
     assert (change["victim_wait_before"], change["victim_wait_after"], change["verdict"]) == (0.312, 0.004, "helped")

@@ -34,6 +34,7 @@ from nicety.scheduler.hands.places import Control
 from nicety.scheduler.hands.safe_files import StoreError
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.store.decisions import NO_OUTCOME, REFUSED_BY_GUARD, DecisionLog, DecisionReader, LoggedDecision
+from nicety.scheduler.store.records import record_of
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_member, a_pool, a_tick
 
 START = 10**9  # wall time of the first tick, as `a_tick` makes it
@@ -177,7 +178,7 @@ def test_a_decision_has_its_reason_outcomes_and_effects(reader: DecisionReader) 
     )
     assert (nice.decision, nice.refusal) == (NICE, Refusal(NICE, "cool-down", "too soon"))
     assert resize.intact
-    assert msgspec.json.decode(msgspec.json.encode(resize.to_builtins()))["decision"]["why"]["figures"] == {"load": 1.5}
+    assert msgspec.json.decode(msgspec.json.encode(record_of(resize)))["decision"]["why"]["figures"] == {"load": 1.5}
 
 
 def test_an_outcome_that_comes_later_is_the_status(tmp_path: Path) -> None:
@@ -360,8 +361,9 @@ def test_searching_needs_no_numpy(reader: DecisionReader) -> None:
 import sys
 from pathlib import Path
 from nicety.scheduler.store.decisions import DecisionReader
+from nicety.scheduler.store.records import record_of
 with DecisionReader(Path(sys.argv[1])) as reader:
-    print([it.to_builtins()["id"] for it in reader.find(limit=2)], "numpy" in sys.modules)
+    print([record_of(it).id for it in reader.find(limit=2)], "numpy" in sys.modules)
 """
     with reader:
         done = subprocess.run([sys.executable, "-c", code, str(reader.path)], capture_output=True, text=True, check=True)

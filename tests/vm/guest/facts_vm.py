@@ -57,7 +57,7 @@ def test_doctor_says_v2_and_nothing_is_wrong_that_this_machine_has(tmp_path: Pat
     command = [sys.executable, "-m", "nicety.scheduler", "doctor", "--json", "--state-dir", str(tmp_path / "state")]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode in (0, 1), run.stderr
-    rows = {row["name"]: row for row in records(json.loads(run.stdout))}
+    rows = {row["name"]: row for row in records(json.loads(run.stdout)["findings"])}
     assert rows["cpu cgroup"]["ok"]
     assert rows["cpu cgroup"]["what"] == f"weights can be set: v2 at {UNIFIED}"
     for name in ("run-queue wait", "pressure", "renice", "autogroup", "kernel scheduler", "boot id", "rival tuners"):
