@@ -4,10 +4,13 @@ An idle process costs one system call a tick, and its row stays where it is. The
 (clock_getcpuclockid(3)) stands still exactly while none of its threads runs, and a process that has not run has no new counters.
 The counters of its children are no exception: they grow while it waits for a child, which takes CPU, and not at all where it
 ignores SIGCHLD. A process that ran is read in full, from descriptors that stay open while it runs now and then. They belong to the
-process, not to its pid, so a reused pid shows as ESRCH; without them it shows by its start. What others may change while a process
-sleeps (resident pages, nice, cgroup, CPUs) is read on every sixth of its slow turns, on each of them if it has a terminal, and in
-the next tick if its parent ended.
-`benchmarks/cost/collector.py` measures the cost.
+process, not to its pid, so a reused pid shows as ESRCH; without them it shows by its start. `benchmarks/cost/collector.py` measures
+the cost.
+
+What others change of a process does not move its clock. While it sleeps, its resident pages, nice, cgroup and CPUs are read on
+every sixth of its slow turns: with the defaults a change may be a minute old. Once it runs, stat is read in the same tick, and its
+cgroup and CPUs on its next slow turn: within ten seconds. What has a terminal is read on each slow turn, and whose parent ended in
+the next tick.
 
 Whether a process serves is seen only in its descriptors, at 3 us each. They are read when it is first seen, after an exec, and when
 it ran and their number has changed. The number is read each tick while the process is young, because that is when services begin to
@@ -186,6 +189,7 @@ class ProcSource:
         self._in_order = True  # these are all processes
         self._restless: set[int] = set()  # pids with more to read on their slow turns, also while they sleep
         self._ended: set[int] = set()  # pids whose children have another parent by now
+        self._orphaned: set[int] = set()  # parents in the rows that are no processes here: they ended unseen, or are closed to us
         self._identities: Mapping[ProcId, Identity] = MappingProxyType({})
         self._changed = False
         self._open = 0
@@ -250,7 +254,7 @@ class ProcSource:
         kernel, retried = self._kernel, [pid for pid in self._skipped if not (tick + pid) % slow_every]
         whole = [pid for pid in retried if pid not in kernel or not self._native or not (tick + pid) % turn]
         arrived = self._arrivals.look(self._processes, self._skipped, slow_every)
-        whole += [pid for pid in arrived if pid not in self._processes]
+        whole = list({*whole, *(pid for pid in arrived if pid not in self._processes)})
         if not self._in_order:  # the call before this one was ended by `between`
             self._arrange([])
         self._rouse(watched)
@@ -320,8 +324,9 @@ class ProcSource:
             self._restless = {process.pid for process in found if process.terminal or not process.calm}
             self._in_order = True
             parents = np.frombuffer(self._rows, dtype=SAMPLE)["ppid"]
-            lost = ~np.isin(parents, self._numbers) & (parents > 0)
-            self._ended.update(parents[lost].tolist())  # they ended unseen, or are closed to us
+            orphaned = set(parents[~np.isin(parents, self._numbers) & (parents > 0)].tolist())
+            self._ended |= orphaned - self._orphaned
+            self._orphaned = orphaned
             return
         for process in found:
             place = self._place(process.pid)
@@ -460,6 +465,7 @@ class ProcSource:
         """A pid is nobody's."""
         self._skipped.discard(pid)
         self._kernel.pop(pid, None)
+        self._ended.add(pid)
         if pid in self._processes:
             self._forget(pid)
 
@@ -517,7 +523,7 @@ class ProcSource:
         program_seen = _hash((comm, mark))
         executed = program_seen != process.program_seen
         watches = ran and (due or self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS)  # most give up rights soon after their start
-        if process.identity is None or executed or turn or (watches and os.stat(path).st_uid != process.identity.uid):
+        if process.identity is None or executed or turn or (watches and self._moved(process.identity, path, process.pid, due)):
             still = now == process.known_at != -1  # what it is has changed only as far as others change it
             self._identify(process, path, comm, program_seen, ends or not (executed or mark == _UNKNOWN), still)
             process.known_at = now
@@ -716,6 +722,17 @@ class ProcSource:
             process.identity = identity
             self._changed = True
         process.program_seen = program_seen
+
+    def _moved(self, identity: Identity, path: str, pid: int, due: bool) -> bool:
+        """Whether a process that ran has another user than its `identity` says, or if it is `due` another cgroup or other CPUs."""
+        if os.stat(path).st_uid != identity.uid:
+            return True
+        if not due:
+            return False
+        with suppress(FileNotFoundError):  # this kernel has no cgroups
+            if cgroup_and_unit(_whole(f"{path}/cgroup"))[0] != identity.cgroup:
+                return True
+        return self._allowed(pid) != identity.cpus
 
     def _allowed(self, pid: int) -> tuple[int, ...]:
         """CPUs that the first thread of a process may use; () if these are all, or another machine's tree is read. 2 us."""
