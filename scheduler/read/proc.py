@@ -523,7 +523,7 @@ class ProcSource:
         program_seen = _hash((comm, mark))
         executed = program_seen != process.program_seen
         watches = ran and (due or self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS)  # most give up rights soon after their start
-        if process.identity is None or executed or turn or (watches and self._moved(process.identity, path, process.pid, due)):
+        if process.identity is None or executed or turn or self._moved(process.identity, process.pid, path, watches, due and slow):
             still = now == process.known_at != -1  # what it is has changed only as far as others change it
             self._identify(process, path, comm, program_seen, ends or not (executed or mark == _UNKNOWN), still)
             process.known_at = now
@@ -723,11 +723,12 @@ class ProcSource:
             self._changed = True
         process.program_seen = program_seen
 
-    def _moved(self, identity: Identity, path: str, pid: int, due: bool) -> bool:
-        """Whether a process that ran has another user than its `identity` says, or if it is `due` another cgroup or other CPUs."""
-        if os.stat(path).st_uid != identity.uid:
+    def _moved(self, identity: Identity, pid: int, path: str, user: bool, place: bool) -> bool:
+        """Whether a process has another `user` than this identity says, or is in another `place`: its cgroup and CPUs. Asks only
+        for what is to be looked at."""
+        if (user or place) and os.stat(path).st_uid != identity.uid:
             return True
-        if not due:
+        if not place:
             return False
         with suppress(FileNotFoundError):  # this kernel has no cgroups
             if cgroup_and_unit(_whole(f"{path}/cgroup"))[0] != identity.cgroup:
