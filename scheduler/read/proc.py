@@ -495,14 +495,15 @@ class ProcSource:
         seen = _hash(raw)
         if seen == process.stat_seen and now == process.run_clock != -1 and not (watched or turn or process.ran):
             return _Found.READ
-        comm = raw[raw.index(b"(") + 1 : raw.rindex(b")")]
-        fields = raw[raw.rindex(b")") + 1 :].split()  # fields[0] is field 3 of proc_pid_stat(5)
+        end = raw.rindex(b")")
+        comm = raw[raw.index(b"(") + 1 : end]
+        fields = raw[end + 1 :].split()  # fields[0] is field 3 of proc_pid_stat(5)
         if int(fields[6]) & _KERNEL_THREAD:
             return _Found.KERNEL
-        id_ = ProcId(process.pid, int(fields[19]))
-        if process.id is None:
-            process.id = id_
-        elif process.id != id_:
+        id_, start = process.id, int(fields[19])
+        if id_ is None:
+            id_ = process.id = ProcId(process.pid, start)
+        elif id_.start_ticks != start:
             return _Found.GONE
         threads = int(fields[17])
         if process.schedstat:
@@ -522,13 +523,16 @@ class ProcSource:
         ends = fields[20] == b"0"  # without memory it has no executable any more: it is a zombie or about to be one
         program_seen = _hash((comm, mark))
         executed = program_seen != process.program_seen
-        watches = ran and (due or self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS)  # most give up rights soon after their start
-        if process.identity is None or executed or turn or self._moved(process.identity, process.pid, path, watches, due and slow):
+        is_young = self._uptime_ticks - start < _YOUNG_TICKS
+        watches = ran and (due or is_young)  # most give up rights soon after their start
+        visits = due and slow
+        moved = (watches or visits) and process.identity is not None and self._moved(process.identity, process.pid, path, visits)
+        if process.identity is None or executed or turn or moved:
             still = now == process.known_at != -1  # what it is has changed only as far as others change it
             self._identify(process, path, comm, program_seen, ends or not (executed or mark == _UNKNOWN), still)
             process.known_at = now
         if process.unlooked and not process.denied & _SOCKETS:
-            young = ran and self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS
+            young = ran and is_young
             thorough = executed or turn or (young and due)
             # our own descriptors are the hundreds kept here and cost 3 ms: they are read once
             if executed or ((thorough or young or due) and process.pid != self._pid):
@@ -537,8 +541,7 @@ class ProcSource:
         if executed or (due and ran and process.stdin):
             pipe_fed = self._feeders.feeds(f"{self._root}/{int(fields[1])}", path, id_)
             process.stdin = 0 if not pipe_fed else _FED if executed else process.stdin
-        may_ask = due or self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS
-        if process.stdin == _FED and may_ask and awaits_input(path):
+        if process.stdin == _FED and (due or is_young) and awaits_input(path):
             process.stdin |= _ASKED_BY_PIPE  # as long as it is fed
         serves = process.serves
         process.terminal = fields[4] != b"0"
@@ -547,7 +550,7 @@ class ProcSource:
         read_chars, write_chars, read_bytes, write_bytes = io or (0, 0, 0, 0)
         process.row = _ROW.pack(
             process.pid,
-            id_.start_ticks,
+            start,
             int(fields[1]),
             int(fields[3]),
             process.cpu,
@@ -723,10 +726,9 @@ class ProcSource:
             self._changed = True
         process.program_seen = program_seen
 
-    def _moved(self, identity: Identity, pid: int, path: str, user: bool, place: bool) -> bool:
-        """Whether a process has another `user` than this identity says, or is in another `place`: its cgroup and CPUs. Asks only
-        for what is to be looked at."""
-        if (user or place) and os.stat(path).st_uid != identity.uid:
+    def _moved(self, identity: Identity, pid: int, path: str, place: bool) -> bool:
+        """Whether a process has another user than this identity says, or if that is asked for another `place`: cgroup and CPUs."""
+        if os.stat(path).st_uid != identity.uid:
             return True
         if not place:
             return False
