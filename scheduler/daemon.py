@@ -44,7 +44,7 @@ from .ports import Hands, PoolAdapter
 from .read import door
 from .read.facts import probe
 from .read.locks import LinuxLocks
-from .read.proc import ProcSource
+from .read.reader import open_source
 from .read.waits import LinuxWaits
 from .service.answers.acting_on import ActingOn, Names
 from .service.answers.control_socket import ControlSocket, group_id
@@ -172,7 +172,7 @@ class Daemon:
         )
         self._sentries = sentries
         self._actuator.act_on(self._names.first_scope(act, things, act_seconds))
-        self._source = ProcSource(slow_every=settings.config.daemon.slow_every)
+        self._source = open_source(settings.config.daemon.reader, slow_every=settings.config.daemon.slow_every)
         self._deadlocks = KnownDeadlocks(LinuxWaits(own=(os.getpid(), *helpers)), settings)
         self._feedback = KnownFeedback(paths.stores)
         where = _files(settings, paths)

@@ -259,7 +259,7 @@ def _behaviour(snapshot: Snapshot, ids: Sequence[ProcId], rate: Rates) -> dict[s
         "demand": rate.demand + rate.brief,
         "timeslices": rate.timeslices,
         "chars": rate.chars,
-        "faults": rate.faults,
+        "faults": np.where(table["minor_faults"] > 0, rate.faults, np.nan),
         "serves": np.where(sockets, serves, np.nan),
         "serves_locally": np.where(sockets, has(Trait.SERVES_LOCALLY), np.nan),
         "served_for": _served_for(snapshot, ids, sockets, serves > 0),

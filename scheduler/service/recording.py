@@ -14,7 +14,7 @@ from ..hands.kernel import Clock
 from ..hands.ledger import StateLock
 from ..pools.build import build
 from ..read.facts import probe
-from ..read.proc import ProcSource
+from ..read.reader import open_source
 from ..store.files import size_with_companions
 from ..store.traces import TraceWriter
 from ..words import size, span
@@ -64,7 +64,7 @@ def record(
             budget_bytes=config.store.trace_bytes,
             interval=interval,
         )
-        source = ProcSource(slow_every=config.daemon.slow_every)
+        source = open_source(config.daemon.reader, slow_every=config.daemon.slow_every)
         pools = build(config, clock, state_dir=paths.stores)
         step, look = round(interval * 1e9), round(min(config.daemon.probe_interval, interval) * 1e9)
         began = clock.monotonic()

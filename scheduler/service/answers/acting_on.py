@@ -14,7 +14,7 @@ from ...hands.kernel import Clock
 from ...hands.ledger import LedgerError
 from ...observe.measure import group_names
 from ...ports import Hands
-from ...read.proc import ProcSource
+from ...read.reader import UNREAD, open_source, serving
 from ...scope import OBSERVE, act_on, acts, left, resolve
 from ..latest import Latest
 from ..notify import Notifier
@@ -39,7 +39,7 @@ class Names:
 
     def groups_now(self) -> set[str]:
         """Groups that have processes now, and those of the last tick."""
-        source = ProcSource(slow_every=1)
+        source = open_source(self._settings.config.daemon.reader, slow_every=1)
         try:
             snapshot = source.read(self._clock.monotonic(), self._clock.wall(), tuple(self._pools.samples.values()))
         finally:
@@ -111,7 +111,9 @@ class ActingOn:
 
     def cannot(self) -> str:
         """Which changes cannot be made here, and why; "" if all can be made, or nothing is acted on."""
-        return unable(self._hands) if self.scope.grants else ""
+        if not self.scope.grants:
+            return ""
+        return UNREAD if serving(self._sessions.config.daemon.reader) == "psutil" else unable(self._hands)
 
     def words(self) -> str:
         """The scope for people."""

@@ -97,7 +97,7 @@ def _observe(directory: Path, stores: Path, config_file: str | None) -> None:
     from ...hands.clock import SystemClock
     from ...hands.knobs.control import LinuxKernel
     from ...read.facts import probe
-    from ...read.proc import ProcSource
+    from ...read.reader import open_source
     from ...service.frame_file import FrameFile
     from ...service.live_models import models_in_use
     from ...service.own.cost import own_cpu_ns, resident_bytes
@@ -106,7 +106,7 @@ def _observe(directory: Path, stores: Path, config_file: str | None) -> None:
     config = msgspec.structs.replace(load_config(config_file, os.environ, os.geteuid()).config, pools={})
     observer = models_in_use(config, stores / "models", lambda *_: None).observer(config, probe().abilities, LinuxKernel().itself())
     observer.shown = True
-    source = ProcSource(slow_every=config.daemon.slow_every)
+    source = open_source(config.daemon.reader, slow_every=config.daemon.slow_every)
     file, recent, name = FrameFile(directory / "frame", None), Recent(), socket.gethostname()
     interval = config.daemon.interval
     started = due = clock.monotonic()

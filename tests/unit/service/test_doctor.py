@@ -66,7 +66,7 @@ def looked_at(
     began = clock.monotonic()
 
     class Source:
-        def __init__(self, root: Path) -> None:
+        def __init__(self, root: Path, slow_every: int) -> None:
             assert root == proc
 
         def read(self, at: int, wall: int, pools: tuple[PoolSample, ...]) -> Snapshot:
@@ -85,7 +85,7 @@ def looked_at(
 
     monkeypatch.setattr("nicety.scheduler.read.proc.ProcSource", Source)
     monkeypatch.setattr(Path, "stat", lambda self: Stat() if self == proc / "self/ns/pid" else pytest.fail(str(self)))
-    found = doctor.visibility(proc, clock)
+    found = doctor.visibility("proc", proc, clock)
     assert closed
     return found
 
@@ -109,7 +109,7 @@ def test_it_says_whether_all_of_the_machine_is_seen(
 
 
 def test_a_directory_that_is_no_procfs_is_a_finding(tmp_path: Path) -> None:
-    found = doctor.visibility(tmp_path, FakeClock())
+    found = doctor.visibility("proc", tmp_path, FakeClock())
     assert not found.ok
     assert "stat" in found.what
 
