@@ -35,7 +35,7 @@ BEHAVIOUR_CHANNELS: tuple[str, ...] = (
     "serves",  # processes with a listening TCP or receiving UDP socket; NaN: not visible for any of them
     "serves_locally",  # processes with a listening unix socket, likewise
     "served_for",  # processes of the same unit as a parent that serves so: workers of a server that closed the socket
-    "terminal",  # processes in the foreground of a terminal
+    "terminal",  # processes in the foreground of a terminal; NaN: not known of any of them
     "keys",  # processes that are given each key typed in it, so they answer a person; NaN: not visible for any of them
     "has_window",  # processes connected to a display or sound server, likewise
     "pipe_fed",  # processes that get their standard input from their parent, through a pipe

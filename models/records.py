@@ -45,7 +45,7 @@ class Known(IntFlag):
     IO = 2  # read_chars, write_chars, read_bytes, write_bytes: /proc/PID/io was readable
     FDS = 4  # fds: /proc/PID/fd was readable
     SOCKETS = 8  # traits SERVES, SERVES_LOCALLY and HAS_WINDOW: the descriptors could be searched
-    KEYS = 16  # trait READS_KEYSTROKES: it is in no terminal, or the terminal could be asked
+    KEYS = 16  # trait READS_KEYSTROKES: it is in no terminal, or the terminal could be asked; else TERMINAL not set is not known
 
 
 class Trait(IntFlag):

@@ -89,7 +89,7 @@ class PsutilSource:
     def read(self, at: int, wall: int, pools: tuple[PoolSample, ...], between: Callable[[], None] | None = None) -> Snapshot:
         """One sample of everything. Io counters and descriptors are read of members of `pools`, and of others in turn. `between` is
         called after every `PIECE` processes."""
-        uptime_ticks = _uptime_ticks()  # first: a process that starts after it and is missed now must count as born later
+        began = uptime_ticks()  # first: a process that starts after it and is missed now must count as born later
         watched = {worker.id.pid for pool in pools for worker in pool.workers}
         watched.update(pool.master.pid for pool in pools if pool.master is not None)
         living: dict[int, _Process] = {}
@@ -106,7 +106,7 @@ class PsutilSource:
         if identities != self._identities:
             self._identities = MappingProxyType(identities)
         table: SampleTable = np.array([process.row for process in shown], dtype=SAMPLE)
-        return Snapshot(at, wall, uptime_ticks, table, self._identities, self._host(), pools)
+        return Snapshot(at, wall, began, table, self._identities, self._host(), pools)
 
     def close(self) -> None:
         """Forget all processes. psutil keeps nothing open."""
@@ -118,7 +118,7 @@ class PsutilSource:
         try:
             handle = psutil.Process(pid)
             if process is None or process.handle != handle:
-                process = _Process(handle, ProcId(pid, max(round((handle.create_time() - psutil.boot_time()) * USER_HZ), 0)))
+                process = _Process(handle, _named(handle))
             with handle.oneshot():
                 self._read(handle, process, watched)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
@@ -238,7 +238,17 @@ def _total(cpus: Iterable[Any], names: Iterable[str]) -> int:
     return sum(_ns(getattr(cpu, name, 0.0)) for name in names for cpu in cpus)
 
 
-def _uptime_ticks() -> int:
+def itself() -> ProcId:
+    """The calling process."""
+    return _named(psutil.Process())
+
+
+def _named(handle: Any) -> ProcId:
+    """Pid and start of a process. Raises what psutil raises."""
+    return ProcId(handle.pid, max(round((handle.create_time() - psutil.boot_time()) * USER_HZ), 0))
+
+
+def uptime_ticks() -> int:
     """Clock ticks since boot, on the scale on which processes start.
 
     On Linux they start at a time since boot, elsewhere at one of the wall clock.

@@ -15,10 +15,10 @@ LINUX = "linux"
 """`sys.platform` where /proc is that of proc(5)."""
 
 UNREAD = (
-    "psutil reads the processes: it reports neither how long they wait for a CPU nor their cgroups, so no process is demoted, "
-    "placed or fenced in"
+    "psutil reads the processes: it reports neither how long they wait for a CPU, nor their sockets, nor their cgroups, so no "
+    "class is learned, and no process is demoted, placed or fenced in"
 )
-"""What is not acted on where psutil serves, and why."""
+"""What is not done where psutil serves, and why."""
 
 
 def on_linux() -> bool:

@@ -29,6 +29,7 @@ from ..read.reader import UNREAD, on_linux, open_source, serving
 from ..read.text import printable
 from ..words import span
 from .answers.control_socket import ControlError, NoDaemonError, ask
+from .elsewhere import ONLY_LINUX
 from .outstanding import outstanding
 
 KERNEL_CONTROLS = tuple(control for control in Control if control is not Control.POOL_SIZE)
@@ -77,6 +78,8 @@ def examine(
         result += _found(loaded.config, environment, proc)
         result.append(_fences(loaded.config, proc))
         result.append(_tenants(loaded.config, uid))
+    else:
+        result.append(Finding("acting", True, ONLY_LINUX, ""))
     result += _models(loaded.config, paths)
     if linux:
         result += rivals(proc, uid)
@@ -100,7 +103,7 @@ def _reader(config: Config, linux: bool) -> Finding:
         return Finding("reader", True, "/proc is read: everything that this page lists can be known", "")
     if linux:
         return Finding("reader", False, UNREAD, 'daemon.reader = "auto": /proc is here and has all of that')
-    return Finding("reader", True, f"{UNREAD}; /proc, which has all of that, is Linux's", "")
+    return Finding("reader", True, UNREAD, "")
 
 
 def visibility(reader: str, proc: Path, clock: Clock) -> Finding:

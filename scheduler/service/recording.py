@@ -18,6 +18,7 @@ from ..read.reader import open_source
 from ..store.files import size_with_companions
 from ..store.traces import TraceWriter
 from ..words import size, span
+from .settings import as_read
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ def record(
     Pools that are running are recorded as pools. Command pools are not started. Missed ticks are skipped, not made up for.
     Raises StateBusyError while another nicety uses the state directory, StoreError if it cannot be used.
     """
+    config = as_read(config)
     running = {name: pool for name, pool in config.pools.items() if pool.kind != "command"}
     config = msgspec.structs.replace(config, pools=running)
     with StateLock(paths.stores):

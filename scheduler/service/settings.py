@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from ..config.paths import Loaded, read_config
 from ..config.sections import Config, ConfigError
 from ..decision import Scope
-from ..read.reader import serving
+from ..read.reader import on_linux, serving
 from ..scope import OBSERVE, act_on, resolve
 
 FIXED = ("state_dir", "socket", "frame", "control_group", "reader")
@@ -43,16 +43,22 @@ class Settings:
 
 
 def as_read(config: Config) -> Config:
-    """The configuration without what rests on figures that the reader does not have: see `reader.UNREAD`."""
-    if serving(config.daemon.reader) == "proc":
-        return config
-    action = config.quarantine.action
-    return replace(
-        config,
-        priority=replace(config.priority, enabled=False),
-        placement=replace(config.placement, enabled=False),
-        quarantine=replace(config.quarantine, action=action if action == "recycle" else "flag"),
-    )
+    """The configuration without what takes figures that the reader lacks (`reader.UNREAD`), and without what only works on Linux
+    (`elsewhere.ONLY_LINUX`)."""
+    if serving(config.daemon.reader) == "psutil":
+        action = config.quarantine.action
+        config = replace(
+            config,
+            priority=replace(config.priority, enabled=False),
+            placement=replace(config.placement, enabled=False),
+            quarantine=replace(config.quarantine, action=action if action == "recycle" else "flag"),
+            models=replace(config.models, behaviour=False),
+        )
+    if not on_linux():
+        config = replace(
+            config, daemon=replace(config.daemon, act=False), pools={}, models=replace(config.models, retrain_hours=0.0)
+        )
+    return config
 
 
 def configured(config: Config) -> Scope:
