@@ -55,7 +55,7 @@ _KERNEL = 0  # pid of the kernel itself on macOS and FreeBSD
 class _Process:
     """What is kept of a process between two reads."""
 
-    __slots__ = ("cpu", "fds", "handle", "id", "identity", "io", "known", "of_kernel", "row", "seen")
+    __slots__ = ("cpu", "fds", "handle", "id", "identity", "io", "known", "of_kernel", "parent", "row", "seen")
 
     def __init__(self, handle: Any, id_: ProcId) -> None:
         self.handle = handle  # psutil.Process: equal to another one if pid and start are
@@ -64,6 +64,7 @@ class _Process:
         self.identity: Identity | None = None
         self.seen: object = None  # what its identity rests on
         self.row: tuple[int, ...] = ()
+        self.parent = 0  # pid
         self.known = 0
         self.io = (0, 0, 0, 0)
         self.fds = 0
@@ -80,6 +81,7 @@ class PsutilSource:
         self.slow_every = slow_every
         self._tick = 0
         self._processes: dict[int, _Process] = {}
+        self._pids = frozenset[int]()
         self._kernel_ns = 0  # used by threads of the kernel while they were watched
         self._identities: Mapping[ProcId, Identity] = MappingProxyType({})
         self._counts_io = hasattr(psutil.Process, "io_counters")
@@ -89,11 +91,12 @@ class PsutilSource:
     def read(self, at: int, wall: int, pools: tuple[PoolSample, ...], between: Callable[[], None] | None = None) -> Snapshot:
         """One sample of everything. Io counters and descriptors are read of members of `pools`, and of others in turn. `between` is
         called after every `PIECE` processes."""
-        began = uptime_ticks()  # first: a process that starts after it and is missed now must count as born later
+        began = uptime_ticks(wall)  # first: a process that starts after it and is missed now must count as born later
         watched = {worker.id.pid for pool in pools for worker in pool.workers}
         watched.update(pool.master.pid for pool in pools if pool.master is not None)
         living: dict[int, _Process] = {}
-        for number, pid in enumerate(sorted(psutil.pids())):
+        self._pids = frozenset(psutil.pids())
+        for number, pid in enumerate(sorted(self._pids)):
             if between is not None and number % PIECE == 0:
                 between()
             process = None if pid == _KERNEL else self._attempt(pid, pid in watched)
@@ -145,11 +148,14 @@ class PsutilSource:
             process.of_kernel, process.row = True, (pid,)
             return
         self._identify(handle, process, ended=memory.vms == 0)
-        if new or watched or not (self._tick + pid) % self.slow_every:
+        due = new or not (self._tick + pid) % self.slow_every
+        if due or watched:
             self._read_slow(handle, process)
+        if due or process.parent not in self._pids:  # psutil looks twice for it, and it has another one only when the first is gone
+            process.parent = handle.ppid()
         faults, major = getattr(memory, "pfaults", 0), getattr(memory, "pageins", 0)
         process.row = (
-            *(*process.id, handle.ppid(), _session(pid)),
+            *(*process.id, process.parent, _session(pid)),
             *(process.cpu, 0, 0),
             *(max(faults - major, 0), major, 0),
             _ns(getattr(times, "children_user", 0.0)) + _ns(getattr(times, "children_system", 0.0)),
@@ -248,13 +254,13 @@ def _named(handle: Any) -> ProcId:
     return ProcId(handle.pid, max(round((handle.create_time() - psutil.boot_time()) * USER_HZ), 0))
 
 
-def uptime_ticks() -> int:
-    """Clock ticks since boot, on the scale on which processes start.
+def uptime_ticks(wall: int) -> int:
+    """Clock ticks since boot, on the scale on which processes start. `wall`: now, ns.
 
     On Linux they start at a time since boot, elsewhere at one of the wall clock.
     """
     clock = getattr(time, "CLOCK_BOOTTIME", None)
-    seconds = time.time() - psutil.boot_time() if clock is None else time.clock_gettime(clock)
+    seconds = wall / 1e9 - psutil.boot_time() if clock is None else time.clock_gettime(clock)
     return int(seconds * USER_HZ)
 
 

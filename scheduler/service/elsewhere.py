@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...models.identity import ProcId
+from ..hands.clock import SystemClock
 from ..hands.knobs.cgroup import Cgroups
 from ..hands.knobs.control import LinuxKernel
 from ..hands.places import Control
@@ -26,7 +27,7 @@ class NoKernel(LinuxKernel):
         """See `Kernel`."""
         from ..read.psutil_reader import uptime_ticks
 
-        return uptime_ticks()
+        return uptime_ticks(SystemClock().wall())
 
     def itself(self) -> ProcId:
         """See `Kernel`."""
