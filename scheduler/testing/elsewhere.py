@@ -1,5 +1,5 @@
-"""A machine that is not Linux, as far as Linux can play one. `python -m nicety.scheduler.testing.elsewhere PROCFS MODULE ...` runs
-a module without the names that Python has on Linux only. /proc must be hidden, and a procfs be at PROCFS, where only psutil looks.
+"""A machine that is not Linux, as far as Linux can play one. As root, `unshare -m python -m nicety.scheduler.testing.elsewhere DIR
+MODULE ...` runs a module without the names that Python has on Linux only, with /proc and /sys hidden; psutil finds a procfs at DIR.
 
 What this cannot show is what another kernel answers: psutil reads Linux here too.
 """
@@ -11,9 +11,11 @@ import resource
 import runpy
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 
 import psutil
@@ -40,11 +42,18 @@ def take_away() -> None:
             delattr(module, name)
 
 
+def hide(procfs: Path) -> None:
+    """Hide /proc and /sys in this mount namespace, which must be our own. psutil, which has been loaded, reads `procfs`."""
+    procfs.mkdir(exist_ok=True)
+    for kind, place in (("proc", procfs), ("tmpfs", Path("/proc")), ("tmpfs", Path("/sys"))):
+        subprocess.run(["mount", "-t", kind, "none", place], check=True)  # noqa: S607 - wherever it is
+    psutil.PROCFS_PATH = str(procfs)
+
+
 def main(arguments: Sequence[str]) -> None:
     """See above."""
     procfs, module, *rest = arguments
-    psutil.PROCFS_PATH = procfs
-    psutil._psplatform.ntp.scputimes = psutil._psplatform._scputimes_ntuple(procfs)  # noqa: SLF001 - made of /proc when it is loaded
+    hide(Path(procfs))
     from ..read import reader
 
     reader.LINUX = "elsewhere"

@@ -18,17 +18,14 @@ pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode != 0,
     reason="hiding /proc needs root and unshare",
 )
-PLAYED = """
-mkdir {procfs} && mount -t proc proc {procfs} && mount -t tmpfs none /proc && mount -t tmpfs none /sys
-play() {{ {python} -m nicety.scheduler.testing.elsewhere {procfs} "$@"; }}
-"""
+PLAY = 'play() {{ unshare -m {python} -m nicety.scheduler.testing.elsewhere {procfs} "$@"; }}\n'
 
 
 def played(place: Path, *commands: str) -> subprocess.CompletedProcess[str]:
     """Commands of a shell in which `play MODULE ...` runs a module on that machine."""
-    script = PLAYED.format(procfs=place / "procfs", python=sys.executable) + "\n".join(commands)
+    script = PLAY.format(procfs=place / "procfs", python=sys.executable) + "\n".join(commands)
     return subprocess.run(
-        ["unshare", "-m", "sh", "-c", script],
+        ["sh", "-c", script],
         capture_output=True,
         text=True,
         timeout=120,
@@ -54,10 +51,10 @@ def test_it_observes_and_records_and_says_what_it_cannot_do(tmp_path: Path) -> N
     )
     assert done.stdout.startswith("ended 0\n"), done.stderr + (tmp_path / "log").read_text()
     said = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
-    assert {"priority": 4, "text": ONLY_LINUX}.items() <= next(line for line in said if line["text"] == ONLY_LINUX).items()
+    assert [line["priority"] for line in said if line["text"] == ONLY_LINUX] == [4]
     assert not [line for line in said if line["priority"] <= 3]
     assert any(line["text"].endswith("started, observing") for line in said)
-    assert said[-1]["ticks"] >= 2
+    assert said[-1]["ticks"] >= 1
     status = json.loads((tmp_path / "status").read_text())
     assert (status["mode"], status["cannot"]) == ("observe", ONLY_LINUX)
     assert "cannot act: this machine is not Linux" in (tmp_path / "act").read_text()

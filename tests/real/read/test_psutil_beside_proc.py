@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -151,25 +152,26 @@ def test_kernel_threads_have_no_row_and_their_work_is_counted() -> None:
 def test_what_it_recorded_trains_models_and_is_forecast(
     children: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(psutil, "pids", lambda: sorted(children))
+    monkeypatch.setattr(psutil, "pids", lambda: [*children, os.getpid()])
     config = '[daemon]\nreader = "psutil"\ninterval = 0.05\n'
     observer = Observer(parse(config), Abilities(False, "", False), ProcId(os.getpid(), 0), None, None, None)
     writer = TraceWriter(tmp_path / "state", boot_id="", session="one", budget_bytes=1 << 24, interval=0.05)
     began, ticks = time.monotonic_ns(), []
     with closing(PsutilSource()) as source:
-        for number in range(240):
+        for number in range(170):
             at = began + number * 50 * MS  # faster than that, so that the test takes less time
             snapshot = source.read(at, time.time_ns(), ())
             writer.append(snapshot)
-            if number >= 200:
+            if number >= 155:
                 ticks.append(observer.tick(snapshot, (), False))
-            time.sleep(0.006)
+            time.sleep(0.005)
     writer.close()
+    os.kill(children[1], signal.SIGKILL)
     (file := tmp_path / "nicety.toml").write_text(config)
     file.chmod(0o600)
     command = [sys.executable, "-m", "nicety.training", "train", "--config", str(file), "--state-dir", str(tmp_path / "state")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert "239 ticks of 0.05 s" in done.stdout, done.stdout + done.stderr
+    assert "169 ticks of 0.05 s" in done.stdout, done.stdout + done.stderr
     assert "demand model: refused" in done.stdout or "demand model: promoted" in done.stdout
     known = [
         forecast for forecast in ticks[-1].forecasts if forecast.metric == "cpu" and forecast.target.startswith("program python")

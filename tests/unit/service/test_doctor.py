@@ -18,8 +18,10 @@ from nicety.models.artifact import promote, save, shipped
 from nicety.models.records import SAMPLE, HostSample, PoolSample, Snapshot
 from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.read.facts import Finding
+from nicety.scheduler.read.reader import UNREAD
 from nicety.scheduler.service import doctor
 from nicety.scheduler.service.answers.control_socket import ControlSocket
+from nicety.scheduler.service.elsewhere import ONLY_LINUX
 from nicety.scheduler.testing.clock import FakeClock
 
 
@@ -112,6 +114,19 @@ def test_a_directory_that_is_no_procfs_is_a_finding(tmp_path: Path) -> None:
     found = doctor.visibility("proc", tmp_path, FakeClock())
     assert not found.ok
     assert "stat" in found.what
+
+
+def test_it_says_which_reader_serves_and_what_the_better_one_needs(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert examined(state)["reader"].ok
+    wanted = examined(state, '[daemon]\nreader = "psutil"\n')
+    assert (wanted["reader"].ok, wanted["reader"].what) == (False, UNREAD)
+    assert wanted["reader"].fix.startswith('daemon.reader = "auto"')
+    assert "are accounted for" in wanted["visibility"].what
+    assert "renice" in wanted
+    monkeypatch.setattr("nicety.scheduler.read.reader.LINUX", "another")
+    elsewhere = examined(state)
+    assert (elsewhere["reader"].ok, elsewhere["acting"].what) == (True, ONLY_LINUX)
+    assert not {"renice", "pressure", "fences", "rival tuners"} & elsewhere.keys()
 
 
 def test_it_says_how_long_the_daemon_has_run(state: Path) -> None:
