@@ -338,6 +338,7 @@ def main() -> None:
         os.execvpe(words[0], [*words, "benchmarks.views.newcomer", *sys.argv[1:]], {**os.environ, INSIDE: "1"})
     if arguments.look is not None:
         arguments.look.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing that it started goes on
     claims = Claims()
     with tempfile.TemporaryDirectory() as directory, scene(Path(directory)) as end_hogs:
         run = Run(Path(directory), arguments.look)
