@@ -222,11 +222,12 @@ class Sightings:
     def add(self, tick: int, groups: Sequence[str], values: Floats, classes: Mapping[str, Class]) -> None:
         """Take what was measured of all groups at a tick; rows are kept of the groups in `classes`."""
         self._classes.update(classes)
-        slots, told = self._summaries.step(groups, values)
+        if not self._classes:
+            return
+        kept = [place for place, group in enumerate(groups) if group in classes]
+        slots, told = self._summaries.step([groups[place] for place in kept], values[kept])
         for place in np.flatnonzero(told).tolist():
-            group = groups[place]
-            if group not in classes:
-                continue
+            group = groups[kept[place]]
             active = self._active[group] = self._active.get(group, 0) + 1
             if active in MOMENTS or active % LATER == 0:
                 mine = self._rows.setdefault(group, [])

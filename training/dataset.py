@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from ..models.artifact import DataRange
 from ..models.forecast.demand import MIN_TICKS
-from ..models.records import HORIZONS, WINDOW, Snapshot
-from ..scheduler.config.sections import Config
+from ..models.identity import ProcId
+from ..models.records import HORIZONS, WINDOW, Class, Identity, Snapshot
+from ..scheduler.config.sections import Config, Tenants
 from ..scheduler.observe.measure import Measured, Measurer
 from ..scheduler.observe.observer import BUSY_CORES
 from ..scheduler.observe.tenancy import owner_name
@@ -93,7 +94,9 @@ def build(
     Only sessions recorded at the configuration's interval are used: a model counts in ticks. `progress` gets every snapshot.
     """
     interval = config.daemon.interval
-    builder, workers, sightings = _Runs(), _Workers(), Sightings(interval)
+    builder, workers, sightings, owners = _Runs(), _Workers(), Sightings(interval), _Owners(config.tenants)
+    classes: dict[str, Class] = {}
+    groups: tuple[str, ...] = ()  # those that `classes` is of
     others: dict[float, int] = {}
     session, measurer = "", Measurer(config, interval)
     first_wall = last_wall = processes = 0
@@ -115,11 +118,13 @@ def build(
             workers.cut()
             continue
         pools = {pool.pool for pool in snapshot.pools}
-        classed = {name: class_ for name in measured.groups if (class_ := measurer.pinned(name)) is not None}
-        sightings.add(builder.ticks, measured.groups, measured.behaviour, classed)
-        wanted = {name for name in measured.groups if name in pools or name in classed}
-        builder.add(snapshot.wall / 1e9, measured.series, wanted, _owners(measured, snapshot, config))
-        whose = [owner_name(snapshot.identities[key], config.tenants) for key in measured.worker_keys]
+        if measured.groups != groups:
+            groups = measured.groups
+            classes = {name: class_ for name in groups if (class_ := measurer.pinned(name)) is not None}
+        sightings.add(builder.ticks, groups, measured.behaviour, classes)
+        wanted = classes.keys() | pools.intersection(groups)
+        builder.add(snapshot.wall / 1e9, measured.series, wanted, owners.of_groups(measured, snapshot))
+        whose = owners.of_workers(measured, snapshot)
         workers.add(WorkerTick(measured.worker_keys, measured.worker_pools, measured.workers, whose))
     skipped = [
         f"{count} ticks of {every:g} s: the configuration has daemon.interval = {interval:g}"
@@ -137,8 +142,8 @@ def build(
     for run in runs:
         digest.update(f"{run.target}\0{run.metric}\0{run.start}\0{len(run.values)}\0".encode())
         digest.update(run.values.tobytes())
-    groups = len({run.target for run in runs})
-    data = DataRange(first_wall, last_wall, builder.ticks, processes, groups, digest.hexdigest())
+    busy = len({run.target for run in runs})
+    data = DataRange(first_wall, last_wall, builder.ticks, processes, busy, digest.hexdigest())
     return Dataset(interval, builder.ticks, runs, ready, data, tuple(skipped), sightings.finish())
 
 
@@ -229,13 +234,42 @@ class _Runs:
             self._dropped += 1
 
 
-def _owners(measured: Measured, snapshot: Snapshot, config: Config) -> dict[str, str]:
-    """The owner of each group with processes, as in `quotas`: the user whose processes are in it besides the system's. Several
-    users count as one."""
-    users: dict[str, set[str]] = {}
-    for id_, row in measured.rows.items():
-        users.setdefault(measured.members[row], set()).add(owner_name(snapshot.identities[id_], config.tenants))
-    return {group: _single(found - {SYSTEM}) for group, found in users.items()}
+class _Owners:
+    """Whose groups and workers are, found anew only when processes come, go, or change."""
+
+    def __init__(self, tenants: Tenants) -> None:
+        self._tenants = tenants
+        self._identities: Mapping[ProcId, Identity] = {}
+        self._members: tuple[str, ...] = ()
+        self._keys: list[ProcId] = []
+        self._groups: dict[str, str] = {}
+        self._workers: list[str] = []
+
+    def of_groups(self, measured: Measured, snapshot: Snapshot) -> dict[str, str]:
+        """The owner of each group with processes, as in `quotas`: the user whose processes are in it besides the system's. Several
+        users count as one."""
+        if self._same(snapshot) and measured.members == self._members:
+            return self._groups
+        users: dict[str, set[str]] = {}
+        for id_, row in measured.rows.items():
+            users.setdefault(measured.members[row], set()).add(owner_name(snapshot.identities[id_], self._tenants))
+        self._members = measured.members
+        self._groups = {group: _single(found - {SYSTEM}) for group, found in users.items()}
+        return self._groups
+
+    def of_workers(self, measured: Measured, snapshot: Snapshot) -> list[str]:
+        """The owner of each worker; the list may be the one of the tick before."""
+        if not self._same(snapshot) or measured.worker_keys != self._keys:
+            self._keys = measured.worker_keys
+            self._workers = [owner_name(snapshot.identities[key], self._tenants) for key in self._keys]
+        return self._workers
+
+    def _same(self, snapshot: Snapshot) -> bool:
+        """Whether all processes are as they were at the tick before."""
+        if snapshot.identities is self._identities:  # so where nothing came, went, or changed, as the trace reader gives them
+            return True
+        self._identities, self._members, self._keys = snapshot.identities, (), []
+        return False
 
 
 def _single(users: Set[str]) -> str:
