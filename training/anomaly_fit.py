@@ -8,9 +8,10 @@ Each user's workers are calibrated on that user's alone, so nobody's traces move
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,10 @@ from ..models.identity import ProcId
 from ..models.records import WINDOW, Anomaly
 from ..scheduler.config.sections import Quarantine
 from .anomaly_cases import FAULTS, WorkerTick, faulty
+from .crew import Crew
 from .quotas import SYSTEM
+
+_One = TypeVar("_One")
 
 CALIBRATED_SHARE = 0.6
 """Share of each session, from its start, that calibrates; the rest checks (chosen)."""
@@ -71,6 +75,8 @@ class WorkerTraces:
     """What workers did: one sequence of consecutive ticks for each recording session."""
 
     sessions: tuple[Sequence[WorkerTick], ...]
+    begins: bool = False  # the first session is there from the first tick of what was read
+    ends: bool = False  # the last session is there up to the last one
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +105,22 @@ class AnomalyFit:
     reason: str  # one sentence
 
 
-def fit_anomaly(workers: WorkerTraces, interval: float) -> AnomalyFit:
+def fit_anomaly(workers: WorkerTraces, interval: float, crew: Crew | None = None) -> AnomalyFit:
     """Calibrate on the earlier part of each session, check on the later.
 
-    `interval`: seconds a tick. Deterministic. Raises ValueError if there is nothing to learn from.
+    `interval`: seconds a tick. `crew`: who replays; None: this process. Deterministic. Raises ValueError if there is nothing to
+    learn from.
     """
     sessions = [session for session in workers.sessions if any(tick.keys for tick in session)]
     if not sessions:
         raise ValueError("the traces hold no workers of pools; record with the pools configured, then train again")
+    crew = crew or Crew(1)
     stride = _stride(sessions, interval)
     cuts = [max(int(len(session) * CALIBRATED_SHARE), 1) for session in sessions]
     owners = sorted({SYSTEM} | {tick.owner(at) for session in sessions for tick in session for at in range(len(tick.keys))})
     blocks: dict[tuple[str, Anomaly], list[tuple[tuple[int, ProcId], int, float]]] = {}
     calibrating = _stretches(sessions, [(0, cut) for cut in cuts], stride)
-    highs = _merged(calibrating, [one for lanes in _lanes(calibrating) for one in _highest(lanes, interval, stride)])
+    highs = _merged(calibrating, _flat(crew.each(_highest, ((lanes, interval, stride) for lanes in _lanes(calibrating)))))
     for number, (session, cut) in enumerate(zip(sessions, cuts, strict=True)):
         whose = {worker: tick.owner(at) for tick in session[:cut] for at, worker in enumerate(tick.keys)}
         for kind, found in _blocks(highs[number], interval, stride).items():
@@ -135,7 +143,8 @@ def fit_anomaly(workers: WorkerTraces, interval: float) -> AnomalyFit:
         _Stretch(at, [*trial.before, *trial.after], len(trial.before), len(trial.before) + len(trial.after))
         for at, trial in enumerate(trials)
     ]
-    accused = [one for lanes in (*_lanes(checking), *_lanes(broken)) for one in _accusations(lanes, interval, stride, scorers)]
+    batches = (*_lanes(checking), *_lanes(broken))
+    accused = _flat(crew.each(_accusations, ((lanes, interval, stride, scorers) for lanes in batches)))
     looks: list[list[_Accusation]] = [[] for _ in sessions]
     for stretch, its in zip(checking, accused, strict=False):
         looks[stretch.of] += its
@@ -147,11 +156,11 @@ def fit_anomaly(workers: WorkerTraces, interval: float) -> AnomalyFit:
     outcomes = {kind: [found for trial, found in zip(trials, delays, strict=True) if trial.kind is kind] for kind in FAULTS}
     seen = {kind: sum(len(tails[owner, kind].seen) for owner in owners) for kind in KINDS}
     rows = tuple(_row(kind, seen[kind], outcomes.get(kind, []), [counts[kind] for counts in alarms]) for kind in KINDS)
-    found, base_found = sum(row.found for row in rows), sum(row.baseline_found for row in rows)
+    named, base_named = sum(row.found for row in rows), sum(row.baseline_found for row in rows)
     false, base_false = sum(row.false_alarms for row in rows), sum(row.baseline_false_alarms for row in rows)
-    beats = false <= base_false and found >= base_found and bool(trials)
+    beats = false <= base_false and named >= base_named and bool(trials)
     reason = (
-        f"found {found} of {len(trials)} injected faults (baseline {base_found}), "
+        f"found {named} of {len(trials)} injected faults (baseline {base_named}), "
         f"{false} false alarms on held-out time (baseline {base_false})"
         if trials
         else "held-out time has no worker that works long enough to put a fault in; record longer, under load"
@@ -215,6 +224,10 @@ def _stretches(sessions: Sequence[Sequence[WorkerTick]], spans: Sequence[tuple[i
             last, before = min(first + length, end), max(first - WINDOW, 0)
             found.append(_Stretch(number, session[before:last], first - before, last - before, before))
     return found
+
+
+def _flat(lists: Iterable[list[_One]]) -> list[_One]:
+    return [one for each in lists for one in each]
 
 
 def _lanes(stretches: Sequence[_Stretch]) -> list[list[_Stretch]]:

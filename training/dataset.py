@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,11 @@ MAX_WORKER_TICKS = 2_000_000
 """Worker-ticks kept, about 420 MB at 209 bytes; beyond it the oldest sessions are dropped. A day at 1 Hz of 20 workers has 1.7
 million (chosen)."""
 
+DRAWN, DRAWN_WINDOW = 4_000_000, 10_800
+"""Values that the simple forecasters are run over, for the rows of a fit and of its judgement; and the ticks of a window, where
+there are more. Chosen: so many give each of the origins that are drawn from them (`demand.ORIGINS`) sixty values of its own, and
+three hours are thirty times as long as what most forecasters remember."""
+
 MAX_RUN = 86_400
 """Ticks after which a series is cut, so that the oldest part of an endless one can be dropped (chosen)."""
 
@@ -57,6 +62,7 @@ class Dataset:
     data: DataRange
     skipped: tuple[str, ...]  # what was left out, a sentence each
     sighted: Sighted = field(default_factory=Sighted)  # of groups with a class in the configuration
+    continues: bool = False  # the tick before the first one was seen too, so series that begin there may have begun before
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +92,11 @@ LEAST_TICKS = LEAST_SPAN + MIN_TICKS + max(HORIZONS) + 60
 """Fewest ticks of traces: they also leave 60 origins of the longest horizon to fit on (chosen)."""
 
 
-def build(
-    traces: Iterable[tuple[Recording, Snapshot]], config: Config, progress: Callable[[Snapshot], None] = lambda _: None
-) -> Dataset:
+def build(traces: Iterable[tuple[Recording, Snapshot]], config: Config, since: int = 0) -> Dataset:
     """Read all traces. Memory is bounded by `MAX_VALUES` and `MAX_WORKER_TICKS`. Raises DatasetError if they hold nothing usable.
 
-    Only sessions recorded at the configuration's interval are used: a model counts in ticks. `progress` gets every snapshot.
+    Only sessions recorded at the configuration's interval are used: a model counts in ticks. Ticks before `since`, wall clock ns,
+    are only what the first one is compared with.
     """
     interval = config.daemon.interval
     builder, workers, sightings, owners = _Runs(), _Workers(), Sightings(interval), _Owners(config.tenants)
@@ -100,8 +105,8 @@ def build(
     others: dict[float, int] = {}
     session, measurer = "", Measurer(config, interval)
     first_wall = last_wall = processes = 0
+    continues = False
     for recording, snapshot in traces:
-        progress(snapshot)
         if recording.interval != interval:
             others[recording.interval] = others.get(recording.interval, 0) + 1
             continue
@@ -110,9 +115,12 @@ def build(
             builder.cut()
             workers.cut()
             sightings.cut()
+        measured = measurer.measure(snapshot)
+        if snapshot.wall < since:
+            continue
+        continues |= not first_wall and measured is not None
         first_wall, last_wall = first_wall or snapshot.wall, snapshot.wall
         processes = max(processes, len(snapshot.table))
-        measured = measurer.measure(snapshot)
         if measured is None:
             builder.cut()
             workers.cut()
@@ -144,24 +152,53 @@ def build(
         digest.update(run.values.tobytes())
     busy = len({run.target for run in runs})
     data = DataRange(first_wall, last_wall, builder.ticks, processes, busy, digest.hexdigest())
-    return Dataset(interval, builder.ticks, runs, ready, data, tuple(skipped), sightings.finish())
+    return Dataset(interval, builder.ticks, runs, ready, data, tuple(skipped), sightings.finish(), continues)
+
+
+def drawn(runs: Sequence[SeriesRun], interval: float) -> tuple[SeriesRun, ...]:
+    """Series with at most `DRAWN` values in all: all if there are no more, else windows of them. A window's turn depends on its
+    machine, group, metric and time alone, not on what else there is."""
+    if sum(len(run.values) for run in runs) <= DRAWN:
+        return tuple(runs)
+    windows = []
+    for number, run in enumerate(runs):
+        for low in range(0, len(run.values), DRAWN_WINDOW):
+            values, at = run.values[low : low + DRAWN_WINDOW], run.at + low * interval
+            if len(values) > MIN_TICKS:
+                turn = hashlib.sha256(f"{run.target}\0{run.metric}\0{at:.3f}".encode()).digest()
+                windows.append((turn, number, low, replace(run, start=run.start + low, values=values, at=at)))
+    left, kept = DRAWN, []
+    for _, number, low, window in sorted(windows, key=lambda each: each[:3]):
+        left -= len(window.values)
+        if left < 0:
+            break
+        kept.append((number, low, window))
+    return tuple(window for _, _, window in sorted(kept, key=lambda each: each[:2]))
 
 
 def origins(runs: Sequence[SeriesRun], span: Span, most: int, seed: int) -> list[NDArray[np.int64]]:
-    """At most `most` origins of the span, as places in each run, drawn evenly from all series and ticks in it; all if there are no
-    more. No owner has more than its quota. An origin has seen `MIN_TICKS` ticks of its series, and the longest horizon lies in the
-    span."""
-    inside = [np.arange(*_inside(run, span)) for run in runs]
-    total = sum(map(len, inside))
+    """At most `most` origins of the span, as places in each run; all if there are no more. No owner has more than its quota. An
+    origin has seen `MIN_TICKS` ticks of its series, and the longest horizon lies in the span.
+
+    They are drawn evenly, at the same places in all runs: what the experts say is then needed at few places.
+    """
+    bounds = np.array([_inside(run, span) for run in runs], dtype=np.int64).reshape(len(runs), 2)
+    counts = bounds[:, 1] - bounds[:, 0]
+    total = int(counts.sum())
     if total <= most:
-        return inside
-    chosen, rng = np.zeros(total, dtype=np.bool_), np.random.default_rng(seed)
-    owners = np.repeat([run.owner for run in runs], list(map(len, inside)))
-    for owner, count in sorted(places([run.owner for run in runs], list(map(len, inside)), most).items()):
-        mine = np.flatnonzero(owners == owner)
-        chosen[mine[rng.choice(len(mine), count, replace=False)]] = True
-    edges = np.cumsum([0, *map(len, inside)])
-    return [places[chosen[low:high]] for places, low, high in zip(inside, edges[:-1], edges[1:], strict=True)]
+        return [np.arange(*bound) for bound in bounds.tolist()]
+    rng = np.random.default_rng(seed)
+    rank = rng.permutation(int(bounds[:, 1].max()))  # of each place
+    turn = rng.permutation(len(runs))  # of each run at a place
+    chosen: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64) for _ in runs]
+    for owner, count in sorted(places([run.owner for run in runs], counts.tolist(), most).items()):
+        mine = [at for at, run in enumerate(runs) if run.owner == owner and counts[at]]
+        order = np.concatenate([rank[slice(*bounds[at])] * len(runs) + turn[at] for at in mine]) if mine else np.empty(0)
+        line = np.partition(order, count - 1)[count - 1] if count else -1
+        for at in mine:
+            low, high = bounds[at].tolist()
+            chosen[at] = low + np.flatnonzero(rank[low:high] * len(runs) + turn[at] <= line)
+    return chosen
 
 
 def _inside(run: SeriesRun, span: Span) -> tuple[int, int]:
@@ -294,9 +331,13 @@ class _Workers:
         self._counts: list[int] = []
         self._new = True
         self._dropped = 0
+        self._last = WorkerTick([], [], np.empty((0, 0)))
 
     def add(self, tick: WorkerTick) -> None:
         """The workers of the next tick."""
+        if tick.keys == self._last.keys and tick.pools == self._last.pools:  # the same lists, for the memory's sake
+            tick = replace(tick, keys=self._last.keys, pools=self._last.pools)
+        self._last = tick
         if self._new or len(self._sessions[-1]) >= MAX_RUN:
             self._sessions.append([])
             self._counts.append(0)
@@ -315,4 +356,6 @@ class _Workers:
         """The kept sessions that have workers."""
         if self._dropped:
             self.skipped.append(f"the workers of the oldest {self._dropped} ticks: more than {MAX_WORKER_TICKS} worker-ticks")
-        return WorkerTraces(tuple(session for session, count in zip(self._sessions, self._counts, strict=True) if count))
+        sessions = tuple(session for session, count in zip(self._sessions, self._counts, strict=True) if count)
+        begins = bool(self._counts and self._counts[0]) and not self._dropped
+        return WorkerTraces(sessions, begins, not self._new and self._counts[-1] > 0)

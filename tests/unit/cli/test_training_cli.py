@@ -329,7 +329,7 @@ def test_as_a_program_it_is_idle_and_takes_one_thread_a_fit(state: Path, tmp_pat
     assert done.stderr.splitlines()[-1] == f"{os.SCHED_IDLE} 1 19"
 
 
-@pytest.mark.parametrize("package", ["sklearn", "jinja2", "threadpoolctl"])
+@pytest.mark.parametrize("package", ["sklearn", "jinja2", "threadpoolctl", "joblib"])
 def test_without_its_extra_training_says_how_to_get_it(package: str) -> None:
     code = f"import runpy, sys; sys.modules['{package}'] = None; runpy.run_module('nicety.training', run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code, "train"], capture_output=True, text=True, check=False)

@@ -116,10 +116,13 @@ def test_workers_of_the_oldest_ticks_go_first(monkeypatch: pytest.MonkeyPatch) -
     assert any("workers of the oldest" in sentence for sentence in data.skipped)
 
 
-def test_progress_is_told_every_snapshot() -> None:
-    seen: list[int] = []
-    build(snapshots(range(1, 31), {"a": 0.5}), Config(), lambda snapshot: seen.append(snapshot.at))
-    assert len(seen) == 30
+def test_ticks_before_the_beginning_are_only_compared_with() -> None:
+    traces = list(snapshots(range(1, 41), {"a": 0.5}))
+    whole, rest = build(traces, Config()), build(traces[9:], Config(), since=11 * SECOND)
+    assert (rest.ticks, rest.data.first_wall, rest.continues, whole.continues) == (30, 11 * SECOND, True, False)
+    for one, other in zip(whole.runs, rest.runs, strict=True):
+        assert one.values[9:].tolist() == other.values.tolist()
+    assert not build(traces[10:], Config(), since=11 * SECOND).continues
 
 
 def test_time_is_split_in_order_and_too_little_of_it_is_refused() -> None:
