@@ -17,7 +17,6 @@ Result = TypeVar("Result")
 BASE_BYTES = 100 << 20
 """Memory of a process before it has any data: Python, numpy and the modules of a training (measured)."""
 
-
 SHARE = 0.25
 """Share of the memory for the processes besides the first (chosen)."""
 
@@ -41,12 +40,14 @@ class Crew:
 
     def each(self, function: Callable[..., Result], tasks: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
         """The result of the function for the arguments of each task, in order. Few results wait to be taken. If the caller stops,
-        tasks that are under way are given up."""
-        if self.jobs == 1:
-            return itertools.starmap(function, tasks)
+        tasks that are under way are given up. A single task is done in this process."""
+        tasks = iter(tasks)
+        first = list(itertools.islice(tasks, 2))
+        if self.jobs == 1 or len(first) < 2:
+            return itertools.starmap(function, itertools.chain(first, tasks))
         from ..scheduler.executor.joblib_backend import in_order  # joblib takes .2 s to load
 
-        return in_order(function, tasks, self.jobs, initializer=_deaf, max_nbytes=None)
+        return in_order(function, itertools.chain(first, tasks), self.jobs, initializer=_deaf, max_nbytes=None)
 
 
 @dataclass(frozen=True, slots=True)
