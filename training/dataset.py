@@ -35,7 +35,7 @@ MAX_VALUES = 40_000_000
 has 7 million (chosen)."""
 
 MAX_WORKER_TICKS = 2_000_000
-"""Worker-ticks kept, about 420 MB at 209 bytes; beyond it the oldest sessions are dropped. A day at 1 Hz of 20 workers has 1.7
+"""Worker-ticks kept, about 240 MB at 120 bytes; beyond it the oldest sessions are dropped. A day at 1 Hz of 20 workers has 1.7
 million (chosen)."""
 
 DRAWN, DRAWN_WINDOW = 4_000_000, 10_800

@@ -179,7 +179,8 @@ def advance(runs: Sequence[SeriesRun], origins: Sequence[Ints], interval: float,
                 experts.pass_over(*now)
                 continue
             seen, mine = experts.step(*now), slot[low:high]
-            made.rows[low:high] = rows(experts, seen)[:, :, mine].transpose(2, 1, 0)
+            with np.errstate(over="ignore"):  # what is infinite is clipped
+                made.rows[low:high] = rows(experts, seen)[:, :, mine].transpose(2, 1, 0)
             made.start[low:high] = fallback(seen)[:, :, mine].transpose(2, 0, 1)
             made.point[low:high] = (seen.base[:, mine] * seen.unit[mine]).T
             made.spread[low:high] = (seen.spread[:, mine] * seen.unit[mine]).T

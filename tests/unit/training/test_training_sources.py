@@ -581,6 +581,18 @@ def test_the_export_has_the_columns_that_are_read() -> None:
     assert {"session", "boot_id", "at_ns", "wall_ns", "kernel_session", "start_ticks"} <= COLUMNS.keys()
 
 
+def test_series_are_joined_only_over_a_seam(tmp_path: Path) -> None:
+    traces = list(read_traces(record(tmp_path, [60])))
+    walls = [snapshot.wall for _, snapshot in traces]
+    whole = build(traces, CONFIG)
+    earlier, later = build(traces[:31], CONFIG), build(traces[29:], CONFIG, since=walls[31])
+    joined = together([Piece(0, 0, earlier), Piece(0, earlier.ticks, later)], ["a"])
+    same(replace(joined, sighted=whole.sighted), whole)
+    apart = together([Piece(0, 0, earlier), Piece(0, earlier.ticks, replace(later, continues=False))], ["a"])
+    assert len(apart.runs) == 2 * len(whole.runs)
+    assert [len(session) for session in apart.workers.sessions] == [30, 29]
+
+
 def test_together_of_nothing_but_one_piece_is_that_piece(tmp_path: Path) -> None:
     dataset = build(read_traces(record(tmp_path, [40])), CONFIG)
     assert together([Piece(0, 0, dataset)], ["a"]) is dataset
