@@ -42,7 +42,7 @@ second to read (chosen)."""
 LEAST_FIT = 60
 """Ticks that are read at a time however little memory there is (chosen)."""
 
-MOST_PIECES = 8
+MOST_PIECES = 4
 """Stretches of a file, unless they would not fit into the memory: for each, all checksums of the file are computed (chosen: a
 hundredth of the time to read it)."""
 
