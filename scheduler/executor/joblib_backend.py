@@ -4,7 +4,7 @@ As in joblib's own default backend, workers know nothing of the program's state:
 (clean.py), and functions and results are pickled by cloudpickle. Large arrays are mapped (arrays.py), and workers stay for the next
 call (shelf.py).
 
-Only programs import this module. The daemon never does, because joblib is heavy.
+Programs import this module, and training does. The daemon never does, because joblib is heavy.
 """
 
 from __future__ import annotations
