@@ -8,8 +8,10 @@ Each user's workers are calibrated on that user's alone, so nobody's traces move
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +24,10 @@ from ..models.identity import ProcId
 from ..models.records import WINDOW, Anomaly
 from ..scheduler.config.sections import Quarantine
 from .anomaly_cases import FAULTS, WorkerTick, faulty
+from .crew import Crew
 from .quotas import SYSTEM
+
+_One = TypeVar("_One")
 
 CALIBRATED_SHARE = 0.6
 """Share of each session, from its start, that calibrates; the rest checks (chosen)."""
@@ -51,6 +56,13 @@ LOOK_SECONDS = 2.0
 MOST_LOOKED_AT = 400_000
 """Worker-looks of a calibration; longer traces are looked at less often (chosen)."""
 
+TOGETHER = 512
+"""Workers that are replayed side by side (chosen): a look at as many takes 2.5 times as long as at 30."""
+
+PARTS, LEAST_STRETCH = 16, 4 * WINDOW
+"""Stretches into which a session is cut to be replayed side by side, at most, and the fewest ticks of one (chosen): each repeats a
+window."""
+
 FAULTS_PER_KIND = 12
 """Faults injected of each kind, spread over workers and time (chosen)."""
 
@@ -63,6 +75,8 @@ class WorkerTraces:
     """What workers did: one sequence of consecutive ticks for each recording session."""
 
     sessions: tuple[Sequence[WorkerTick], ...]
+    begins: bool = False  # the first session is there from the first tick of what was read
+    ends: bool = False  # the last session is there up to the last one
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,22 +105,26 @@ class AnomalyFit:
     reason: str  # one sentence
 
 
-def fit_anomaly(workers: WorkerTraces, interval: float) -> AnomalyFit:
+def fit_anomaly(workers: WorkerTraces, interval: float, crew: Crew | None = None) -> AnomalyFit:
     """Calibrate on the earlier part of each session, check on the later.
 
-    `interval`: seconds a tick. Deterministic. Raises ValueError if there is nothing to learn from.
+    `interval`: seconds a tick. `crew`: who replays; None: this process. Deterministic. Raises ValueError if there is nothing to
+    learn from.
     """
     sessions = [session for session in workers.sessions if any(tick.keys for tick in session)]
     if not sessions:
         raise ValueError("the traces hold no workers of pools; record with the pools configured, then train again")
+    crew = crew or Crew(1)
     stride = _stride(sessions, interval)
     cuts = [max(int(len(session) * CALIBRATED_SHARE), 1) for session in sessions]
     owners = sorted({SYSTEM} | {tick.owner(at) for session in sessions for tick in session for at in range(len(tick.keys))})
     blocks: dict[tuple[str, Anomaly], list[tuple[tuple[int, ProcId], int, float]]] = {}
+    calibrating = _stretches(sessions, [(0, cut) for cut in cuts], stride)
+    highs = _merged(calibrating, _flat(crew.each(_highest, ((lanes, interval, stride) for lanes in _lanes(calibrating)))))
     for number, (session, cut) in enumerate(zip(sessions, cuts, strict=True)):
         whose = {worker: tick.owner(at) for tick in session[:cut] for at, worker in enumerate(tick.keys)}
-        for kind, highs in _blocks(session[:cut], interval, stride).items():
-            for worker, block, highest in highs:
+        for kind, found in _blocks(highs[number], interval, stride).items():
+            for worker, block, highest in found:
                 blocks.setdefault((whose[worker], kind), []).append(((number, worker), block, highest))
     tails = {
         (owner, kind): fit_tail(_healthy(blocks.get((owner, kind), []), prior(kind)), kind) for owner in owners for kind in KINDS
@@ -119,20 +137,30 @@ def fit_anomaly(workers: WorkerTraces, interval: float) -> AnomalyFit:
     model = AnomalyModel.from_arrays(arrays, "candidate", interval)
     scorers: tuple[Scorer, Scorer] = (model, RobustZ())
     alarms = [dict.fromkeys(KINDS, 0) for _ in scorers]
-    for session, cut in zip(sessions, cuts, strict=True):
-        for counts, found_by in zip(alarms, _incidents(session, cut, interval, stride, scorers), strict=True):
+    checking = _stretches(sessions, [(cut, len(session)) for cut, session in zip(cuts, sessions, strict=True)], stride)
+    trials = _trials(sessions, cuts, interval)
+    broken = [
+        _Stretch(at, [*trial.before, *trial.after], len(trial.before), len(trial.before) + len(trial.after))
+        for at, trial in enumerate(trials)
+    ]
+    batches = (*_lanes(checking), *_lanes(broken))
+    accused = _flat(crew.each(_accusations, ((lanes, interval, stride, scorers) for lanes in batches)))
+    looks: list[list[_Accusation]] = [[] for _ in sessions]
+    for stretch, its in zip(checking, accused, strict=False):
+        looks[stretch.of] += its
+    for its in looks:
+        for counts, found_by in zip(alarms, _incidents(its, interval, len(scorers)), strict=True):
             for kind in found_by:
                 counts[kind] += 1
-    trials = _trials(sessions, cuts, interval)
-    delays = _delays(trials, interval, stride, scorers)
+    delays = [_delays(trial, its, interval, len(scorers)) for trial, its in zip(trials, accused[len(checking) :], strict=True)]
     outcomes = {kind: [found for trial, found in zip(trials, delays, strict=True) if trial.kind is kind] for kind in FAULTS}
     seen = {kind: sum(len(tails[owner, kind].seen) for owner in owners) for kind in KINDS}
     rows = tuple(_row(kind, seen[kind], outcomes.get(kind, []), [counts[kind] for counts in alarms]) for kind in KINDS)
-    found, base_found = sum(row.found for row in rows), sum(row.baseline_found for row in rows)
+    named, base_named = sum(row.found for row in rows), sum(row.baseline_found for row in rows)
     false, base_false = sum(row.false_alarms for row in rows), sum(row.baseline_false_alarms for row in rows)
-    beats = false <= base_false and found >= base_found and bool(trials)
+    beats = false <= base_false and named >= base_named and bool(trials)
     reason = (
-        f"found {found} of {len(trials)} injected faults (baseline {base_found}), "
+        f"found {named} of {len(trials)} injected faults (baseline {base_named}), "
         f"{false} false alarms on held-out time (baseline {base_false})"
         if trials
         else "held-out time has no worker that works long enough to put a fault in; record longer, under load"
@@ -173,27 +201,113 @@ def _stride(sessions: Sequence[Sequence[WorkerTick]], interval: float) -> int:
     return stride * max(math.ceil(looks / MOST_LOOKED_AT), 1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """A part of a sequence of ticks that is looked at."""
+
+    of: int  # number of the sequence
+    ticks: Sequence[WorkerTick]  # from at most a window before the first look on
+    first: int  # place in `ticks` of the first look
+    last: int  # end of the looks
+    before: int = 0  # ticks of the sequence before `ticks`
+
+
+def _stretches(sessions: Sequence[Sequence[WorkerTick]], spans: Sequence[tuple[int, int]], stride: int) -> list[_Stretch]:
+    """A span of each session in parts that can be replayed side by side. The looks are those of a replay in one piece: windows
+    forget what is older than they are long."""
+    found = []
+    for number, (session, (start, end)) in enumerate(zip(sessions, spans, strict=True)):
+        parts = min(max((end - start) // LEAST_STRETCH, 1), PARTS)
+        length = -(-(end - start) // parts)
+        length += -length % stride
+        for first in range(start, end, length):
+            last, before = min(first + length, end), max(first - WINDOW, 0)
+            found.append(_Stretch(number, session[before:last], first - before, last - before, before))
+    return found
+
+
+def _flat(lists: Iterable[list[_One]]) -> list[_One]:
+    return [one for each in lists for one in each]
+
+
+def _lanes(stretches: Sequence[_Stretch]) -> list[list[_Stretch]]:
+    """Stretches to be replayed side by side, in order."""
+    batches: list[list[_Stretch]] = []
+    room = 0
+    for stretch in stretches:
+        workers = max(len(tick.keys) for tick in stretch.ticks)
+        if workers > room:
+            batches.append([])
+            room = TOGETHER
+        batches[-1].append(stretch)
+        room -= workers
+    return batches
+
+
 def _looks(
-    ticks: Sequence[WorkerTick], interval: float, stride: int, start: int = 0
-) -> Iterator[tuple[int, WorkerTick, WorkerRows]]:
-    """(tick, its workers, their scores) every `stride` ticks from `start` on; windows see all earlier ticks."""
+    lanes: Sequence[_Stretch], interval: float, stride: int
+) -> Iterator[tuple[list[tuple[int, int, slice]], WorkerTick, WorkerRows]]:
+    """([(lane, tick of its sequence, its workers)], all workers, their scores) every `stride` ticks. All lanes begin their looks at
+    the same moment; the windows of each have seen its earlier ticks. Workers and pools of different lanes are different ones."""
     windows = WorkerWindows(len(CHANNELS))
-    for number, tick in enumerate(ticks):
-        windows.push(tick.keys, tick.values)
-        if number >= start and (number - start) % stride == 0 and tick.keys:
+    before = max(lane.first for lane in lanes)
+    known: list[tuple[int, Sequence[ProcId], Sequence[str], Sequence[str]]] = []
+    keys, pools, owners = list[ProcId](), list[str](), list[str]()
+    for step in range(-before, max(lane.last - lane.first for lane in lanes)):
+        there = [
+            (at, lane.before + lane.first + step, lane.ticks[lane.first + step])
+            for at, lane in enumerate(lanes)
+            if 0 <= lane.first + step < lane.last and lane.ticks[lane.first + step].keys
+        ]
+        now = [(at, tick.keys, tick.pools, tick.owners) for at, _, tick in there]
+        if now != known:
+            known = now
+            keys = [_apart(key, at) for at, _, tick in there for key in tick.keys]
+            pools = [f"{at} {pool}" for at, _, tick in there for pool in tick.pools]
+            owners = [tick.owner(worker) for _, _, tick in there for worker in range(len(tick.keys))]
+        values = np.concatenate([np.empty((0, len(CHANNELS))), *(tick.values for _, _, tick in there)])
+        windows.push(keys, values)
+        if step >= 0 and step % stride == 0 and keys:
+            edges = [0, *accumulate(len(tick.keys) for _, _, tick in there)]
+            parts = [(at, number, slice(*edge)) for (at, number, _), edge in zip(there, pairwise(edges), strict=True)]
             view, lengths = windows.view()
-            yield number, tick, worker_rows(tick.pools, view, lengths, interval)
+            yield parts, WorkerTick(keys, pools, values, owners), worker_rows(pools, view, lengths, interval)
 
 
-def _blocks(ticks: Sequence[WorkerTick], interval: float, stride: int) -> dict[Anomaly, list[tuple[ProcId, int, float]]]:
-    """(worker, block, highest score) by kind."""
-    highest: dict[tuple[ProcId, int], tuple[Floats, NDArray[np.int64]]] = {}
-    for number, tick, rows in _looks(ticks, interval, stride):
-        block = int(number * interval // BLOCK_SECONDS)
+_Highs = dict[tuple[ProcId, int], tuple[Floats, NDArray[np.int64]]]
+"""By worker and block: (highest score, number of scores) of each kind."""
+
+
+def _highest(lanes: Sequence[_Stretch], interval: float, stride: int) -> list[_Highs]:
+    """What each lane's looks say."""
+    found: list[_Highs] = [{} for _ in lanes]
+    nothing = np.full(len(KINDS), np.nan), np.zeros(len(KINDS), dtype=np.int64)
+    for parts, _, rows in _looks(lanes, interval, stride):
         # what is too small to matter is never reported, so it counts as 0 here too
-        for worker, scores in zip(tick.keys, np.where(rows.material | np.isnan(rows.scores), rows.scores, 0.0), strict=True):
-            most, looks = highest.get((worker, block), (np.full(len(KINDS), np.nan), np.zeros(len(KINDS), dtype=np.int64)))
-            highest[worker, block] = np.fmax(most, scores), looks + ~np.isnan(scores)
+        scores = np.where(rows.material | np.isnan(rows.scores), rows.scores, 0.0)
+        known = ~np.isnan(scores)
+        for lane, number, workers in parts:
+            block, highest, stretch = int(number * interval // BLOCK_SECONDS), found[lane], lanes[lane]
+            keys = stretch.ticks[number - stretch.before].keys
+            for worker, its, there in zip(keys, scores[workers], known[workers], strict=True):
+                most, looks = highest.get((worker, block), nothing)
+                highest[worker, block] = np.fmax(most, its), looks + there
+    return found
+
+
+def _merged(stretches: Sequence[_Stretch], found: Sequence[_Highs]) -> dict[int, _Highs]:
+    """What the looks at each sequence say, from its stretches."""
+    merged: dict[int, _Highs] = {stretch.of: {} for stretch in stretches}
+    for stretch, its in zip(stretches, found, strict=True):
+        highs = merged[stretch.of]
+        for key, (most, looks) in its.items():
+            before = highs.get(key)
+            highs[key] = (most, looks) if before is None else (np.fmax(before[0], most), before[1] + looks)
+    return merged
+
+
+def _blocks(highest: _Highs, interval: float, stride: int) -> dict[Anomaly, list[tuple[ProcId, int, float]]]:
+    """(worker, block, highest score) by kind."""
     least = min(EVIDENCE_SECONDS / (stride * interval), BLOCK_SECONDS / (stride * interval) / 2)
     return {
         kind: [
@@ -229,23 +343,33 @@ def _healthy(blocks: Sequence[tuple[tuple[int, ProcId], int, float]], baseline: 
     return np.array(kept if suspects <= max(SUSPECT_WORKERS * len(lives), 1) else everything, dtype=np.float64)
 
 
-def _accused(tick: WorkerTick, rows: WorkerRows, interval: float, scorer: Scorer) -> dict[ProcId, Anomaly]:
-    """Workers below the line, with their kind, at the default rate of false alarms."""
+_Accusation = tuple[int, list[dict[ProcId, Anomaly]]]
+"""(tick of a sequence, workers below the line with their kind by each scorer)."""
+
+
+def _accusations(lanes: Sequence[_Stretch], interval: float, stride: int, scorers: Sequence[Scorer]) -> list[list[_Accusation]]:
+    """Whom each look of each lane accuses, at the default rate of false alarms."""
     line = alpha(Quarantine().false_alarms_per_day)
-    scores = judge(scorer, tick.keys, tick.pools, rows, interval, owners=tick.owners)
-    return {found.id: found.kind for found in scores if found.p < line}
+    made: list[list[_Accusation]] = [[] for _ in lanes]
+    for parts, whole, rows in _looks(lanes, interval, stride):
+        for lane, number, _ in parts:
+            made[lane].append((number, [{} for _ in scorers]))
+        for column, scorer in enumerate(scorers):
+            for found in judge(scorer, whole.keys, whole.pools, rows, interval, owners=whole.owners):
+                if found.p < line:
+                    lane, worker = _back(found.id)
+                    made[lane][-1][1][column][worker] = found.kind
+    return made
 
 
-def _incidents(
-    ticks: Sequence[WorkerTick], start: int, interval: float, stride: int, scorers: Sequence[Scorer]
-) -> list[list[Anomaly]]:
-    """Kinds of the alarms that each scorer would have raised from tick `start` on: accused throughout the default patience."""
+def _incidents(looks: Sequence[_Accusation], interval: float, scorers: int) -> list[list[Anomaly]]:
+    """Kinds of the alarms that each scorer would have raised: accused throughout the default patience."""
     patience = Quarantine().patience
-    since: list[dict[tuple[ProcId, Anomaly], int]] = [{} for _ in scorers]
-    raised: list[set[tuple[ProcId, Anomaly]]] = [set() for _ in scorers]
-    for number, tick, rows in _looks(ticks, interval, stride, start):
-        for scorer, began, alarms in zip(scorers, since, raised, strict=True):
-            now = set(_accused(tick, rows, interval, scorer).items())
+    since: list[dict[tuple[ProcId, Anomaly], int]] = [{} for _ in range(scorers)]
+    raised: list[set[tuple[ProcId, Anomaly]]] = [set() for _ in range(scorers)]
+    for number, accused in looks:
+        for its, began, alarms in zip(accused, since, raised, strict=True):
+            now = set(its.items())
             for key in [key for key in began if key not in now]:
                 del began[key]
             for key in now:
@@ -320,52 +444,31 @@ def _break(
     return _Trial(kind, worker, before, after)
 
 
-def _delays(trials: Sequence[_Trial], interval: float, stride: int, scorers: Sequence[Scorer]) -> list[list[float | None]]:
-    """Seconds until each scorer has named each trial's fault throughout the patience; None: not in time.
-
-    All trials are replayed side by side, as separate pools that go wrong at the same moment.
-    """
-    if not trials:
-        return []
-    onset = max(len(trial.before) for trial in trials)
-    length = max(len(trial.after) for trial in trials)
-    lanes = [[None] * (onset - len(trial.before)) + [*trial.before, *trial.after] for trial in trials]
-    ticks = [
-        WorkerTick(
-            [_apart(key, lane) for lane, part in there for key in part.keys],
-            [f"trial {lane}" for lane, part in there for _ in part.keys],
-            np.concatenate([part.values for _, part in there]),
-            [part.owner(at) for _, part in there for at in range(len(part.keys))],
-        )
-        for there in (_present(lanes, number) for number in range(onset + length))
-    ]
-    patience = Quarantine().patience
-    victims = [_apart(trial.worker, lane) for lane, trial in enumerate(trials)]
-    since: list[list[int | None]] = [[None] * len(scorers) for _ in trials]
-    found: list[list[float | None]] = [[None] * len(scorers) for _ in trials]
-    for number, tick, rows in _looks(ticks, interval, stride, onset):
-        for column, scorer in enumerate(scorers):
-            accused = _accused(tick, rows, interval, scorer)
-            for lane, trial in enumerate(trials):
-                if accused.get(victims[lane]) is not trial.kind:
-                    since[lane][column] = None
-                    continue
-                began = since[lane][column]
-                since[lane][column] = began = number if began is None else began
-                if found[lane][column] is None and (number - began) * interval >= patience:
-                    found[lane][column] = (number - onset) * interval
+def _delays(trial: _Trial, looks: Sequence[_Accusation], interval: float, scorers: int) -> list[float | None]:
+    """Seconds until each scorer has named the fault throughout the patience; None: not in time."""
+    patience, onset = Quarantine().patience, len(trial.before)
+    since: list[int | None] = [None] * scorers
+    found: list[float | None] = [None] * scorers
+    for number, accused in looks:
+        for column, its in enumerate(accused):
+            if its.get(trial.worker) is not trial.kind:
+                since[column] = None
+                continue
+            began = since[column]
+            since[column] = began = number if began is None else began
+            if found[column] is None and (number - began) * interval >= patience:
+                found[column] = (number - onset) * interval
     return found
 
 
 def _apart(worker: ProcId, lane: int) -> ProcId:
-    """The worker under an id that is unique to its trial."""
+    """The worker under an id that is unique to its lane."""
     return ProcId(worker.pid + (lane << 32), worker.start_ticks)
 
 
-def _present(lanes: Sequence[Sequence[WorkerTick | None]], number: int) -> list[tuple[int, WorkerTick]]:
-    """Trials that have a tick with this number, each with that tick."""
-    ticks = ((lane, ticks[number]) for lane, ticks in enumerate(lanes) if number < len(ticks))
-    return [(lane, tick) for lane, tick in ticks if tick is not None]
+def _back(id_: ProcId) -> tuple[int, ProcId]:
+    """(lane, worker): the inverse of `_apart`."""
+    return id_.pid >> 32, ProcId(id_.pid & 0xFFFFFFFF, id_.start_ticks)
 
 
 def _row(kind: Anomaly, blocks: int, outcomes: Sequence[Sequence[float | None]], alarms: Sequence[int]) -> AnomalyRow:

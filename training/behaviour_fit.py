@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
 
 from ..models.behaviour import CLASSES, KNOTS, SEEN, Arrays, BehaviourModel, Floats, Ints, Summaries, decide, softmax
 from ..models.records import Class
@@ -141,6 +139,8 @@ class Fitted:
 
 def fit_behaviour(programs: Programs) -> Fitted:
     """The model of these programs. The same programs give the same arrays. Raises ValueError if there are too few."""
+    from threadpoolctl import threadpool_limits
+
     families = sorted(set(programs.families))
     if len(families) < 3 or len(set(programs.classes)) < 2:
         raise ValueError(
@@ -222,11 +222,12 @@ class Sightings:
     def add(self, tick: int, groups: Sequence[str], values: Floats, classes: Mapping[str, Class]) -> None:
         """Take what was measured of all groups at a tick; rows are kept of the groups in `classes`."""
         self._classes.update(classes)
-        slots, told = self._summaries.step(groups, values)
+        if not self._classes:
+            return
+        kept = [place for place, group in enumerate(groups) if group in classes]
+        slots, told = self._summaries.step([groups[place] for place in kept], values[kept])
         for place in np.flatnonzero(told).tolist():
-            group = groups[place]
-            if group not in classes:
-                continue
+            group = groups[kept[place]]
             active = self._active[group] = self._active.get(group, 0) + 1
             if active in MOMENTS or active % LATER == 0:
                 mine = self._rows.setdefault(group, [])
@@ -333,6 +334,8 @@ def _temperature(logits: Floats, programs: Programs) -> float:
 
 def _arrays(programs: Programs, strength: float, temperature: float) -> dict[str, NDArray[np.float64]]:
     """Arrays of a `BehaviourModel`."""
+    from sklearn.linear_model import LogisticRegression  # takes a second that most processes of a training can do without
+
     rows, weights = programs.rows, programs.weights()
     knots = _knots(rows)
     bases = [_basis(knots[column]) for column in range(SEEN)]

@@ -32,6 +32,7 @@ from ..scheduler.hands.owner import become, owner_of
 from ..scheduler.hands.safe_files import StoreError
 from ..scheduler.read.text import escape_unencodable, printable
 from ..scheduler.store.files import NamedFile, replacing
+from .crew import BASE_BYTES, Crew, affordable
 from .dataset import Dataset, DatasetError
 from .gather import gather
 from .kinds import Made, ModelKind, kept, packed, train_kind
@@ -46,6 +47,9 @@ FAILURE, REFUSED = 1, 3
 
 MEMORY = "2g"
 """Default limit for the memory of a training. Chosen: a small server can spare this for some minutes."""
+
+LEARNING = 0.5
+"""Share of the memory for learning; `gather` and `crew` have what they take of the rest (chosen)."""
 
 LEAST_MEMORY = 64 << 20
 """Least bytes for learning, beside the program itself. Chosen: the values of an hour and the rows of some hundred moments."""
@@ -112,6 +116,16 @@ def train(
     memory: Annotated[
         int, typer.Option(parser=_bytes, metavar="SIZE", help="Use at most so much memory; if need be, learn from less.")
     ] = MEMORY,  # type: ignore[assignment]  # typer parses the default as if it were typed
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="How many processes work at the same time (default: one for each CPU, if the memory is enough). The models are "
+            "the same.",
+            show_default=False,
+        ),
+    ] = None,
     report: Annotated[
         Path | None,
         typer.Option(metavar="FILE.html", help="File for the report (default: beside the new model).", show_default=False),
@@ -171,7 +185,8 @@ def train(
             }
             found = machines(traces or [paths.traces])
             parts = Parts(paths.stores, asked, room, _say)
-            training = _Training(begin, memory, time_budget, paths, models or paths.models, dry_run, parts)
+            crew = Crew(min(jobs or len(os.sched_getaffinity(0)), affordable(memory)))
+            training = _Training(begin, memory, time_budget, paths, models or paths.models, dry_run, parts, crew)
             done = training.run(loaded, found, since, only)
             page = None if no_report else training.page(done, place)
             parts.clear()
@@ -219,12 +234,21 @@ class _Training:
     """One call of the command, stage by stage."""
 
     def __init__(
-        self, begin: float, memory: int, seconds: float | None, paths: Paths, models: Path, dry_run: bool, parts: Parts
+        self,
+        begin: float,
+        memory: int,
+        seconds: float | None,
+        paths: Paths,
+        models: Path,
+        dry_run: bool,
+        parts: Parts,
+        crew: Crew,
     ) -> None:
         ends = float("inf") if seconds is None else begin + seconds
         self._begin = begin
-        self._memory = memory
-        self._budget = TrainingBudget(ends, memory)
+        # not what is left now: the same traces within the same memory must give the same models
+        self._budget = TrainingBudget(ends, max(memory - BASE_BYTES, LEAST_MEMORY))
+        self._crew = crew
         self._paths = paths
         self._models = models
         self._dry_run = dry_run
@@ -236,7 +260,7 @@ class _Training:
         now = time.time_ns()
         begin = None if since is None else now - round(since * 1e9)
         with self._stages.shown():
-            gathered = gather(found, loaded.config, begin, now, self._left(), self._stages, self._parts, _say)
+            gathered = gather(found, loaded.config, begin, now, self._budget, self._stages, self._parts, _say, self._crew)
             self._stages.end()
             dataset = gathered.dataset
             for sentence in (*gathered.lost, *gathered.left_out, *dataset.skipped):
@@ -287,7 +311,8 @@ class _Training:
             if self._budget.left() <= 0:
                 reason = "no time was left for it; give more with --time-budget, or train it with --only"
                 return Made({}, Result(kind, "not trained", reason, "")), None
-            made = train_kind(kind, dataset, self._models, self._left(), self._stages)
+            left = replace(self._budget, memory=round(self._budget.memory * LEARNING))
+            made = train_kind(kind, dataset, self._models, left, self._stages, self._crew)
             self._stages.end()
             for remark in made.remarks:
                 _say(remark)
@@ -327,10 +352,6 @@ class _Training:
         if made is not None:
             _say(f"the {kind} model of the interrupted training is used")
         return made
-
-    def _left(self) -> TrainingBudget:
-        """The budget that is left."""
-        return replace(self._budget, memory=max(self._memory - psutil.Process().memory_info().rss, LEAST_MEMORY // 2))
 
 
 class _Interrupted(BaseException):

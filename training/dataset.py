@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..models.artifact import DataRange
 from ..models.forecast.demand import MIN_TICKS
-from ..models.records import HORIZONS, WINDOW, Snapshot
-from ..scheduler.config.sections import Config
+from ..models.identity import ProcId
+from ..models.records import HORIZONS, WINDOW, Class, Identity, Snapshot
+from ..scheduler.config.sections import Config, Tenants
 from ..scheduler.observe.measure import Measured, Measurer
 from ..scheduler.observe.observer import BUSY_CORES
 from ..scheduler.observe.tenancy import owner_name
@@ -34,8 +35,13 @@ MAX_VALUES = 40_000_000
 has 7 million (chosen)."""
 
 MAX_WORKER_TICKS = 2_000_000
-"""Worker-ticks kept, about 420 MB at 209 bytes; beyond it the oldest sessions are dropped. A day at 1 Hz of 20 workers has 1.7
+"""Worker-ticks kept, about 240 MB at 120 bytes; beyond it the oldest sessions are dropped. A day at 1 Hz of 20 workers has 1.7
 million (chosen)."""
+
+DRAWN, DRAWN_WINDOW = 4_000_000, 10_800
+"""Values that the simple forecasters are run over, for the rows of a fit and of its judgement; and the ticks of a window, where
+there are more. Chosen: so many give each of the origins that are drawn from them (`demand.ORIGINS`) sixty values of its own, and
+three hours are thirty times as long as what most forecasters remember."""
 
 MAX_RUN = 86_400
 """Ticks after which a series is cut, so that the oldest part of an endless one can be dropped (chosen)."""
@@ -56,6 +62,7 @@ class Dataset:
     data: DataRange
     skipped: tuple[str, ...]  # what was left out, a sentence each
     sighted: Sighted = field(default_factory=Sighted)  # of groups with a class in the configuration
+    continues: bool = False  # the tick before the first one was seen too, so series that begin there may have begun before
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +92,21 @@ LEAST_TICKS = LEAST_SPAN + MIN_TICKS + max(HORIZONS) + 60
 """Fewest ticks of traces: they also leave 60 origins of the longest horizon to fit on (chosen)."""
 
 
-def build(
-    traces: Iterable[tuple[Recording, Snapshot]], config: Config, progress: Callable[[Snapshot], None] = lambda _: None
-) -> Dataset:
+def build(traces: Iterable[tuple[Recording, Snapshot]], config: Config, since: int = 0) -> Dataset:
     """Read all traces. Memory is bounded by `MAX_VALUES` and `MAX_WORKER_TICKS`. Raises DatasetError if they hold nothing usable.
 
-    Only sessions recorded at the configuration's interval are used: a model counts in ticks. `progress` gets every snapshot.
+    Only sessions recorded at the configuration's interval are used: a model counts in ticks. Ticks before `since`, wall clock ns,
+    are only what the first one is compared with.
     """
     interval = config.daemon.interval
-    builder, workers, sightings = _Runs(), _Workers(), Sightings(interval)
+    builder, workers, sightings, owners = _Runs(), _Workers(), Sightings(interval), _Owners(config.tenants)
+    classes: dict[str, Class] = {}
+    groups: tuple[str, ...] = ()  # those that `classes` is of
     others: dict[float, int] = {}
     session, measurer = "", Measurer(config, interval)
     first_wall = last_wall = processes = 0
+    continues = False
     for recording, snapshot in traces:
-        progress(snapshot)
         if recording.interval != interval:
             others[recording.interval] = others.get(recording.interval, 0) + 1
             continue
@@ -107,19 +115,24 @@ def build(
             builder.cut()
             workers.cut()
             sightings.cut()
+        measured = measurer.measure(snapshot)
+        if snapshot.wall < since:
+            continue
+        continues |= not first_wall and measured is not None
         first_wall, last_wall = first_wall or snapshot.wall, snapshot.wall
         processes = max(processes, len(snapshot.table))
-        measured = measurer.measure(snapshot)
         if measured is None:
             builder.cut()
             workers.cut()
             continue
         pools = {pool.pool for pool in snapshot.pools}
-        classed = {name: class_ for name in measured.groups if (class_ := measurer.pinned(name)) is not None}
-        sightings.add(builder.ticks, measured.groups, measured.behaviour, classed)
-        wanted = {name for name in measured.groups if name in pools or name in classed}
-        builder.add(snapshot.wall / 1e9, measured.series, wanted, _owners(measured, snapshot, config))
-        whose = [owner_name(snapshot.identities[key], config.tenants) for key in measured.worker_keys]
+        if measured.groups != groups:
+            groups = measured.groups
+            classes = {name: class_ for name in groups if (class_ := measurer.pinned(name)) is not None}
+        sightings.add(builder.ticks, groups, measured.behaviour, classes)
+        wanted = classes.keys() | pools.intersection(groups)
+        builder.add(snapshot.wall / 1e9, measured.series, wanted, owners.of_groups(measured, snapshot))
+        whose = owners.of_workers(measured, snapshot)
         workers.add(WorkerTick(measured.worker_keys, measured.worker_pools, measured.workers, whose))
     skipped = [
         f"{count} ticks of {every:g} s: the configuration has daemon.interval = {interval:g}"
@@ -137,26 +150,55 @@ def build(
     for run in runs:
         digest.update(f"{run.target}\0{run.metric}\0{run.start}\0{len(run.values)}\0".encode())
         digest.update(run.values.tobytes())
-    groups = len({run.target for run in runs})
-    data = DataRange(first_wall, last_wall, builder.ticks, processes, groups, digest.hexdigest())
-    return Dataset(interval, builder.ticks, runs, ready, data, tuple(skipped), sightings.finish())
+    busy = len({run.target for run in runs})
+    data = DataRange(first_wall, last_wall, builder.ticks, processes, busy, digest.hexdigest())
+    return Dataset(interval, builder.ticks, runs, ready, data, tuple(skipped), sightings.finish(), continues)
+
+
+def drawn(runs: Sequence[SeriesRun], interval: float) -> tuple[SeriesRun, ...]:
+    """Series with at most `DRAWN` values in all: all if there are no more, else windows of them. A window's turn depends on its
+    machine, group, metric and time alone, not on what else there is."""
+    if sum(len(run.values) for run in runs) <= DRAWN:
+        return tuple(runs)
+    windows = []
+    for number, run in enumerate(runs):
+        for low in range(0, len(run.values), DRAWN_WINDOW):
+            values, at = run.values[low : low + DRAWN_WINDOW], run.at + low * interval
+            if len(values) > MIN_TICKS:
+                turn = hashlib.sha256(f"{run.target}\0{run.metric}\0{at:.3f}".encode()).digest()
+                windows.append((turn, number, low, replace(run, start=run.start + low, values=values, at=at)))
+    left, kept = DRAWN, []
+    for _, number, low, window in sorted(windows, key=lambda each: each[:3]):
+        left -= len(window.values)
+        if left < 0:
+            break
+        kept.append((number, low, window))
+    return tuple(window for _, _, window in sorted(kept, key=lambda each: each[:2]))
 
 
 def origins(runs: Sequence[SeriesRun], span: Span, most: int, seed: int) -> list[NDArray[np.int64]]:
-    """At most `most` origins of the span, as places in each run, drawn evenly from all series and ticks in it; all if there are no
-    more. No owner has more than its quota. An origin has seen `MIN_TICKS` ticks of its series, and the longest horizon lies in the
-    span."""
-    inside = [np.arange(*_inside(run, span)) for run in runs]
-    total = sum(map(len, inside))
+    """At most `most` origins of the span, as places in each run; all if there are no more. No owner has more than its quota. An
+    origin has seen `MIN_TICKS` ticks of its series, and the longest horizon lies in the span.
+
+    They are drawn evenly, at the same places in all runs: what the experts say is then needed at few places.
+    """
+    bounds = np.array([_inside(run, span) for run in runs], dtype=np.int64).reshape(len(runs), 2)
+    counts = bounds[:, 1] - bounds[:, 0]
+    total = int(counts.sum())
     if total <= most:
-        return inside
-    chosen, rng = np.zeros(total, dtype=np.bool_), np.random.default_rng(seed)
-    owners = np.repeat([run.owner for run in runs], list(map(len, inside)))
-    for owner, count in sorted(places([run.owner for run in runs], list(map(len, inside)), most).items()):
-        mine = np.flatnonzero(owners == owner)
-        chosen[mine[rng.choice(len(mine), count, replace=False)]] = True
-    edges = np.cumsum([0, *map(len, inside)])
-    return [places[chosen[low:high]] for places, low, high in zip(inside, edges[:-1], edges[1:], strict=True)]
+        return [np.arange(*bound) for bound in bounds.tolist()]
+    rng = np.random.default_rng(seed)
+    rank = rng.permutation(int(bounds[:, 1].max()))  # of each place
+    turn = rng.permutation(len(runs))  # of each run at a place
+    chosen: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64) for _ in runs]
+    for owner, count in sorted(places([run.owner for run in runs], counts.tolist(), most).items()):
+        mine = [at for at, run in enumerate(runs) if run.owner == owner and counts[at]]
+        order = np.concatenate([rank[slice(*bounds[at])] * len(runs) + turn[at] for at in mine]) if mine else np.empty(0)
+        line = np.partition(order, count - 1)[count - 1] if count else -1
+        for at in mine:
+            low, high = bounds[at].tolist()
+            chosen[at] = low + np.flatnonzero(rank[low:high] * len(runs) + turn[at] <= line)
+    return chosen
 
 
 def _inside(run: SeriesRun, span: Span) -> tuple[int, int]:
@@ -229,13 +271,42 @@ class _Runs:
             self._dropped += 1
 
 
-def _owners(measured: Measured, snapshot: Snapshot, config: Config) -> dict[str, str]:
-    """The owner of each group with processes, as in `quotas`: the user whose processes are in it besides the system's. Several
-    users count as one."""
-    users: dict[str, set[str]] = {}
-    for id_, row in measured.rows.items():
-        users.setdefault(measured.members[row], set()).add(owner_name(snapshot.identities[id_], config.tenants))
-    return {group: _single(found - {SYSTEM}) for group, found in users.items()}
+class _Owners:
+    """Whose groups and workers are, found anew only when processes come, go, or change."""
+
+    def __init__(self, tenants: Tenants) -> None:
+        self._tenants = tenants
+        self._identities: Mapping[ProcId, Identity] = {}
+        self._members: tuple[str, ...] = ()
+        self._keys: list[ProcId] = []
+        self._groups: dict[str, str] = {}
+        self._workers: list[str] = []
+
+    def of_groups(self, measured: Measured, snapshot: Snapshot) -> dict[str, str]:
+        """The owner of each group with processes, as in `quotas`: the user whose processes are in it besides the system's. Several
+        users count as one."""
+        if self._same(snapshot) and measured.members == self._members:
+            return self._groups
+        users: dict[str, set[str]] = {}
+        for id_, row in measured.rows.items():
+            users.setdefault(measured.members[row], set()).add(owner_name(snapshot.identities[id_], self._tenants))
+        self._members = measured.members
+        self._groups = {group: _single(found - {SYSTEM}) for group, found in users.items()}
+        return self._groups
+
+    def of_workers(self, measured: Measured, snapshot: Snapshot) -> list[str]:
+        """The owner of each worker; the list may be the one of the tick before."""
+        if not self._same(snapshot) or measured.worker_keys != self._keys:
+            self._keys = measured.worker_keys
+            self._workers = [owner_name(snapshot.identities[key], self._tenants) for key in self._keys]
+        return self._workers
+
+    def _same(self, snapshot: Snapshot) -> bool:
+        """Whether all processes are as they were at the tick before."""
+        if snapshot.identities is self._identities:  # so where nothing came, went, or changed, as the trace reader gives them
+            return True
+        self._identities, self._members, self._keys = snapshot.identities, (), []
+        return False
 
 
 def _single(users: Set[str]) -> str:
@@ -260,9 +331,13 @@ class _Workers:
         self._counts: list[int] = []
         self._new = True
         self._dropped = 0
+        self._last = WorkerTick([], [], np.empty((0, 0)))
 
     def add(self, tick: WorkerTick) -> None:
         """The workers of the next tick."""
+        if tick.keys == self._last.keys and tick.pools == self._last.pools:  # the same lists, for the memory's sake
+            tick = replace(tick, keys=self._last.keys, pools=self._last.pools)
+        self._last = tick
         if self._new or len(self._sessions[-1]) >= MAX_RUN:
             self._sessions.append([])
             self._counts.append(0)
@@ -281,4 +356,6 @@ class _Workers:
         """The kept sessions that have workers."""
         if self._dropped:
             self.skipped.append(f"the workers of the oldest {self._dropped} ticks: more than {MAX_WORKER_TICKS} worker-ticks")
-        return WorkerTraces(tuple(session for session, count in zip(self._sessions, self._counts, strict=True) if count))
+        sessions = tuple(session for session, count in zip(self._sessions, self._counts, strict=True) if count)
+        begins = bool(self._counts and self._counts[0]) and not self._dropped
+        return WorkerTraces(sessions, begins, not self._new and self._counts[-1] > 0)

@@ -13,10 +13,11 @@ import numpy as np
 from ..models.artifact import Arrays, Artifact, ArtifactError, shipped
 from ..models.forecast.demand import DEMAND_FEATURES, METRICS, Network
 from ..models.forecast.experts import Floats
-from .dataset import LEAST_TICKS, Dataset, DatasetError, origins, split
+from .crew import Crew
+from .dataset import LEAST_TICKS, Dataset, DatasetError, drawn, origins, split
 from .evaluate import evaluate, losses
 from .fit import ROWS, fit_demand, predict
-from .progress import StageProgress, TrainingBudget
+from .progress import SHARES, StageProgress, TrainingBudget
 from .promote import judge, running
 from .report import Result
 from .stream import Samples, SeriesRun, stream
@@ -46,7 +47,7 @@ class Trained:
 
 
 def train_demand(
-    dataset: Dataset, models: Path, seed: int, budget: TrainingBudget, progress: StageProgress
+    dataset: Dataset, models: Path, seed: int, budget: TrainingBudget, progress: StageProgress, crew: Crew | None = None
 ) -> tuple[Trained, list[str]]:
     """(a demand model, notable events in one sentence each). The model is judged on the newest time of the data set, which is held
     out."""
@@ -55,11 +56,13 @@ def train_demand(
         spans = split(dataset.ticks)
         room = max(budget.memory // BYTES, 500)
         most = (min(ORIGINS, room * 3 // 4), min(TEST_ORIGINS, room // 4))
-        chosen = [origins(dataset.runs, span, count, seed) for span, count in zip(spans, most, strict=True)]
+        runs = drawn(dataset.runs, dataset.interval)
+        chosen = [origins(runs, span, count, seed) for span, count in zip(spans, most, strict=True)]
         places = [np.concatenate(parts) for parts in zip(*chosen, strict=True)]
         total = sum(int(part[-1]) + 1 for part in places if len(part))
-        every = stream(dataset.runs, places, dataset.interval, lambda done: progress.step("experts", done, total))
-        starts = np.array([run.start for run in dataset.runs])
+        ends = budget.clock() + budget.left() * SHARES["experts"]
+        every = stream(runs, places, dataset.interval, lambda done: progress.step("experts", done, total), crew, ends)
+        starts = np.array([run.start for run in runs])
         tick = every.origin + starts[every.run]
         fit, test = (every.part((tick >= span.first) & (tick < span.last)) for span in spans)
         if len(every) < sum(map(len, places)) and not len(test):
@@ -71,11 +74,11 @@ def train_demand(
         base = _base(said)
         arrays = fit_demand(
             fit,
-            metrics(dataset.runs, fit),
+            metrics(runs, fit),
             seed,
             None if base is None else base.arrays,
             lambda done, steps: progress.step("fitting", done, steps),
-            [dataset.runs[which].owner for which in fit.run.tolist()],
+            [runs[which].owner for which in fit.run.tolist()],
         )
     except DatasetError as error:
         minutes = LEAST_TICKS * dataset.interval / 60
@@ -94,7 +97,7 @@ def train_demand(
         made[name], heard[name] = predict(other, test), other.speaks
     made["experts"] = test.values(test.start.astype(np.float64))
     progress.step("judging", 0, 2)
-    table = evaluate(made, test, dataset.runs)
+    table = evaluate(made, test, runs)
     progress.step("judging", 1, 2)
     judgement = judge(table, "new model", heard)
     arrays = {**arrays, "speaks": np.array([metric in judgement.speaks for metric in METRICS])}
@@ -102,7 +105,7 @@ def train_demand(
     progress.step("judging", 2, 2)
     outcome = "would be promoted" if judgement.beats else "refused"
     result = Result("demand", outcome, judgement.reason, "", demand=table)
-    return Trained(arrays, result, dataset.runs, test, made["new model"], made["experts"], leans), said
+    return Trained(arrays, result, runs, test, made["new model"], made["experts"], leans), said
 
 
 def metrics(runs: tuple[SeriesRun, ...], samples: Samples) -> list[str]:

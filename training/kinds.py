@@ -15,7 +15,8 @@ from ..models.artifact import Arrays, Artifact, ArtifactError, load_live, shippe
 from ..models.behaviour import BehaviourModel
 from .anomaly_fit import fit_anomaly
 from .behaviour_fit import BehaviourTable, Programs, fit_behaviour, log_loss, unpacked, verdicts
-from .dataset import Dataset
+from .crew import Crew
+from .dataset import Dataset, drawn
 from .demand import Trained, train_demand
 from .evidence import Backtest
 from .progress import StageProgress, TrainingBudget
@@ -50,14 +51,16 @@ class Made:
     remarks: tuple[str, ...] = ()  # notable events, one sentence each
 
 
-def train_kind(kind: ModelKind, dataset: Dataset, models: Path, budget: TrainingBudget, progress: StageProgress) -> Made:
+def train_kind(
+    kind: ModelKind, dataset: Dataset, models: Path, budget: TrainingBudget, progress: StageProgress, crew: Crew
+) -> Made:
     """Fit and judge one kind of model. Nothing is saved."""
     if kind is ModelKind.DEMAND:
         progress.step("experts", 0, 0)
-        trained, remarks = train_demand(dataset, models, SEED, budget, progress)
+        trained, remarks = train_demand(dataset, models, SEED, budget, progress, crew)
         return Made(trained.arrays, trained.result, _evidence(trained), tuple(remarks))
     progress.step(kind, 0, 0)
-    return _anomaly(dataset) if kind is ModelKind.ANOMALY else _behaviour(dataset, models)
+    return _anomaly(dataset, crew) if kind is ModelKind.ANOMALY else _behaviour(dataset, models)
 
 
 def packed(made: Made, dataset: Dataset) -> tuple[Any, dict[str, Any]]:
@@ -80,7 +83,8 @@ def kept(part: SavedPart, dataset: Dataset) -> Made | None:
         result, found = msgspec.convert(part.plain["result"], Result), part.plain["leans"]
         arrays = {name.removeprefix(_MODEL): array for name, array in part.arrays.items() if name.startswith(_MODEL)}
         shown = {name.removeprefix(_SHOWN): array for name, array in part.arrays.items() if name.startswith(_SHOWN)}
-        evidence = None if found is None else Backtest.of(dataset.runs, msgspec.convert(found, dict[str, float]), shown)
+        runs = drawn(dataset.runs, dataset.interval)
+        evidence = None if found is None else Backtest.of(runs, msgspec.convert(found, dict[str, float]), shown)
     except (msgspec.ValidationError, KeyError, TypeError) as error:
         raise ValueError(f"it is no model and its result: {error}") from None
     return Made(arrays, result, evidence)
@@ -93,12 +97,12 @@ def _evidence(trained: Trained) -> Backtest | None:
     return Backtest(trained.runs, test.run, test.origin, test.targets, said, baseline, trained.leans)
 
 
-def _anomaly(dataset: Dataset) -> Made:
+def _anomaly(dataset: Dataset, crew: Crew) -> Made:
     """Fit an anomaly model and judge it."""
     if not dataset.workers.sessions:
         return _not_made("anomaly", "not trained", "the traces have no pool with workers; configure pools and record")
     try:
-        fitted = fit_anomaly(dataset.workers, dataset.interval)
+        fitted = fit_anomaly(dataset.workers, dataset.interval, crew)
     except ValueError as error:
         return _not_made("anomaly", "not trained", str(error))
     outcome = "would be promoted" if fitted.beats else "refused"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import accumulate, pairwise
@@ -27,14 +27,14 @@ from ..models.records import Class
 from .anomaly_cases import WorkerTick
 from .anomaly_fit import WorkerTraces
 from .behaviour_fit import MOST_ROWS, Sighted
-from .dataset import Dataset
+from .dataset import MAX_RUN, Dataset
 from .quotas import places
 from .stream import SeriesRun
 
 VALUE_BYTES = 4
 """Memory of a value of a series, a float32."""
-WORKER_BYTES = 209
-"""Memory of a worker-tick, as measured for `dataset.MAX_WORKER_TICKS`."""
+WORKER_BYTES = 120
+"""Memory of a worker-tick where five workers are there: 80 for its values, and its part of the tick's 200 (measured)."""
 
 Ints = NDArray[np.int64]
 Arrays = dict[str, NDArray[Any]]
@@ -105,11 +105,18 @@ def together(pieces: Sequence[Piece], names: Sequence[str]) -> Dataset:
         max((piece.start + piece.dataset.ticks for piece in pieces if piece.machine == m), default=0) for m in range(len(names))
     ]
     several = len(names) > 1
-    runs: list[SeriesRun] = []
-    for piece in pieces:
-        offset = max(totals) - totals[piece.machine] + piece.start
-        prefix = f"{names[piece.machine]}/" if several else ""
-        runs += [replace(run, target=prefix + run.target, start=run.start + offset) for run in piece.dataset.runs]
+    runs, sessions = list[SeriesRun](), list[Sequence[WorkerTick]]()
+    for m, name in enumerate(names):
+        offset, prefix = max(totals) - totals[m], f"{name}/" if several else ""
+        mine = [piece for piece in pieces if piece.machine == m]
+        seams = {piece.start + offset for piece in mine if piece.dataset.continues}
+        own = [
+            replace(run, target=prefix + run.target, start=run.start + piece.start + offset)
+            for piece in mine
+            for run in piece.dataset.runs
+        ]
+        runs += _joined(own, seams)
+        sessions += _joined_sessions([piece.dataset for piece in mine])
     unused = min((run.start for run in runs), default=0)  # ticks before all that was kept
     runs = sorted((replace(run, start=run.start - unused) for run in runs), key=lambda run: (run.start, run.target, run.metric))
     data = [piece.dataset.data for piece in pieces]
@@ -118,7 +125,7 @@ def together(pieces: Sequence[Piece], names: Sequence[str]) -> Dataset:
         interval=pieces[0].dataset.interval,
         ticks=max(totals) - unused,
         runs=tuple(runs),
-        workers=WorkerTraces(tuple(session for piece in pieces for session in piece.dataset.workers.sessions)),
+        workers=WorkerTraces(tuple(sessions)),
         data=DataRange(
             first_wall=min(it.first_wall for it in data),
             last_wall=max(it.last_wall for it in data),
@@ -176,8 +183,42 @@ def _with_newest_workers(pieces: Sequence[Piece], most: int) -> list[Piece]:
                 most -= behind[fits - 1]
             if fits < len(session):
                 most = 0
-        kept[at] = replace(pieces[at], dataset=replace(pieces[at].dataset, workers=WorkerTraces(tuple(reversed(sessions)))))
+        theirs = pieces[at].dataset.workers
+        whole = sum(map(len, sessions)) == sum(map(len, theirs.sessions))
+        workers = WorkerTraces(tuple(reversed(sessions)), theirs.begins and whole, theirs.ends and bool(sessions))
+        kept[at] = replace(pieces[at], dataset=replace(pieces[at].dataset, workers=workers))
     return kept
+
+
+def _joined(runs: Sequence[SeriesRun], seams: Set[int]) -> list[SeriesRun]:
+    """Series that were cut only because a piece ended, at these ticks, in one."""
+    ends: dict[tuple[str, str, str, int], list[SeriesRun]] = {}  # by target, metric, owner, and tick after the last value
+    for run in sorted(runs, key=lambda run: run.start):
+        key = run.target, run.metric, run.owner
+        before = ends.pop((*key, run.start), None) if run.start in seams else None
+        if before is not None and sum(len(part.values) for part in before) + len(run.values) > MAX_RUN:
+            ends[(*key, run.start)] = before
+            before = None
+        ends.setdefault((*key, run.start + len(run.values)), []).extend([*(before or []), run])
+    return [
+        parts[0] if len(parts) == 1 else replace(parts[0], values=np.concatenate([part.values for part in parts]))
+        for parts in ends.values()
+    ]
+
+
+def _joined_sessions(datasets: Sequence[Dataset]) -> list[Sequence[WorkerTick]]:
+    """The sessions of a machine's workers; those that were cut only because a piece ended in one."""
+    joined = list[Sequence[WorkerTick]]()
+    ends = False
+    for dataset in datasets:
+        first, *others = dataset.workers.sessions or ((),)
+        if joined and ends and dataset.continues and dataset.workers.begins and len(joined[-1]) + len(first) <= MAX_RUN:
+            joined[-1] = [*joined[-1], *first]
+        elif first:
+            joined.append(first)
+        joined += others
+        ends = dataset.workers.ends
+    return joined
 
 
 def _digest(runs: Sequence[SeriesRun]) -> str:
@@ -221,6 +262,9 @@ class _Plain(msgspec.Struct, forbid_unknown_fields=True):
     skipped: tuple[str, ...]
     runs: list[tuple[str, str, int, float, str, int]]  # target, metric, start, at, owner, values
     sessions: list[int]  # ticks of each session of workers
+    continues: bool
+    begins: bool  # as in `WorkerTraces`
+    ends: bool
     pools: list[str]
     owners: list[str]  # of workers
     groups: list[str]
@@ -230,8 +274,13 @@ class _Plain(msgspec.Struct, forbid_unknown_fields=True):
 def packed(dataset: Dataset) -> tuple[Any, Arrays]:
     """A data set as plain data, as in JSON, and arrays."""
     ticks = [tick for session in dataset.workers.sessions for tick in session]
-    pools = sorted({pool for tick in ticks for pool in tick.pools})
-    owners = sorted({tick.owner(at) for tick in ticks for at in range(len(tick.keys))})
+    crews, crew_of = list[WorkerTick](), list[int]()  # ticks whose workers differ from those of the tick before
+    for tick in ticks:
+        if not crews or (tick.keys, tick.pools, tick.owners) != (crews[-1].keys, crews[-1].pools, crews[-1].owners):
+            crews.append(tick)
+        crew_of.append(len(crews) - 1)
+    pools = sorted({pool for tick in crews for pool in tick.pools})
+    owners = sorted({tick.owner(at) for tick in crews for at in range(len(tick.keys))})
     groups = sorted(set(dataset.sighted.groups))
     plain = _Plain(
         interval=dataset.interval,
@@ -244,15 +293,19 @@ def packed(dataset: Dataset) -> tuple[Any, Arrays]:
         owners=owners,
         groups=groups,
         classes=dict(dataset.sighted.classes),
+        continues=dataset.continues,
+        begins=dataset.workers.begins,
+        ends=dataset.workers.ends,
     )
-    keys = [key for tick in ticks for key in tick.keys]
+    keys = [key for tick in crews for key in tick.keys]
     return msgspec.to_builtins(plain), {
         "values": np.concatenate([np.empty(0, np.float32), *(run.values for run in dataset.runs)]),
-        "workers": np.array([len(tick.keys) for tick in ticks], dtype=np.int64),
+        "crews": np.array([len(tick.keys) for tick in crews], dtype=np.int64),
+        "crew_of": np.array(crew_of, dtype=np.int64),
         "pids": np.array([key.pid for key in keys], dtype=np.uint64),
         "starts": np.array([key.start_ticks for key in keys], dtype=np.uint64),
-        "pools": _places(pools, [pool for tick in ticks for pool in tick.pools]),
-        "owners": _places(owners, [tick.owner(at) for tick in ticks for at in range(len(tick.keys))]),
+        "pools": _places(pools, [pool for tick in crews for pool in tick.pools]),
+        "owners": _places(owners, [tick.owner(at) for tick in crews for at in range(len(tick.keys))]),
         "channels": np.concatenate([np.empty((0, len(CHANNELS))), *(tick.values for tick in ticks)]),
         "sighted_groups": _places(groups, dataset.sighted.groups),
         "sighted_ticks": dataset.sighted.ticks,
@@ -271,14 +324,16 @@ def unpacked(plain: Any, arrays: Mapping[str, NDArray[Any]]) -> Dataset:
             raise ValueError("a series that cannot be")
         values = _split(arrays["values"], [length for *_, length in it.runs])
         runs = tuple(SeriesRun(*head[:3], series, *head[3:5]) for head, series in zip(it.runs, values, strict=True))
-        return Dataset(it.interval, it.ticks, runs, _workers(it, arrays), it.data, it.skipped, _sighted_of(it, arrays))
+        workers, sighted = _workers(it, arrays), _sighted_of(it, arrays)
+        return Dataset(it.interval, it.ticks, runs, workers, it.data, it.skipped, sighted, it.continues)
     except (msgspec.ValidationError, IndexError, TypeError) as error:
         raise ValueError(f"not a data set: {error}") from None
 
 
 _SHAPES: dict[str, tuple[str, tuple[int, ...]]] = {
     "values": ("<f4", ()),
-    "workers": ("<i8", ()),
+    "crews": ("<i8", ()),
+    "crew_of": ("<i8", ()),
     "pids": ("<u8", ()),
     "starts": ("<u8", ()),
     "pools": ("<i4", ()),
@@ -294,18 +349,22 @@ def _workers(it: _Plain, arrays: Mapping[str, NDArray[Any]]) -> WorkerTraces:
     ids = list(map(ProcId, arrays["pids"].tolist(), arrays["starts"].tolist()))
     pools = [it.pools[place] for place in arrays["pools"].tolist()]
     owners = [it.owners[place] for place in arrays["owners"].tolist()]
-    if not len(ids) == len(pools) == len(owners) or len(ids) != len(arrays["channels"]):
-        raise ValueError("workers without an identity, a pool, an owner or values")
-    ticks, low = [], 0
-    for high, values in zip(
-        np.cumsum(arrays["workers"]).tolist(), _split(arrays["channels"], arrays["workers"].tolist()), strict=True
-    ):
-        ticks.append(WorkerTick(ids[low:high], pools[low:high], values, owners[low:high]))
-        low = high
+    sizes, crew_of = arrays["crews"], arrays["crew_of"]
+    if not len(ids) == len(pools) == len(owners) == sizes.sum() or (len(sizes) and sizes.min() < 0):
+        raise ValueError("workers without an identity, a pool or an owner")
+    if len(crew_of) and not 0 <= crew_of.min() <= crew_of.max() < len(sizes):
+        raise ValueError("a tick of workers who are not there")
+    edges = [0, *accumulate(sizes.tolist())]
+    crews = [(ids[low:high], pools[low:high], owners[low:high]) for low, high in pairwise(edges)]
+    values = _split(arrays["channels"], sizes[crew_of].tolist())
+    ticks = []
+    for at, own in zip(crew_of.tolist(), values, strict=True):
+        keys, its, whose = crews[at]
+        ticks.append(WorkerTick(keys, its, own, whose))
     edges = [0, *accumulate(it.sessions)]
     if edges[-1] != len(ticks):
         raise ValueError("sessions of workers that are not as long as their ticks")
-    return WorkerTraces(tuple(ticks[low:high] for low, high in pairwise(edges)))
+    return WorkerTraces(tuple(ticks[low:high] for low, high in pairwise(edges)), it.begins, it.ends)
 
 
 def _sighted_of(it: _Plain, arrays: Mapping[str, NDArray[Any]]) -> Sighted:

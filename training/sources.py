@@ -22,7 +22,7 @@ from ..models.records import SAMPLE, HostSample, Identity, Known, Snapshot, Trai
 from ..scheduler.hands.safe_files import StoreError
 from ..scheduler.read.text import printable
 from ..scheduler.store.export import COLUMNS
-from ..scheduler.store.traces import FILE_NAME, Lost, Recording, TraceSession, read_traces, sessions
+from ..scheduler.store.traces import FILE_NAME, Lost, Recording, TraceSession, read_traces
 
 DEPTH = 4
 """How deep folders are searched for machines: fleet/region/machine/traces (chosen)."""
@@ -45,6 +45,15 @@ class Read(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """What a machine recorded, file by file."""
+
+    sessions: tuple[tuple[Path, TraceSession], ...]  # with the file that they, or a part of them, are in
+    lost: tuple[Lost, ...]  # what cannot be read
+    unread: tuple[Path, ...]  # files in which nothing was found, and of which only reading says why
+
+
+@dataclass(frozen=True, slots=True)
 class MachineTraces:
     """Traces of one machine."""
 
@@ -52,9 +61,13 @@ class MachineTraces:
     paths: tuple[Path, ...]
     parquet: bool
 
-    def sessions(self, interval: float) -> list[TraceSession]:
-        """What was recorded, oldest first. `interval`: as for `read`. Raises StoreError."""
-        return _parquet_sessions(self.paths, interval) if self.parquet else sessions(self.paths)
+    def found(self, interval: float) -> Found:
+        """What was recorded. `interval`: as for `read`. Raises StoreError."""
+        if self.parquet:
+            each = [(path, session) for path in self.paths for session in _parquet_sessions((path,), interval)]
+            broken = tuple(path for path in self.paths if path not in {path for path, _ in each})
+            return Found(tuple(each), (), broken)
+        return _trace_sessions(self.paths)
 
     def read(self, interval: float, since: int | None = None, until: int | None = None) -> Read:
         """The snapshots with since <= wall < until (ns). Raises StoreError, also during the iteration.
@@ -64,6 +77,17 @@ class MachineTraces:
         if self.parquet:
             return ParquetRead(self.paths, interval, since, until)
         return read_traces(self.paths, since=since, until=until)
+
+
+def _trace_sessions(paths: Sequence[Path]) -> Found:
+    """The sessions in trace files, read once and not decoded."""
+    read = read_traces(paths)
+    walls: dict[tuple[Path, Recording], list[int]] = {}  # first and last wall, ticks, most processes
+    for _, recording, tick in read.ticks():
+        known = walls.setdefault((tick.path, recording), [tick.wall, tick.wall, 0, 0])
+        known[:] = min(known[0], tick.wall), max(known[1], tick.wall), known[2] + 1, max(known[3], tick.rows)
+    each = tuple((path, TraceSession(it.id, it.boot_id, it.interval, *known)) for (path, it), known in walls.items())
+    return Found(each, tuple(read.lost), ())
 
 
 def machines(given: Sequence[Path]) -> list[MachineTraces]:

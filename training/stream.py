@@ -4,7 +4,8 @@ judged on it. Knows runs and experts, not where runs come from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 from ..models.forecast.demand import DEMAND_FEATURES, fallback, rows
 from ..models.forecast.experts import Experts, Floats, Ints, Singles
 from ..models.records import HORIZONS, QUANTILES
+from .crew import Crew, Until
 
-TOGETHER = 1024
-"""Series that advance together: enough for numpy to do the work, few enough for their state to stay in the cache (chosen)."""
+TOGETHER = 256
+"""Series that advance together: enough for numpy to do the work, few enough that there is work for every process (chosen)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +66,15 @@ def stream(
     origins: Sequence[Ints],
     interval: float,
     progress: Callable[[int], bool] = lambda _: True,
+    crew: Crew | None = None,
+    ends: float = math.inf,
 ) -> Samples:
     """Samples at `origins`, places in each run, sorted by run and place. The same arguments give the same samples.
 
-    `progress` is called with the number of values done; false ends early, and origins that were not reached are left out.
+    `progress` is called with the number of values done; false ends early, and origins that were not reached are left out. `crew`:
+    who does it; None: this process. `ends`: when the time is up for the others in it, of the monotonic clock.
     """
+    crew = crew or Crew(1)
     total = sum(len(places) for places in origins)
     h, q = len(HORIZONS), len(QUANTILES)
     made = Samples(
@@ -88,39 +94,73 @@ def stream(
         then = places[:, None] + np.asarray(HORIZONS)
         made.targets[mine] = np.where(then < len(values), values[np.minimum(then, len(values) - 1)], np.nan)
     wanted = sorted((which for which in range(len(runs)) if len(origins[which])), key=lambda which: -int(origins[which][-1]))
-    behind, reached = 0, np.zeros(total, dtype=np.bool_)
-    for low in range(0, len(wanted), TOGETHER):
-        batch = wanted[low : low + TOGETHER]
-        rows_of = np.concatenate([np.arange(first[which], first[which + 1]) for which in batch])
-        done = 0
-        for done, filled in _advance(runs, origins, batch, rows_of, interval, made):
-            reached[filled] = True
-            if not progress(behind + done):
-                return made.part(reached)
-        behind += done
-    return made
+    batches = [wanted[low : low + TOGETHER] for low in range(0, len(wanted), TOGETHER)]
+    behind, reached, late = 0, np.zeros(total, dtype=np.bool_), False
+
+    def going_on(done: int) -> bool:
+        nonlocal late
+        late = not progress(behind + done)
+        return not late
+
+    tasks = (
+        (
+            [runs[which] for which in batch],
+            [origins[which] for which in batch],
+            interval,
+            going_on if crew.jobs == 1 else Until(ends),
+        )
+        for batch in batches
+    )
+    for batch, seen in zip(batches, crew.each(advance, tasks), strict=True):
+        where = np.concatenate([np.arange(first[which], first[which + 1]) for which in batch])[seen.reached]
+        for name in ("rows", "start", "point", "spread"):
+            getattr(made, name)[where] = getattr(seen, name)
+        reached[where] = True
+        if crew.jobs > 1 and seen.done:
+            going_on(seen.done)
+        behind += seen.done
+        if late:
+            break
+    return made if reached.all() else made.part(reached)
 
 
 CHUNK = 512
 """Ticks of a batch that are laid out at a time (chosen)."""
 
 
-def _advance(
-    runs: Sequence[SeriesRun], origins: Sequence[Ints], batch: Sequence[int], rows_of: Ints, interval: float, made: Samples
-) -> Iterator[tuple[int, Ints]]:
-    """Run a batch, sorted by the last origin, longest first, from the start of each run, and fill its rows of `made`.
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """What the experts said of a batch of runs: as in `Samples`, for those of its origins that were reached."""
 
-    Yields (values done, rows filled since the last yield).
-    """
-    lasts = np.array([int(origins[which][-1]) for which in batch])
-    where = np.concatenate([origins[which] for which in batch])
-    slot = np.repeat(np.arange(len(batch)), [len(origins[which]) for which in batch])
+    reached: Ints  # places among the origins of the batch, one run after another
+    rows: Singles
+    start: Singles
+    point: Floats
+    spread: Floats
+    done: int  # values
+
+
+def advance(runs: Sequence[SeriesRun], origins: Sequence[Ints], interval: float, going_on: Callable[[int], bool]) -> Advanced:
+    """Run a batch, sorted by the last origin, longest first, from the start of each run. `going_on` is called with the number of
+    values done."""
+    lasts = np.array([int(places[-1]) for places in origins])
+    where = np.concatenate(origins)
+    slot = np.repeat(np.arange(len(runs)), [len(places) for places in origins])
     order = np.argsort(where, kind="stable")
-    where, slot, rows_of = where[order], slot[order], rows_of[order]
+    where, slot = where[order], slot[order]
+    h = len(HORIZONS)
+    made = Advanced(
+        order,
+        np.empty((len(order), h, len(DEMAND_FEATURES)), dtype=np.float32),
+        np.empty((len(order), h, len(QUANTILES)), dtype=np.float32),
+        np.empty((len(order), h)),
+        np.empty((len(order), h)),
+        0,
+    )
     edges = np.searchsorted(where, np.arange(lasts[0] + 2))
-    experts = Experts(len(batch), interval)
-    at = np.array([runs[which].at for which in batch])
-    done = 0
+    experts = Experts(len(runs), interval)
+    at = np.array([run.at for run in runs])
+    done = high = 0
     for begin in range(0, lasts[0] + 1, CHUNK):
         end = min(begin + CHUNK, lasts[0] + 1)
         running = int(np.searchsorted(-lasts, -begin, side="right"))
@@ -129,16 +169,21 @@ def _advance(
             at = at[:running]
         table = np.full((end - begin, experts.slots), np.nan)
         for column in range(running):
-            part = runs[batch[column]].values[begin : min(end, lasts[column] + 1)]
+            part = runs[column].values[begin : min(end, lasts[column] + 1)]
             table[: len(part), column] = part
         done += int(np.clip(lasts[:running] + 1 - begin, 0, end - begin).sum())
         for tick in range(begin, end):
-            seen = experts.step(table[tick - begin], at + tick * interval, np.full(experts.slots, tick == 0))
+            now = table[tick - begin], at + tick * interval, np.full(experts.slots, tick == 0)
             low, high = edges[tick], edges[tick + 1]
-            if high > low:
-                mine, here = slot[low:high], rows_of[low:high]
-                made.rows[here] = rows(experts, seen)[:, :, mine].transpose(2, 1, 0)
-                made.start[here] = fallback(seen)[:, :, mine].transpose(2, 0, 1)
-                made.point[here] = (seen.base[:, mine] * seen.unit[mine]).T
-                made.spread[here] = (seen.spread[:, mine] * seen.unit[mine]).T
-        yield done, rows_of[edges[begin] : edges[end]]
+            if high == low:
+                experts.pass_over(*now)
+                continue
+            seen, mine = experts.step(*now), slot[low:high]
+            with np.errstate(over="ignore"):  # what is infinite is clipped
+                made.rows[low:high] = rows(experts, seen)[:, :, mine].transpose(2, 1, 0)
+            made.start[low:high] = fallback(seen)[:, :, mine].transpose(2, 0, 1)
+            made.point[low:high] = (seen.base[:, mine] * seen.unit[mine]).T
+            made.spread[low:high] = (seen.spread[:, mine] * seen.unit[mine]).T
+        if not going_on(done):
+            break
+    return Advanced(order[:high], made.rows[:high], made.start[:high], made.point[:high], made.spread[:high], done)

@@ -157,6 +157,11 @@ class Experts:
         self.learn(values, at, fresh)
         return self.look(at)
 
+    def pass_over(self, values: Floats, at: Floats, fresh: Bools) -> None:
+        """As `step`, where nobody asks for the outlook."""
+        self.learn(values, at, fresh)
+        self._foresee(at)
+
     def learn(self, values: Floats, at: Floats, fresh: Bools) -> None:
         """Take in one value of each series.
 
@@ -389,6 +394,11 @@ class Experts:
 
     def look(self, at: Floats) -> ExpertOutlook:
         """Forecast from what was learned; call once per step."""
+        points, base = self._foresee(at)
+        return ExpertOutlook(self.unit.copy(), points, base, self._spread(), self._tails(), self.level.copy())
+
+    def _foresee(self, at: Floats) -> tuple[Singles, Singles]:
+        """(what the experts say, the point on which they agree), kept until it is known how it came."""
         state = self.state
         points = np.empty((len(_H), len(EXPERTS), self.slots), dtype=np.float32)
         where = self.row
@@ -415,12 +425,11 @@ class Experts:
         points[:, FLAT + 3 :] = np.where(np.isnan(known), state["means"][1], known + state["shift"])
         np.maximum(points, 0, out=points)
         base = self._agree(points, y)
-        spread = self._spread()
         due = self.due
         state["lags"][ring], state["slips"][ring] = lag, state["slip"]
         state["told"][due] = packed(points[:, TOLD:], base[:, None])
         state["pending"][due] = base
-        return ExpertOutlook(self.unit.copy(), points, base, spread, self._tails(), self.level.copy())
+        return points, base
 
     def _agree(self, points: Singles, y: Singles) -> Singles:
         """[H, S] the experts' mean, weighted by 1 / loss ** 12: nearly the best one alone, or the mean of those that are equally

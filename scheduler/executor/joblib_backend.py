@@ -4,7 +4,7 @@ As in joblib's own default backend, workers know nothing of the program's state:
 (clean.py), and functions and results are pickled by cloudpickle. Large arrays are mapped (arrays.py), and workers stay for the next
 call (shelf.py).
 
-Only programs import this module. The daemon never does, because joblib is heavy.
+Programs import this module, and training does. The daemon never does, because joblib is heavy.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from __future__ import annotations
 import io
 import multiprocessing
 import pickle
+import warnings
 from collections import ChainMap
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from typing import Any
 
 import cloudpickle
-from joblib import register_parallel_backend
+from joblib import Parallel, delayed, register_parallel_backend
 from joblib._parallel_backends import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend
 from joblib.parallel import cpu_count
 
@@ -47,6 +48,20 @@ def register(make_default: bool = False) -> None:
     register_parallel_backend("nicety", ExecutorBackend, make_default=make_default)
 
 
+def in_order(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], n_jobs: int, **options: Any) -> Iterator[Any]:
+    """The result of the function for the arguments of each task, in their order, as joblib's generator gives them. Few tasks are
+    begun before their results are wanted; if the caller stops, those that were begun are given up. `options`: of the backend.
+
+    >>> list(in_order(pow, [(2, 3), (3, 2)], n_jobs=2))
+    [8, 9]
+    """
+    backend = ExecutorBackend(inner_max_num_threads=1)
+    parallel = Parallel(n_jobs=n_jobs, backend=backend, return_as="generator", batch_size=1, pre_dispatch=n_jobs + 1, **options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "[0-9]+ tasks", UserWarning)  # those that were given up
+        yield from parallel(delayed(function)(*task) for task in tasks)
+
+
 class ExecutorBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  # joblib has no types
     """Runs batches in an executor that is kept for the next `Parallel` like it, or in the one given as `executor=...`.
 
@@ -55,6 +70,7 @@ class ExecutorBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
     """
 
     supports_retrieve_callback = True
+    supports_return_generator = True
     supports_inner_max_num_threads = True
 
     def __init__(self, **keywords: Any) -> None:

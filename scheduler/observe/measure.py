@@ -182,33 +182,42 @@ class Measurer:
         """(workers, their pools, values of `CHANNELS`). `forks`: processes that each worker started per second and that still
         exist; `most_forks`: processes started per second on the whole machine. Without that limit, one busy child would count as
         many."""
-        keys, pools, values = list[ProcId](), list[str](), list[tuple[float, ...]]()
-        table = snapshot.table
+        keys, pools, at, busy, queued = list[ProcId](), list[str](), list[int](), list[float](), list[float]()
+        states = snapshot.table["state"].tolist()
         for pool in snapshot.pools:
-            queued = math.nan if pool.queued is None else pool.queued / max(pool.size, 1)
+            waiting = math.nan if pool.queued is None else pool.queued / max(pool.size, 1)
             limits = self._config.pools.get(pool.pool)
             guessed = limits is not None and limits.kind == "command"  # from what it does: an idle one may have no work or be stuck
             for worker in pool.workers:
                 row = rows.get(worker.id)
-                if row is None or not worker.ready or table[row]["state"] == ord("Z"):
+                if row is None or not worker.ready or states[row] == _ZOMBIE:
                     continue  # `Lifecycle` reports workers that have ended
-                record = table[row]
                 keys.append(worker.id)
                 pools.append(pool.pool)
-                channels = {
-                    "cpu": float(rate.cpu[row]),
-                    "wait": float(rate.wait[row]),
-                    "rss": float(record["rss_bytes"]),
-                    "timeslices": float(rate.timeslices[row]),
-                    "chars": float(rate.chars[row]),
-                    "busy": math.nan if worker.busy is None or (worker.busy == 0 and guessed) else worker.busy,
-                    "fds": float(record["fds"]) if record["known"] & Known.FDS else math.nan,
-                    "queued": queued,
-                    "threads": float(record["threads"]),
-                    "forks": max(forks.get(worker.id, 0.0), min(float(rate.child_faults[row]) / CHILD_FAULTS, most_forks)),
-                }
-                values.append(tuple(channels[name] for name in CHANNELS))
-        return keys, pools, np.array(values, dtype=np.float64).reshape(len(keys), len(CHANNELS))
+                at.append(row)
+                busy.append(math.nan if worker.busy is None or (worker.busy == 0 and guessed) else worker.busy)
+                queued.append(waiting)
+        table = snapshot.table[at]
+        started = np.array([forks.get(key, 0.0) for key in keys])
+        channels = {
+            "cpu": rate.cpu[at],
+            "wait": rate.wait[at],
+            "rss": table["rss_bytes"],
+            "timeslices": rate.timeslices[at],
+            "chars": rate.chars[at],
+            "busy": busy,
+            "fds": np.where(table["known"] & int(Known.FDS), table["fds"], np.nan),
+            "queued": queued,
+            "threads": table["threads"],
+            "forks": np.maximum(started, np.minimum(rate.child_faults[at] / CHILD_FAULTS, most_forks)),
+        }
+        values = np.empty((len(keys), len(CHANNELS)))
+        for column, name in enumerate(CHANNELS):
+            values[:, column] = channels[name]
+        return keys, pools, values
+
+
+_ZOMBIE = ord("Z")
 
 
 def _ids(snapshot: Snapshot) -> list[ProcId]:

@@ -73,7 +73,7 @@ class Retraining:
         self._put_off(now)
         config = self._config
         seconds, memory = round(config.retrain_seconds * OWN_SHARE), round(config.retrain_bytes * OWN_SHARE)
-        limits = "--time-budget", f"{seconds}s", "--memory", str(memory)
+        limits = "--time-budget", f"{seconds}s", "--memory", str(memory), "--jobs", "1"  # nobody waits for it
         self._before = self._live()
         try:
             pid = self._training.start((*self._command, *limits), now)

@@ -219,7 +219,7 @@ def test_it_is_told_where_to_learn_and_what_it_may_take_and_has_one_thread(trial
     )
     trial.end()
     arguments, threads = json.loads((trial.place / "told").read_text())
-    limits = ["--time-budget", "800s", "--memory", str(800 << 20)]
+    limits = ["--time-budget", "800s", "--memory", str(800 << 20), "--jobs", "1"]
     assert arguments == ["train", "--json", "--state-dir", str(trial.place), *limits]
     assert threads == "1"
     assert (sys.executable, "-P", "-s", "-m", "nicety.training") == TRAINING

@@ -57,7 +57,7 @@ def write(state: Path, ticks: int = TICKS, *, pool: bool = True, interval: float
 def train(state: Path, *options: str) -> tuple[int, str, str]:
     """(exit code, stdout, stderr)"""
     result = CliRunner().invoke(
-        app, ["train", "--no-idle", "--state-dir", str(state), "--config", str(state / "nicety.toml"), *options]
+        app, ["train", "--no-idle", "--jobs", "1", "--state-dir", str(state), "--config", str(state / "nicety.toml"), *options]
     )
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -299,7 +299,8 @@ def test_a_model_that_was_done_is_not_trained_again_after_the_kill(tmp_path: Pat
         "os.environ['OMP_NUM_THREADS'] = '1'\n"  # as __main__ does
         "import nicety.training.kinds as kinds, nicety.training.cli as cli\n"
         "kinds.fit_anomaly = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"sys.argv = ['x', 'train', '--no-idle', '--state-dir', {str(tmp_path)!r}, '--config', {str(tmp_path / 'nicety.toml')!r}]\n"
+        f"sys.argv = ['x', 'train', '--no-idle', '--jobs', '1', '--state-dir', {str(tmp_path)!r}]\n"
+        f"sys.argv += ['--config', {str(tmp_path / 'nicety.toml')!r}]\n"
         "cli.main()\n"
     )
     killed = subprocess.run([sys.executable, "-c", fault], capture_output=True, text=True, check=False)
@@ -329,7 +330,7 @@ def test_as_a_program_it_is_idle_and_takes_one_thread_a_fit(state: Path, tmp_pat
     assert done.stderr.splitlines()[-1] == f"{os.SCHED_IDLE} 1 19"
 
 
-@pytest.mark.parametrize("package", ["sklearn", "jinja2", "threadpoolctl"])
+@pytest.mark.parametrize("package", ["sklearn", "jinja2", "threadpoolctl", "joblib"])
 def test_without_its_extra_training_says_how_to_get_it(package: str) -> None:
     code = f"import runpy, sys; sys.modules['{package}'] = None; runpy.run_module('nicety.training', run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code, "train"], capture_output=True, text=True, check=False)

@@ -345,3 +345,19 @@ def test_the_state_of_a_series_is_small_and_does_not_grow() -> None:
     after = size(experts)
     assert before == after <= 5600 * 10
     assert sum(bins for _, bins in CALENDAR) * 4 * 10 < after
+
+
+def test_to_pass_over_a_tick_leaves_the_same_state_as_to_look() -> None:
+    values = noise(5, 300)
+    looked, passed = Experts(5, 1.0), Experts(5, 1.0)
+    for tick in range(300):
+        now = values[:, tick], START + tick + np.zeros(5), np.full(5, tick == 0)
+        seen = looked.step(*now)
+        if tick % 7:
+            passed.pass_over(*now)
+        else:
+            told = passed.step(*now)
+            np.testing.assert_array_equal(told.points, seen.points)
+            np.testing.assert_array_equal(told.tails, seen.tails)
+    for name, array in looked.state.items():
+        np.testing.assert_array_equal(array, passed.state[name], name)

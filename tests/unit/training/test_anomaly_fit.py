@@ -11,6 +11,7 @@ from nicety.models.anomaly.model import LINE, AnomalyModel, alpha, prior
 from nicety.models.checks import check_scorer
 from nicety.models.identity import ProcId
 from nicety.models.records import Anomaly
+from nicety.training import anomaly_fit as module
 from nicety.training.anomaly_cases import CHARACTERS, FAULTS, WorkerTick, faulty, healthy_pool, together
 from nicety.training.anomaly_fit import AnomalyFit, WorkerTraces, fit_anomaly, fit_tail
 
@@ -187,3 +188,12 @@ def test_a_user_without_traces_has_the_baselines_limits() -> None:
     assert source == "baseline robust z"
     scores = np.linspace(0, 50, 100)
     assert np.array_equal(tails[Anomaly.LEAK].p(scores), prior(Anomaly.LEAK).p(scores))
+
+
+def test_stretches_side_by_side_see_what_a_replay_in_one_piece_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEAST_STRETCH", 10**9)
+    whole = fit(pools(900))
+    monkeypatch.setattr(module, "LEAST_STRETCH", 50)
+    parts = fit(pools(900))
+    assert parts.rows == whole.rows
+    assert all(np.array_equal(parts.arrays[name], whole.arrays[name]) for name in whole.arrays)

@@ -12,7 +12,8 @@ from nicety.models.records import HORIZONS, SAMPLE, HostSample, Identity, Known,
 from nicety.scheduler.config.sections import Config, parse
 from nicety.scheduler.store.traces import Recording
 from nicety.training import dataset as module
-from nicety.training.dataset import LEAST_SPAN, LEAST_TICKS, DatasetError, Span, build, origins, split
+from nicety.training.dataset import LEAST_SPAN, LEAST_TICKS, DatasetError, Span, build, drawn, origins, split
+from nicety.training.stream import SeriesRun
 
 SECOND = 10**9
 LONGEST = max(HORIZONS)
@@ -116,10 +117,13 @@ def test_workers_of_the_oldest_ticks_go_first(monkeypatch: pytest.MonkeyPatch) -
     assert any("workers of the oldest" in sentence for sentence in data.skipped)
 
 
-def test_progress_is_told_every_snapshot() -> None:
-    seen: list[int] = []
-    build(snapshots(range(1, 31), {"a": 0.5}), Config(), lambda snapshot: seen.append(snapshot.at))
-    assert len(seen) == 30
+def test_ticks_before_the_beginning_are_only_compared_with() -> None:
+    traces = list(snapshots(range(1, 41), {"a": 0.5}))
+    whole, rest = build(traces, Config()), build(traces[9:], Config(), since=11 * SECOND)
+    assert (rest.ticks, rest.data.first_wall, rest.continues, whole.continues) == (30, 11 * SECOND, True, False)
+    for one, other in zip(whole.runs, rest.runs, strict=True):
+        assert one.values[9:].tolist() == other.values.tolist()
+    assert not build(traces[10:], Config(), since=11 * SECOND).continues
 
 
 def test_time_is_split_in_order_and_too_little_of_it_is_refused() -> None:
@@ -160,3 +164,30 @@ def test_a_series_knows_when_it_began() -> None:
     data = build(snapshots(range(1, 402), {"a": 0.5}), Config())
     first = data.data.first_wall / 1e9
     assert {run.at - run.start for run in data.runs} == {first + 1}
+
+
+def test_few_values_are_all_used_and_of_many_windows_whose_turn_depends_on_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [SeriesRun(f"g{i}", "cpu", 7 * i, np.arange(1000, dtype=np.float32), 100.0 + i) for i in range(20)]
+    assert drawn(runs, 2.0) == tuple(runs)
+    monkeypatch.setattr(module, "DRAWN", 5000)
+    monkeypatch.setattr(module, "DRAWN_WINDOW", 300)
+    some = drawn(runs, 2.0)
+    assert 5000 - 300 < sum(len(run.values) for run in some) <= 5000
+    assert len({run.target for run in some}) > 10
+    for run in some:
+        first = int(run.values[0])
+        whole = runs[int(run.target[1:])]
+        assert (run.start, run.at) == (whole.start + first, whole.at + 2.0 * first)
+        np.testing.assert_array_equal(run.values, whole.values[first : first + len(run.values)])
+    assert {(run.target, run.start) for run in drawn(runs[::-1], 2.0)} == {(run.target, run.start) for run in some}
+    fewer = {(run.target, run.start) for run in drawn(runs[:10], 2.0)}
+    assert fewer > {(run.target, run.start) for run in some if int(run.target[1:]) < 10}
+
+
+def test_origins_are_at_the_same_places_of_all_series() -> None:
+    runs = [SeriesRun(f"g{i}", "cpu", 0, np.ones(2000, dtype=np.float32)) for i in range(50)]
+    chosen = origins(runs, Span(0, 2000), 5000, seed=3)
+    assert sum(map(len, chosen)) == 5000
+    assert len(np.unique(np.concatenate(chosen))) == 100
+    places = np.concatenate(chosen)
+    assert 0.4 < np.mean(places < 1000) < 0.6

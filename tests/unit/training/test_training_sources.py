@@ -18,6 +18,7 @@ from nicety.scheduler.config.sections import Config, parse
 from nicety.scheduler.hands.safe_files import StoreError
 from nicety.scheduler.store.export import COLUMNS, export
 from nicety.scheduler.store.traces import TraceWriter, read_traces
+from nicety.training.behaviour_fit import Sighted
 from nicety.training.dataset import Dataset, DatasetError, build
 from nicety.training.gather import KEPT, Gathered, gather
 from nicety.training.pieces import Piece, newest, packed, size, together, unpacked
@@ -87,10 +88,14 @@ def gathered(found: Sequence[MachineTraces], state: Path, memory: int = 1 << 30,
         parts.close()
 
 
+SEAMS = dict.fromkeys(("continues", "begins", "ends"))
+"""What only a piece of a data set has."""
+
+
 def same(one: Dataset, two: Dataset) -> None:
     """Raises unless all values are equal."""
     np.testing.assert_equal(packed(one)[1], packed(two)[1])
-    assert packed(one)[0] == packed(two)[0]
+    assert packed(one)[0] | SEAMS == packed(two)[0] | SEAMS
 
 
 # --- machines -----------------------------------------------------------------------------------------------------------------
@@ -209,7 +214,7 @@ def test_the_interval_of_an_export_is_that_of_its_ticks(tmp_path: Path) -> None:
     (machine,) = machines([tmp_path / "a.parquet"])
     assert {recording.interval for recording, _ in machine.read(1.0)} == {0.25}
     assert {recording.interval for recording, _ in machine.read(0.26)} == {0.26}
-    assert [session.ticks for session in machine.sessions(1.0)] == [20]
+    assert [session.ticks for _, session in machine.found(1.0).sessions] == [20]
 
 
 def test_a_process_that_started_in_a_suspended_time_is_no_new_one(tmp_path: Path) -> None:
@@ -315,7 +320,7 @@ def test_pieces_of_a_machine_are_what_reading_it_in_one_go_gives(tmp_path: Path,
     monkeypatch.setattr("nicety.training.gather.LEAST_PIECE", 20)
     state = record(tmp_path, [40, 30, 25])
     one, many = build(read_traces(state), CONFIG), gathered(machines([state]), tmp_path).dataset
-    assert len(list((tmp_path / "training").glob("*/piece-0-*.part"))) == 3
+    assert len(list((tmp_path / "training").glob("*/piece-0-*.part"))) == 4  # the first session in two
     same(replace(many, sighted=one.sighted), one)  # rows of sighted groups are taken anew at each piece, as a daemon would
     assert set(many.sighted.groups) == set(one.sighted.groups)
 
@@ -427,7 +432,7 @@ def test_a_long_session_is_read_in_pieces_that_fit(tmp_path: Path) -> None:
     found = gathered(machines([state]), tmp_path, memory=400_000)
     pieces = len(list((tmp_path / "training").glob("*/piece-0-*.part")))
     assert pieces > 1
-    assert found.dataset.data.ticks == 200 - pieces  # each piece needs a tick to compare its first one with
+    same(replace(found.dataset, sighted=Sighted()), replace(build(read_traces(state), CONFIG), sighted=Sighted()))
 
 
 @pytest.mark.parametrize("most", [0, 1000, 20_000, 10**9])
@@ -515,7 +520,7 @@ def test_a_reading_that_was_interrupted_gives_the_same_as_one_that_was_not(tmp_p
     with pytest.raises(KeyboardInterrupt):
         gathered(found, tmp_path / "two")
     resumed = gathered(found, tmp_path / "two").dataset
-    assert sum(built) == 6  # every piece once
+    assert sum(built) == 8  # every piece once
     same(resumed, whole)
 
 
@@ -534,7 +539,7 @@ def test_traces_that_have_changed_are_read_again(tmp_path: Path) -> None:
 
 def test_what_was_read_before_the_change_does_not_count_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nicety.training.gather.LEAST_PIECE", 20)
-    state = record(tmp_path / "state", [40, 30])
+    state = record(tmp_path / "state", [30, 30])
     found = machines([state])
     gathered(found, tmp_path)
     (kept,) = (tmp_path / "training").glob("*/piece-0-1.part")
@@ -574,6 +579,18 @@ def test_nothing_recorded_at_all_is_an_error(tmp_path: Path) -> None:
 
 def test_the_export_has_the_columns_that_are_read() -> None:
     assert {"session", "boot_id", "at_ns", "wall_ns", "kernel_session", "start_ticks"} <= COLUMNS.keys()
+
+
+def test_series_are_joined_only_over_a_seam(tmp_path: Path) -> None:
+    traces = list(read_traces(record(tmp_path, [60])))
+    walls = [snapshot.wall for _, snapshot in traces]
+    whole = build(traces, CONFIG)
+    earlier, later = build(traces[:31], CONFIG), build(traces[29:], CONFIG, since=walls[31])
+    joined = together([Piece(0, 0, earlier), Piece(0, earlier.ticks, later)], ["a"])
+    same(replace(joined, sighted=whole.sighted), whole)
+    apart = together([Piece(0, 0, earlier), Piece(0, earlier.ticks, replace(later, continues=False))], ["a"])
+    assert len(apart.runs) == 2 * len(whole.runs)
+    assert [len(session) for session in apart.workers.sessions] == [30, 29]
 
 
 def test_together_of_nothing_but_one_piece_is_that_piece(tmp_path: Path) -> None:
