@@ -42,7 +42,8 @@ class Forecasts:
         limits = {"rss": float(snapshot.host.memory_total), "cpu": cpus_of(snapshot)}
         most = np.array([limits.get(metric, math.inf) for _, metric in keys])
         of = np.array([METRICS.index(metric) for _, metric in keys], dtype=np.int64)
-        forecasts = self._forecaster.step(keys, values, snapshot.wall / 1e9, of, ask, most)
+        made = self._forecaster.step(keys, values, snapshot.wall / 1e9, of, ask, most)
+        forecasts = made.rounded(of == METRICS.index("load"), most)
         return tuple(
             Forecast(target, metric, *forecasts[which])
             for which, (target, metric) in enumerate(keys)

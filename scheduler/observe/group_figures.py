@@ -18,6 +18,10 @@ Classes = Mapping[str, tuple[Class, Behaviour | None]]
 """By group: its class, and the behaviour from which the class was inferred; None: it was not inferred."""
 
 
+DECIMALS = 6
+"""Of the cores in a tick: a microsecond of CPU in a second. Chosen: more of them are noise, and most of what a tick takes in the log."""
+
+
 def groups_of(
     measured: Measured,
     snapshot: Snapshot,
@@ -38,10 +42,12 @@ def groups_of(
                 identity = snapshot.identities[id_]
                 group.append(Member(id_, sessions[row], identity.cgroup, nices[row], parents[row], owner=owner_of(identity)))
     throttled = _throttled(measured, snapshot, before)
+    cpu, wait, demand, brief = (
+        np.round(cores, DECIMALS).tolist() for cores in (measured.cpu, measured.wait, measured.demand, measured.brief)
+    )
     result = []
     for name in reported:
         i = index[name]
-        cpu, wait = float(measured.cpu[i]), float(measured.wait[i])
         own = tuple(sorted(members.get(name, ()), key=lambda member: member.id))
         identities = [snapshot.identities[member.id] for member in own]
         result.append(
@@ -49,13 +55,13 @@ def groups_of(
                 name=name,
                 class_=classes[name][0],
                 processes=int(measured.processes[i]),
-                cpu=cpu,
-                wait=wait,
-                demand=float(measured.demand[i]),
+                cpu=cpu[i],
+                wait=wait[i],
+                demand=demand[i],
                 rss=int(measured.rss[i]),
                 members=own,
                 behaviour=classes[name][1],
-                brief=float(measured.brief[i]),
+                brief=brief[i],
                 throttled=throttled.get(name, 0.0),
                 yields=bool(own) and tenancy.yields(identities),
                 favoured=bool(own) and tenancy.favours(identities),
