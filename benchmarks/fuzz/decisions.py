@@ -195,13 +195,14 @@ def _replace(db: sqlite3.Connection, name: str, data: bytes) -> None:
             db.execute("UPDATE sessions SET record = ?, crc = ?", (packed, _crc(1, data)))
         case "tick" | "text of a tick":
             if name != "tick":  # the rest of the record is valid
-                (old,) = db.execute("SELECT data FROM ticks WHERE keyframe").fetchone()
-                fields = msgspec.msgpack.decode(old)
+                old = db.execute("SELECT data FROM pieces, ticks WHERE keyframe AND n >= first AND n < first + count ORDER BY n")
+                fields = msgspec.msgpack.decode(b"".join(piece for (piece,) in old))
                 body = zlib.decompressobj(zdict=b"\n").decompress(fields[6])
                 fields[6] = _deflated(body.replace(encode(_tick(0).machine), data.replace(b"\n", b" ")))
                 data = msgspec.msgpack.encode(fields)
             crc = _tick_crc(id_ - 1, db.execute("SELECT wall FROM ticks WHERE keyframe").fetchone()[0], True, data, 0)
-            db.execute("UPDATE ticks SET data = ?, crc = ? WHERE keyframe", (data, crc))
+            db.execute("UPDATE pieces SET data = ? WHERE n = (SELECT first FROM ticks WHERE keyframe)", (data,))
+            db.execute("UPDATE ticks SET count = 1, crc = ? WHERE keyframe", (crc,))
         case "memory":
             db.execute("UPDATE memories SET memory = ?, crc = ?", (packed, _crc(id_ - 1, data)))
         case "decision" | "refusal" | "pids":

@@ -19,7 +19,8 @@ Classes = Mapping[str, tuple[Class, Behaviour | None]]
 
 
 DECIMALS = 6
-"""Of the cores in a tick: a microsecond of CPU in a second. Chosen: more of them are noise, and most of what a tick takes in the log."""
+"""Of the cores in a tick: a microsecond of CPU in a second. Chosen: more of them are noise, and would take most of the decision
+log."""
 
 
 def groups_of(

@@ -5,8 +5,9 @@ One SQLite file `decisions.db` in the state directory. `number` is a session's p
     sessions   number, id, wall, record (zlib of JSON `decision.Session`), crc
     ends       number, seqs of the first and last tick that a session must have here, crc; written when it ends, and when ticks are
                dropped
-    ticks      id, wall, crc, keyframe, data: the tick, the verdict and its outcomes as `differences` writes them. The crc continues
-               that of the tick before unless it is a keyframe
+    ticks      id, wall, crc of these and the data, keyframe, and the first and the number of its pieces. The crc continues that of
+               the tick before unless it is a keyframe
+    pieces     n, data: the tick, the verdict and its outcomes as `differences` writes them, cut into pieces that fill pages well
     memories   id, memory (zlib of JSON): the engine's memory before that tick; replay can begin there
     decisions  a row for each decision and refusal, for people and queries; pids beside it in `pids`
     outcomes, effects  each as it came, by the decision's id
@@ -72,6 +73,9 @@ WHOLE_TICKS = 300
 """A tick is a keyframe this often, and wherever the engine's memory is stored. Chosen: reading a tick takes 20 ms on average; a
 keyframe of 40 groups takes 8 KB, or 27 bytes a tick."""
 
+PIECE_BYTES = 440
+"""Most bytes of a piece. Chosen: nine fill a page. A record of 2.1 KB in one row would leave half of its page empty."""
+
 REFUSED_BY_GUARD = "refused by guard"
 NO_OUTCOME = "no outcome"
 """Values of `LoggedDecision.status` besides those of `decision.Status`."""
@@ -84,7 +88,8 @@ CREATE TABLE sessions(number INTEGER PRIMARY KEY, id TEXT NOT NULL, wall INTEGER
     crc INTEGER NOT NULL);
 CREATE TABLE ends(number INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL, crc INTEGER NOT NULL);
 CREATE TABLE ticks(id INTEGER PRIMARY KEY, wall INTEGER NOT NULL, crc INTEGER NOT NULL, keyframe INTEGER NOT NULL,
-    data BLOB NOT NULL);
+    first INTEGER NOT NULL, count INTEGER NOT NULL);
+CREATE TABLE pieces(n INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE memories(id INTEGER PRIMARY KEY, memory BLOB NOT NULL, crc INTEGER NOT NULL);
 CREATE TABLE decisions(n INTEGER PRIMARY KEY AUTOINCREMENT, tick INTEGER NOT NULL, id TEXT NOT NULL, session TEXT NOT NULL,
     seq INTEGER NOT NULL, wall INTEGER NOT NULL, policy TEXT NOT NULL, action TEXT NOT NULL, target TEXT NOT NULL,
@@ -247,6 +252,7 @@ class DecisionLog:
         self._last_outcomes: frozenset[Outcome] = frozenset()
         self._encoder = Encoder()
         self._crc = 0  # of the last tick
+        self._piece = 0  # number of the next piece
         self._ticks_since_keyframe = 0  # 0: the next one must be a keyframe
         self._ticks_since_memory = 0
         self._bytes_since_memory = 0
@@ -390,7 +396,11 @@ class DecisionLog:
         except RecordError as error:
             raise StoreError(str(error)) from None
         crc = _tick_crc(id_, wall, keyframe, data, self._crc)
-        statements: list[Statement] = [("INSERT INTO ticks VALUES (?, ?, ?, ?, ?)", [(id_, wall, crc, int(keyframe), data)])]
+        pieces = [data[at : at + PIECE_BYTES] for at in range(0, len(data), PIECE_BYTES)]
+        statements: list[Statement] = [
+            ("INSERT INTO ticks VALUES (?, ?, ?, ?, ?, ?)", [(id_, wall, crc, int(keyframe), self._piece, len(pieces))]),
+            ("INSERT INTO pieces VALUES (?, ?)", list(enumerate(pieces, self._piece))),
+        ]
         if memory is not None:
             remembered = encode(memory)
             row = (id_, _packed(remembered), _crc(id_, remembered))
@@ -412,6 +422,7 @@ class DecisionLog:
         if effects:
             statements.append(("INSERT INTO effects(tick, wall, decision, record) VALUES (?, ?, ?, ?)", effects))
         self._crc = crc
+        self._piece += len(pieces)
         self._ticks_since_keyframe = 1 if keyframe else before + 1
         self._bytes_since_memory += len(data)
         self._waiting.add(statements, tick.at, len(data))
@@ -484,6 +495,8 @@ class DecisionLog:
                     raise
                 continue
             self._inode = self._path.stat().st_ino
+            (last,) = db.execute("SELECT max(n) FROM pieces").fetchone()
+            self._piece = 1 + (last or 0)
             return db
         raise StoreError(f"{self._path} cannot be used and a new one cannot be made; look at the disk")
 
@@ -522,15 +535,17 @@ class DecisionLog:
         try:
             (n,) = db.execute("SELECT min(n) FROM decisions WHERE tick >= ?", (upto,)).fetchone()
             db.execute("DELETE FROM pids WHERE n < ?", (2**63 - 1 if n is None else n,))
+            (end,) = db.execute("SELECT max(first + count) FROM ticks WHERE id < ?", (upto,)).fetchone()
+            db.execute("DELETE FROM pieces WHERE n < ?", (end,))
             for table in ("ticks", "memories"):
                 db.execute(f"DELETE FROM {table} WHERE id < ?", (upto,))  # noqa: S608 - names from the line above
             for table in ("decisions", "outcomes", "effects", "evidence"):
                 db.execute(f"DELETE FROM {table} WHERE tick < ?", (upto,))  # noqa: S608
             for table in ("sessions", "ends"):
                 db.execute(f"DELETE FROM {table} WHERE number < ?", (upto // _SEQS,))  # noqa: S608
-            end = db.execute("SELECT last FROM ends WHERE number = ?", (upto // _SEQS,)).fetchone()
-            if end is not None:
-                _note(db, upto // _SEQS, upto % _SEQS, end[0])
+            ends = db.execute("SELECT last FROM ends WHERE number = ?", (upto // _SEQS,)).fetchone()
+            if ends is not None:
+                _note(db, upto // _SEQS, upto % _SEQS, ends[0])
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
@@ -974,13 +989,15 @@ class DecisionReader:
         be read. The cells hold until the next one."""
         cells, before, crc, reason = Cells(), -1, 0, "the keyframe before it is lost"
         whole, begin = False, self._keyframe_before(first)
-        for row in walk(self._db, "ticks", "wall, crc, keyframe, data", after=begin - 1, until=last, chunk=32):
+        pieces = "SELECT data FROM pieces WHERE n BETWEEN ? AND ? ORDER BY n"
+        for row in walk(self._db, "ticks", "wall, crc, keyframe, first, count", after=begin - 1, until=last, chunk=32):
             if isinstance(row, Damaged):
                 whole, reason = False, row.reason
                 yield max(row.after + 1, first), 0, None, reason
                 continue
-            id_, wall, own, keyframe, data = row
+            id_, wall, own, keyframe, piece, count = row
             try:
+                data = b"".join(part for (part,) in self._db.execute(pieces, (piece, piece + count - 1)))
                 if not keyframe and (not whole or id_ != before + 1):
                     reason = reason if not whole else f"tick {(before + 1) % _SEQS} is missing"
                     whole = False
@@ -989,7 +1006,7 @@ class DecisionReader:
                 else:
                     cells.follow(data, keyframe=bool(keyframe))
                     whole, before, crc = True, id_, own
-            except (struct.error, TypeError, RecordError) as error:
+            except (*ERRORS, struct.error, TypeError, OverflowError, RecordError) as error:
                 whole, reason = False, f"tick {id_ % _SEQS} cannot be read: {error}"
             if id_ >= first:
                 yield (id_, wall, cells, "") if whole else (id_, 0, None, reason)

@@ -520,10 +520,12 @@ def change(path: Path, seq: int, edit: Callable[[bytes], bytes], *, sign: bool =
     """Change the record of a tick as somebody with an editor would; `sign`: make its checksum hold."""
     db = sqlite3.connect(path, isolation_level=None)
     (crc,) = db.execute("SELECT crc FROM ticks WHERE id = ?", ((1 << 32) + seq - 1,)).fetchone()
-    id_, wall, own, keyframe, data = db.execute("SELECT * FROM ticks WHERE id = ?", ((1 << 32) + seq,)).fetchone()
-    new = edit(data)
+    id_, wall, own, keyframe, first, count = db.execute("SELECT * FROM ticks WHERE id = ?", ((1 << 32) + seq,)).fetchone()
+    pieces = db.execute("SELECT data FROM pieces WHERE n BETWEEN ? AND ? ORDER BY n", (first, first + count - 1)).fetchall()
+    new = edit(b"".join(data for (data,) in pieces))
     own = _tick_crc(id_, wall, bool(keyframe), new, crc) if sign else own
-    db.execute("UPDATE ticks SET data = ?, crc = ? WHERE id = ?", (new, own, id_))
+    db.execute("UPDATE pieces SET data = ? WHERE n = ?", (new, first))
+    db.execute("UPDATE ticks SET count = 1, crc = ? WHERE id = ?", (own, id_))
     db.close()
 
 

@@ -119,7 +119,8 @@ def change(paths: Paths, edit: Callable[[dict[str, Any], dict[str, Any]], bool])
             turn = msgspec.convert(seen, Tick), msgspec.convert(said, Verdict), logged.outcomes or ()
             data = encoder.encode(*turn, keyframe=logged.seq == 0)
             crc = _tick_crc(id_, wall, logged.seq == 0, data, crc)
-            db.execute("UPDATE ticks SET data = ?, crc = ?, keyframe = ? WHERE id = ?", (data, crc, logged.seq == 0, id_))
+            db.execute("UPDATE ticks SET crc = ?, keyframe = ?, count = 1 WHERE id = ?", (crc, logged.seq == 0, id_))
+            db.execute("UPDATE pieces SET data = ? WHERE n = (SELECT first FROM ticks WHERE id = ?)", (data, id_))
     assert found is not None, "no tick to change"
     return found
 
@@ -183,8 +184,9 @@ def test_a_changed_figure_is_found_without_the_trace(logged: Path, tmp_path: Pat
         trace.unlink()
 
     with sqlite3.connect(paths.decisions) as db:
-        id_, data = db.execute("SELECT id, data FROM ticks ORDER BY id LIMIT 1 OFFSET 3").fetchone()
-        db.execute("UPDATE ticks SET data = ? WHERE id = ?", (data[:-1] + bytes([data[-1] ^ 1]), id_))
+        (piece,) = db.execute("SELECT first FROM ticks ORDER BY id LIMIT 1 OFFSET 3").fetchone()
+        (data,) = db.execute("SELECT data FROM pieces WHERE n = ?", (piece,)).fetchone()
+        db.execute("UPDATE pieces SET data = ? WHERE n = ?", (data[:-1] + bytes([data[-1] ^ 1]), piece))
         (last,) = db.execute("SELECT max(id) FROM ticks").fetchone()
     (difference,) = replay(paths).differences
     ticks = f"ticks 3 to {last % (1 << 32)}"

@@ -354,7 +354,7 @@ def test_it_follows_a_log_that_is_being_written(writing: Writing) -> None:
 
 def test_a_damaged_tick_says_so(stores: Path) -> None:
     with sqlite3.connect(stores / "decisions.db") as db:
-        db.execute("UPDATE ticks SET data = ? WHERE id % 4294967296 = 5 AND wall < ?", (b"broken", WALL + 100 * SECOND))
+        db.execute("UPDATE ticks SET crc = 0 WHERE id % 4294967296 = 5 AND wall < ?", (WALL + 100 * SECOND,))
     db.close()
     for second in (5.0, 6.0):  # it builds on the damaged one
         found = at(stores, second)
