@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 COARSE_BITS, FINE_BITS = 7, 14
-"""Significant bits of a group's forecasts, and of a pool's load. Chosen: errors of at most 0.8 % and 0.006 %. Seven bits more and the
-sign are a byte, so both fill whole byte planes in the log."""
+"""Significant bits of a group's forecasts, and of a pool's load. Chosen: errors of at most 0.8 % and 0.006 %. Seven bits apart, so
+both fill whole byte planes in the log, which adds the sign."""
 
 LEAST = 2.0**-10
 """Less is 0: a thousandth of a core. Chosen: nothing decides on so little."""
