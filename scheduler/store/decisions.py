@@ -674,6 +674,7 @@ class DecisionReader:
         if db is None:
             raise StoreError(f"{self.path} is empty; `nicety run` fills it")
         self._db = db
+        self._kept: tuple[int, int, Cells] | None = None  # id and crc of the last tick that was read, and its cells
 
     def __enter__(self) -> Self:
         return self
@@ -740,7 +741,7 @@ class DecisionReader:
         number = next((number for number, id_ in reversed(self._numbers()) if id_ == session), None)
         if number is None:
             return
-        for _, _, data in self._texts(number * _SEQS + first, number * _SEQS + last):
+        for _, _, data in self.texts(number * _SEQS + first, number * _SEQS + last):
             try:
                 yield from msgspec.json.decode(data, type=_Scores).scores
             except _UNDECODABLE:
@@ -893,7 +894,7 @@ class DecisionReader:
         ones are left out."""
         first = max(place.id - ticks + 1, place.id // _SEQS * _SEQS)
         found = []
-        for _, _, data in self._texts(first, place.id):
+        for _, _, data in self.texts(first, place.id):
             try:
                 found.append(msgspec.json.decode(data, type=TickFigures))
             except _UNDECODABLE:
@@ -942,10 +943,12 @@ class DecisionReader:
         after = self.place_beside(before, 1)
         return None if after == before else after
 
-    def texts(self, first: int) -> Iterator[tuple[int, int, bytes]]:
-        """(id, wall, JSON) of the ticks from the id `first` on, for what reads many of them: nothing is proven, and damaged ones
-        are left out."""
-        yield from self._texts(first, _NO_END)
+    def texts(self, first: int, last: int = _NO_END) -> Iterator[tuple[int, int, bytes]]:
+        """(id, wall, JSON) of the ticks from one id to another, for what reads many of them. Those that cannot be read are left
+        out."""
+        for id_, wall, cells, _ in self._read(first, last):
+            if cells is not None:
+                yield id_, wall, cells.json(id_ % _SEQS, wall)[0]
 
     def outline(self, since: int, until: int, limit: int) -> list[tuple[int, str, str, str, str]]:
         """(wall, id, action, target, status) of the newest `limit` decisions and refusals with since <= wall < until (ns), oldest
@@ -978,38 +981,40 @@ class DecisionReader:
             return _missing(session, id_ % _SEQS, id_ % _SEQS, reason) if cells is None else self._tick(id_, session, wall, cells)
         return _missing(session, id_ % _SEQS, id_ % _SEQS, "cannot be read")
 
-    def _texts(self, first: int, last: int) -> Iterator[tuple[int, int, bytes]]:
-        """(id, wall, JSON) of the ticks from one id to another that can be read."""
-        for id_, wall, cells, _ in self._read(first, last):
-            if cells is not None:
-                yield id_, wall, cells.json(id_ % _SEQS, wall)[0]
-
     def _read(self, first: int, last: int) -> Iterator[tuple[int, int, Cells | None, str]]:
         """(id, wall, cells, "") of the ticks from one id to another, read from the keyframe before; without cells, why they cannot
-        be read. The cells hold until the next one."""
+        be read. The cells hold until the next one. Goes on where the last reading ended, if that is nearer than the keyframe."""
         cells, before, crc, reason = Cells(), -1, 0, "the keyframe before it is lost"
         whole, begin = False, self._keyframe_before(first)
+        kept, self._kept = self._kept, None  # a reading at the same time has cells of its own
+        if kept is not None and begin <= kept[0] < first:
+            before, crc, cells = kept
+            whole, begin = True, before + 1
         pieces = "SELECT data FROM pieces WHERE n BETWEEN ? AND ? ORDER BY n"
-        for row in walk(self._db, "ticks", "wall, crc, keyframe, first, count", after=begin - 1, until=last, chunk=32):
-            if isinstance(row, Damaged):
-                whole, reason = False, row.reason
-                yield max(row.after + 1, first), 0, None, reason
-                continue
-            id_, wall, own, keyframe, piece, count = row
-            try:
-                data = b"".join(part for (part,) in self._db.execute(pieces, (piece, piece + count - 1)))
-                if not keyframe and (not whole or id_ != before + 1):
-                    reason = reason if not whole else f"tick {(before + 1) % _SEQS} is missing"
-                    whole = False
-                elif _tick_crc(id_, wall, bool(keyframe), data, crc) != own:
-                    whole, reason = False, f"the checksum of tick {id_ % _SEQS} does not hold"
-                else:
-                    cells.follow(data, keyframe=bool(keyframe))
-                    whole, before, crc = True, id_, own
-            except (*ERRORS, struct.error, TypeError, OverflowError, RecordError) as error:
-                whole, reason = False, f"tick {id_ % _SEQS} cannot be read: {error}"
-            if id_ >= first:
-                yield (id_, wall, cells, "") if whole else (id_, 0, None, reason)
+        try:
+            for row in walk(self._db, "ticks", "wall, crc, keyframe, first, count", after=begin - 1, until=last, chunk=32):
+                if isinstance(row, Damaged):
+                    whole, reason = False, row.reason
+                    yield max(row.after + 1, first), 0, None, reason
+                    continue
+                id_, wall, own, keyframe, piece, count = row
+                try:
+                    data = b"".join(part for (part,) in self._db.execute(pieces, (piece, piece + count - 1)))
+                    if not keyframe and (not whole or id_ != before + 1):
+                        reason = reason if not whole else f"tick {(before + 1) % _SEQS} is missing"
+                        whole = False
+                    elif _tick_crc(id_, wall, bool(keyframe), data, crc) != own:
+                        whole, reason = False, f"the checksum of tick {id_ % _SEQS} does not hold"
+                    else:
+                        cells.follow(data, keyframe=bool(keyframe))
+                        whole, before, crc = True, id_, own
+                except (*ERRORS, struct.error, TypeError, OverflowError, RecordError) as error:
+                    whole, reason = False, f"tick {id_ % _SEQS} cannot be read: {error}"
+                if id_ >= first:
+                    yield (id_, wall, cells, "") if whole else (id_, 0, None, reason)
+        finally:
+            if whole:
+                self._kept = before, crc, cells
 
     def _keyframe_before(self, id_: int) -> int:
         """The last keyframe of the session up to this id; the id itself if there is none, or it cannot be read."""

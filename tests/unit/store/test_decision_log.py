@@ -219,7 +219,7 @@ def test_following_gives_each_new_decision_once_while_the_log_is_written(tmp_pat
     log.close()
 
 
-def test_a_reader_sees_a_tick_at_once_if_something_was_decided_and_else_ten_seconds_later(tmp_path: Path) -> None:
+def test_a_reader_sees_a_tick_at_once_if_something_was_decided_and_else_twenty_seconds_later(tmp_path: Path) -> None:
     log = DecisionLog(tmp_path, 1 << 30)
     log.begin(session())
     seen = []
@@ -236,7 +236,7 @@ def test_a_reader_sees_a_tick_at_once_if_something_was_decided_and_else_ten_seco
         assert reader.tick("00000001", 99) is None
         log.close()
         assert [it.seq for it in reader.ticks()] == list(range(40)), "closing writes what waits"
-    assert seen == [0] * 10 + [10] * 10 + [20] * 5 + [25] * 8 + [33] * 7
+    assert seen == [0] * 20 + [20] * 5 + [25] * 8 + [33] * 7
 
 
 def test_a_session_that_ends_writes_what_waits(tmp_path: Path) -> None:
@@ -409,3 +409,22 @@ with DecisionReader(Path(sys.argv[1])) as reader:
     with reader:
         done = subprocess.run([sys.executable, "-c", code, str(reader.path)], capture_output=True, text=True, check=True)
     assert done.stdout == "['1-4.0', '1-3.0'] False\n"
+
+
+def test_readings_at_the_same_time_and_one_after_another_do_not_disturb_each_other(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path, 1 << 30)
+    log.begin(session())
+    for seq in range(60):
+        log.append(tick(seq), NOTHING, ())
+    log.close()
+    base = 1 << 32
+    with DecisionReader(tmp_path) as reader:
+        first, second = reader.texts(base + 10), reader.texts(base + 3)
+        found = [(next(first)[2], next(second)[2]) for _ in range(20)]
+        assert found == [(encode(tick(10 + seq)), encode(tick(3 + seq))) for seq in range(20)]
+        first.close()
+        assert [text for _, _, text in reader.texts(base + 40, base + 42)] == [encode(tick(seq)) for seq in (40, 41, 42)]
+        assert [text for _, _, text in reader.texts(base + 43, base + 43)] == [encode(tick(43))]
+        assert [text for _, _, text in reader.texts(base + 5, base + 5)] == [encode(tick(5))], "and back"
+        second.close()
+        assert [it.tick for it in reader.ticks()] == [tick(seq) for seq in range(60)]
