@@ -22,7 +22,8 @@ import select
 import socket
 import traceback
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -521,6 +522,7 @@ class StreamSink:
         """`line`: converts an Entry to its text, `json_line` or `terminal_line`."""
         self.dropped = 0
         self._descriptor = descriptor
+        self._terminal = os.isatty(descriptor)
         self._line = line
         self._held = bytearray()
 
@@ -533,7 +535,8 @@ class StreamSink:
             self._held += data
 
     def flush(self) -> None:
-        """As in Sink. Writes at most PIPE_BUF bytes at once: that much a pipe that polls writable takes without blocking."""
+        """As in Sink. Writes at most PIPE_BUF bytes at once: that much a pipe that polls writable takes without blocking. A
+        terminal may take less, and one that is stopped (Ctrl-S) or that nobody reads takes nothing."""
         while self._held:
             poll = select.poll()
             poll.register(self._descriptor, select.POLLOUT)
@@ -541,7 +544,8 @@ class StreamSink:
             if not ready:
                 return
             try:
-                written = os.write(self._descriptor, self._held[: select.PIPE_BUF])
+                with _without_waiting(self._descriptor) if self._terminal else nullcontext():
+                    written = os.write(self._descriptor, self._held[: select.PIPE_BUF])
             except BlockingIOError:
                 return
             except OSError:  # the reader left, or the disk is full: these lines are lost, the daemon continues
@@ -549,6 +553,17 @@ class StreamSink:
                 self._held.clear()
                 return
             del self._held[:written]
+
+
+@contextmanager
+def _without_waiting(descriptor: int) -> Iterator[None]:
+    """Writing raises BlockingIOError in the block instead of waiting. Only there: a shell shares its terminal."""
+    blocking = os.get_blocking(descriptor)
+    os.set_blocking(descriptor, False)
+    try:
+        yield
+    finally:
+        os.set_blocking(descriptor, blocking)
 
 
 class JournalSink:

@@ -54,6 +54,13 @@ class HostReader:
         except (ValueError, IndexError):
             raise self._odd("uptime") from None
 
+    def newest_pid(self) -> int | None:
+        """The pid that was given out last in the reader's own namespace; None: not known. 2 us."""
+        try:
+            return int(self._pread("loadavg").rsplit(maxsplit=1)[1])
+        except (OSError, ValueError, IndexError):
+            return None
+
     def close(self) -> None:
         """Close all descriptors."""
         while self._fds:

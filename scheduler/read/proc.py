@@ -1,11 +1,16 @@
 """Reads the processes of this machine: one row of raw counters each, and what each of them is. Must not know rates or policies.
 
-An idle process costs one system call a tick. The kernel's CPU clock of a process (clock_getcpuclockid(3)) stands still exactly
-while none of its threads runs, and a process that has not run has no new counters. The counters of its children are no exception:
-they grow while it waits for a child, which takes CPU, and not at all where it ignores SIGCHLD. A process that ran is read in
-full, from descriptors that stay open. They belong to the process, not to its pid, so a reused pid shows as ESRCH. What others may
-change while a process sleeps (resident pages, nice, cgroup, terminal) is read every few ticks. `benchmarks/cost/collector.py`
-measures the cost.
+An idle process costs one system call a tick, and its row stays where it is. The kernel's CPU clock of a process
+(clock_getcpuclockid(3)) stands still exactly while none of its threads runs, and a process that has not run has no new counters.
+The counters of its children are no exception: they grow while it waits for a child, which takes CPU, and not at all where it
+ignores SIGCHLD. A process that ran is read in full, from descriptors that stay open while it runs now and then. They belong to the
+process, not to its pid, so a reused pid shows as ESRCH; without them it shows by its start. `benchmarks/cost/collector.py` measures
+the cost.
+
+What others change of a process does not move its clock. While it sleeps, its resident pages, nice, cgroup and CPUs are read on
+every sixth of its slow turns: with the defaults a change may be a minute old. Once it runs, stat is read in the same tick, and its
+cgroup and CPUs on its next slow turn: within ten seconds. What has a terminal is read on each slow turn, and whose parent ended in
+the next tick.
 
 Whether a process serves is seen only in its descriptors, at 3 us each. They are read when it is first seen, after an exec, and when
 it ran and their number has changed. The number is read each tick while the process is young, because that is when services begin to
@@ -21,13 +26,15 @@ import errno
 import os
 import resource
 import struct
+import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from enum import Enum, auto
 from functools import lru_cache, partial
-from itertools import islice, takewhile
+from itertools import compress, count, islice, takewhile
 from operator import attrgetter, ne
 from pathlib import Path
 from types import MappingProxyType
@@ -40,6 +47,7 @@ from ...models.records import SAMPLE, Identity, Known, PoolSample, SampleTable, 
 from ..hands import reads
 from ..hands.faults import Fault, fault_of
 from . import door
+from .arrivals import Arrivals
 from .host import USER_HZ, HostReader
 from .identity import base_name, cgroup_and_unit, program, real_uid, says_more
 from .quotas import Quotas
@@ -61,6 +69,7 @@ _COUNTERS_AT, _KNOWN_AT = (
 )
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD in field 9 of stat, include/linux/sched.h; "child of pid 2" is wrong in containers
 _CPUCLOCK_SCHED = 2  # clock id of a whole process: ~pid << 3 | 2, include/linux/posix-timers.h
+_GONE, _UNREAD = -2, -3  # in place of what a CPU clock shows: it has none any more; what it shows does not matter
 _IDENTITY_TURNS = 6  # slow turns between checks for what shows nowhere else: another cgroup, a replaced descriptor (chosen)
 _YOUNG_TICKS = 30 * USER_HZ  # clock ticks (chosen): a Python or Java service has read its code and listens by then
 _MOST_DESCRIPTORS = 1 << 15  # two a process, one per further thread (chosen): more costs more kernel memory than it saves time
@@ -107,8 +116,22 @@ class _Process(_Thread):
     what a row or a hash can hold has no field."""
 
     __slots__ = (
-        *("clock", "cpu", "denied", "id", "identity", "links", "others", "pid", "port", "program_seen", "ran", "row", "run_clock"),
-        *("schedstat", "serves", "sockets", "stat_fd", "stat_seen", "stdin", "unlooked", "used"),
+        *(
+            "cpu",
+            "denied",
+            "id",
+            "identity",
+            "known_at",
+            "links",
+            "others",
+            "pid",
+            "port",
+            "program_seen",
+            "ran",
+            "row",
+            "run_clock",
+        ),
+        *("schedstat", "serves", "sockets", "stat_fd", "stat_seen", "stdin", "terminal", "unlooked", "used"),
     )
 
     def __init__(self, pid: int) -> None:
@@ -117,8 +140,8 @@ class _Process(_Thread):
         self.id: ProcId | None = None
         self.identity: Identity | None = None
         self.program_seen: int | None = None  # hash of the name and of what moves with each exec
-        self.clock = (~pid << 3) | _CPUCLOCK_SCHED
-        self.run_clock = -1  # what `clock` showed at the last full read
+        self.run_clock = -1  # what its CPU clock showed at the last full read
+        self.known_at = -1  # and when it was last found out what it is
         self.stat_fd = -1
         self.stat_seen: int | None = None  # hash of the text from which `row` was made; None: it is to be made anew
         self.schedstat = True  # this kernel has it, as far as known
@@ -133,7 +156,13 @@ class _Process(_Thread):
         self.sockets: tuple[int, ...] = ()  # inodes of the sockets among its descriptors
         self.links = -1  # number of its descriptors when they were last read
         self.unlooked = True  # it ran since then
+        self.terminal = False  # it has one
         self.row = b""  # also keeps the counters of io and descriptors
+
+    @property
+    def calm(self) -> bool:
+        """Whether nothing of it has to be read before it runs again, as far as others do not change it."""
+        return not (self.ran or (self.unlooked and not self.denied & _SOCKETS))
 
 
 class ProcSource:
@@ -147,10 +176,20 @@ class ProcSource:
         self._root = str(root)
         self.slow_every = slow_every
         self._tick = 0
-        self._processes: dict[str, _Process] = {}
-        self._skipped: set[str] = set()  # closed processes; retried every `slow_every` ticks, because pids are reused
-        self._kernel: dict[str, int] = {}  # kernel threads among them -> ns of their CPU clock
+        self._processes: dict[int, _Process] = {}
+        self._skipped: set[int] = set()  # closed processes; retried every `slow_every` ticks, because pids are reused
+        self._kernel: dict[int, int] = {}  # kernel threads among them -> ns of their CPU clock
         self._kernel_ns = 0  # used by them while they were watched
+        self._order: list[_Process] = []  # rising by pid; so are the following
+        self._pids: list[int] = []
+        self._numbers = np.zeros(0, dtype=np.int64)  # the same
+        self._clocks: list[int] = []  # ids of their CPU clocks
+        self._rested: list[int] = []  # what those showed when all was read that there is to read; `_UNREAD`: there is more
+        self._rows = bytearray()
+        self._in_order = True  # these are all processes
+        self._restless: set[int] = set()  # pids with more to read on their slow turns, also while they sleep
+        self._ended: set[int] = set()  # pids whose children have another parent by now
+        self._orphaned: set[int] = set()  # parents in the rows that are no processes here: they ended unseen, or are closed to us
         self._identities: Mapping[ProcId, Identity] = MappingProxyType({})
         self._changed = False
         self._open = 0
@@ -165,6 +204,7 @@ class ProcSource:
         self._pid = os.getpid() if self._native else -1
         self._listeners = Listeners(self._root, ours=self._native)
         self._feeders = Feeders(self._listeners.peer)
+        self._arrivals = Arrivals(self._listing, self._newest, self._lives)
         self._counts_fds = self._native and os.stat(f"{self._root}/self/fd").st_size > 0  # since Linux 6.2, needs no permission
 
     def read(self, at: int, wall: int, pools: tuple[PoolSample, ...], between: Callable[[], None] | None = None) -> Snapshot:
@@ -174,36 +214,32 @@ class ProcSource:
         self._uptime_ticks = uptime_ticks
         self._listeners.forget()
         self._feeders.forget()
-        watched = {str(worker.id.pid) for pool in pools for worker in pool.workers}
-        watched.update(str(pool.master.pid) for pool in pools if pool.master is not None)
+        watched = {worker.id.pid for pool in pools for worker in pool.workers}
+        watched.update(pool.master.pid for pool in pools if pool.master is not None)
         found: list[_Process] = []
-        living = self._living(watched)
-        while piece := list(islice(living, _PIECE)):
+        reading = self._reading(watched, between or _nothing)
+        while piece := list(islice(reading, _PIECE)):
             found += piece
             if between is not None:
                 between()
-        alive = sorted(found, key=attrgetter("pid"))
-        if len(alive) < len(self._processes):
-            kept = {process.pid for process in alive}
-            for name in [name for name, process in self._processes.items() if process.pid not in kept]:
-                self._forget(name)
+        self._arrange(found)
         if self._changed:
-            both = ((process.id, process.identity) for process in alive)
+            both = ((process.id, process.identity) for process in self._order)
             self._identities = MappingProxyType(
                 {id_: identity for id_, identity in both if id_ is not None and identity is not None}
             )
             self._cgroups = frozenset(identity.cgroup for identity in self._identities.values())
             self._changed = False
         self._tick += 1
-        table: SampleTable = np.frombuffer(b"".join([process.row for process in alive]), dtype=SAMPLE)
+        table: SampleTable = np.frombuffer(bytes(self._rows), dtype=SAMPLE)
         host = self._host.read()
         host = replace(host, kernel_ns=host.kernel_ns + self._kernel_ns)
         return Snapshot(at, wall, uptime_ticks, table, self._identities, host, pools, self._quotas.read(self._cgroups))
 
     def close(self) -> None:
         """Close all descriptors and restore the descriptor limit."""
-        for name in list(self._processes):
-            self._forget(name)
+        for pid in list(self._processes):
+            self._forget(pid)
         self._host.close()
         self._listeners.close()
         if resource.getrlimit(resource.RLIMIT_NOFILE) != self._limits:
@@ -211,59 +247,120 @@ class ProcSource:
 
     # --- which processes there are --------------------------------------------------------------------------------------------
 
-    def _living(self, watched: set[str]) -> Iterator[_Process]:
-        """Every living process, its row up to date. This loop decides what a tick costs."""
-        names = self._with_room(lambda: os.listdir(self._root))
-        tick, slow_every, processes, skipped, native = self._tick, self.slow_every, self._processes, self._skipped, self._native
-        clock, now, whole = time.clock_gettime_ns, -1, list[str]()
-        for name in names:
-            process = processes.get(name)
-            if process is None:
-                if name.isdecimal() and not (name in skipped and (tick + int(name)) % slow_every):
-                    whole.append(name)
-                continue
-            due = not (tick + process.pid) % slow_every
-            if native:
-                try:
-                    now = clock(process.clock)
-                except OSError:
-                    continue  # gone since it was listed
-                # 0 proves nothing: every process starts at 0, also a later one with this pid
-                if 0 < now == process.run_clock and not due and name not in watched:
-                    yield process
+    def _reading(self, watched: set[int], between: Callable[[], None]) -> Iterator[_Process]:
+        """Read what has to be read, and yield it. This loop decides what a tick costs. `between`: see `read`."""
+        tick, slow_every = self._tick, self.slow_every
+        turn = slow_every * _IDENTITY_TURNS
+        kernel, retried = self._kernel, [pid for pid in self._skipped if not (tick + pid) % slow_every]
+        whole = [pid for pid in retried if pid not in kernel or not self._native or not (tick + pid) % turn]
+        arrived = self._arrivals.look(self._processes, self._skipped, slow_every)
+        whole = list({*whole, *(pid for pid in arrived if pid not in self._processes)})
+        if not self._in_order:  # the call before this one was ended by `between`
+            self._arrange([])
+        self._rouse(watched)
+        for first in range(0, len(self._order), _PIECE):
+            shown = self._shown(first)
+            for place in compress(count(first), map(ne, shown, self._rested[first : first + _PIECE])):
+                process, now = self._order[place], shown[place - first]
+                if now == _GONE:
+                    self._forget(process.pid)
                     continue
-            # what has not run since it was last read in full needs only a look at its stat: nothing is asked of the hands for that
-            calm = now == process.run_clock != -1 and not (process.ran or process.unlooked or (due and self._has_turn(process)))
-            if name in watched or (not calm and (due or self._is_young(process))):
-                whole.append(name)
-                continue
-            found = self._attempt(process, now, due)
-            if found is _Found.UNKNOWN:
-                process.stat_seen, process.run_clock = None, -1  # keeps its last row; what changed is read in the next tick
-            elif found is not _Found.READ:
-                self._forget(name)
-                whole.append(name)  # its pid may be reused already
-                continue
-            yield process
+                due, has_turn = not (tick + process.pid) % slow_every, not (tick + process.pid) % turn
+                # what has not run since it was last read in full needs only a look at its stat: nothing is asked of the hands
+                calm = now == process.run_clock != -1 and process.calm and (now == process.known_at or not has_turn)
+                if process.pid in watched or (not calm and (due or self._is_young(process))):
+                    whole.append(process.pid)
+                    continue
+                found = self._attempt(process, now, due)
+                if found is _Found.UNKNOWN:
+                    process.stat_seen, process.run_clock = None, -1  # keeps its last row; what changed is read in the next tick
+                elif found is not _Found.READ:
+                    self._forget(process.pid)
+                    whole.append(process.pid)  # its pid may be reused already
+                    continue
+                elif calm and has_turn:
+                    self._release(process)  # it has not run for long
+                yield process
+            between()
         while whole:
             yield from self._read_whole(whole, watched)
         self._watch_kernel()
-        if not tick % slow_every:
-            skipped.intersection_update(names)
+
+    def _rouse(self, watched: set[int]) -> None:
+        """Have the processes read that need it whether they run or not."""
+        places = [self._place(pid) for pid in watched if pid in self._processes]
+        places += [self._place(pid) for pid in self._restless if not (self._tick + pid) % self.slow_every]
+        places += np.flatnonzero((self._tick + self._numbers) % (self.slow_every * _IDENTITY_TURNS) == 0).tolist()
+        if self._ended:
+            parents = np.frombuffer(self._rows, dtype=SAMPLE)["ppid"]
+            places += np.flatnonzero(np.isin(parents, list(self._ended))).tolist()
+            self._ended.clear()
+        for place in places:
+            self._rested[place] = _UNREAD
+
+    def _shown(self, first: int) -> list[int]:
+        """What the CPU clocks of the `_PIECE` processes from this one on show, ns; -1 where `root` is not our own procfs."""
+        clocks = self._clocks[first : first + _PIECE]
+        if not self._native:
+            return [-1] * len(clocks)
+        try:
+            return list(map(time.clock_gettime_ns, clocks))
+        except OSError:  # one of them is gone
+            return list(map(_shown, clocks))
+
+    def _place(self, pid: int) -> int:
+        """The place of a process among all."""
+        return bisect_left(self._pids, pid)
+
+    def _arrange(self, found: list[_Process]) -> None:
+        """Bring the rows up to date, of which these were read."""
+        if not self._in_order:
+            self._order = found = sorted(self._processes.values(), key=attrgetter("pid"))
+            self._pids = [process.pid for process in found]
+            self._numbers = np.array(self._pids, dtype=np.int64)
+            self._clocks = [(~process.pid << 3) | _CPUCLOCK_SCHED for process in found]
+            self._rested = [_rested(process) for process in found]
+            self._rows = bytearray(b"".join([process.row for process in found]))
+            self._restless = {process.pid for process in found if process.terminal or not process.calm}
+            self._in_order = True
+            parents = np.frombuffer(self._rows, dtype=SAMPLE)["ppid"]
+            orphaned = set(parents[~np.isin(parents, self._numbers) & (parents > 0)].tolist())
+            self._ended |= orphaned - self._orphaned
+            self._orphaned = orphaned
+            return
+        for process in found:
+            place = self._place(process.pid)
+            self._rested[place] = _rested(process)
+            self._rows[place * _ROW.size : (place + 1) * _ROW.size] = process.row
+            if process.terminal or not process.calm:
+                self._restless.add(process.pid)
+            else:
+                self._restless.discard(process.pid)
+
+    def _listing(self) -> list[str]:
+        return self._with_room(lambda: os.listdir(self._root))
+
+    def _newest(self) -> int | None:
+        return self._host.newest_pid() if self._native else None
+
+    def _lives(self, pid: int) -> bool:
+        """Whether a pid is that of a process. Of threads the kernel refuses this clock, except of the one that asks."""
+        return _shown((~pid << 3) | _CPUCLOCK_SCHED) != _GONE and pid != threading.get_native_id()
 
     def _watch_kernel(self) -> None:
         """Add up what kernel threads used. They have no row, but their work must not count as unseen. 0.3 us each."""
-        clock, kernel, ended = time.clock_gettime_ns, self._kernel, list[str]()
-        for name, before in kernel.items():
+        clock, kernel, ended = time.clock_gettime_ns, self._kernel, list[int]()
+        for pid, before in kernel.items():
             try:
-                now = clock((~int(name) << 3) | _CPUCLOCK_SCHED)
+                now = clock((~pid << 3) | _CPUCLOCK_SCHED)
             except OSError:
-                ended.append(name)
+                ended.append(pid)
                 continue
             self._kernel_ns += max(now - before, 0)
-            kernel[name] = now
-        for name in ended:
-            del kernel[name]
+            kernel[pid] = now
+        for pid in ended:
+            del kernel[pid]
+            self._skipped.discard(pid)
 
     def _is_due(self, process: _Process) -> bool:
         """Whether what others may change while a process sleeps is read in this tick."""
@@ -277,31 +374,31 @@ class ProcSource:
         """Whether what shows nowhere else is read of a process that is due."""
         return not (self._tick + process.pid) % (self.slow_every * _IDENTITY_TURNS)
 
-    def _read_whole(self, names: list[str], watched: set[str]) -> Iterator[_Process]:
-        """Take up to `_PIECE` processes from the end of `names`: they are new, young, due or `watched`. The hands are asked in one
+    def _read_whole(self, pids: list[int], watched: set[int]) -> Iterator[_Process]:
+        """Take up to `_PIECE` processes from the end of `pids`: they are new, young, due or `watched`. The hands are asked in one
         request for what they must read of them, and after their stat: if a program is exchanged in between, the next tick sees its
-        new name. A name is put back if its pid may be reused."""
-        begun: list[tuple[str, _Process, int, bytes]] = []
+        new name. A pid is put back if it may be reused."""
+        begun: list[tuple[_Process, int, bytes]] = []
         asked: dict[ProcId, int] = {}
-        while names and len(begun) < _PIECE:
-            name = names.pop()
-            process = self._processes.get(name) or _Process(int(name))
+        while pids and len(begun) < _PIECE:
+            pid = pids.pop()
+            process = self._processes.get(pid) or _Process(pid)
+            now = _shown((~pid << 3) | _CPUCLOCK_SCHED) if self._native else -1
+            if now == _GONE:
+                self._drop_out(pid)
+                continue
             try:
-                now = time.clock_gettime_ns(process.clock) if self._native else -1
-            except OSError:
-                continue  # gone since it was listed
-            try:
-                raw, process.stat_fd = self._pread(process.stat_fd, f"{self._root}/{name}/stat", _STAT_BYTES)
-                asked.update(self._asked_about(process, now, raw, name in watched))
+                raw, process.stat_fd = self._pread(process.stat_fd, f"{self._root}/{pid}/stat", _STAT_BYTES)
+                asked.update(self._asked_about(process, now, raw, pid in watched))
             except OSError as error:
-                yield from self._settle(name, process, _FOUND.get(fault_of(error), _Found.UNKNOWN), names)
+                yield from self._settle(process, _FOUND.get(fault_of(error), _Found.UNKNOWN), pids, watched)
             else:
-                begun.append((name, process, now, raw))
+                begun.append((process, now, raw))
         door.foresee(asked)
-        for name, process, now, raw in begun:
+        for process, now, raw in begun:
             due = process.id is None or self._is_due(process)
-            slow = process.id is None or name in watched
-            yield from self._settle(name, process, self._attempt(process, now, due, slow, raw), names)
+            slow = process.id is None or process.pid in watched
+            yield from self._settle(process, self._attempt(process, now, due, slow, raw), pids, watched)
         door.foresee({})
 
     def _asked_about(self, process: _Process, now: int, raw: bytes, watched: bool) -> dict[ProcId, int]:
@@ -328,35 +425,49 @@ class ProcSource:
         except (ValueError, IndexError):  # an unknown format of stat
             return {}
 
-    def _settle(self, name: str, process: _Process, found: _Found, names: list[str]) -> Iterator[_Process]:
+    def _settle(self, process: _Process, found: _Found, pids: list[int], watched: set[int]) -> Iterator[_Process]:
         """Keep or forget a process after an attempt to read everything of it. Yields it if it lives."""
-        if name in self._processes:
+        pid = process.pid
+        if pid in self._processes:
             if found is _Found.UNKNOWN:
                 process.stat_seen, process.run_clock = None, -1
             elif found is not _Found.READ:
-                self._forget(name)
-                names.append(name)
+                self._forget(pid)
+                pids.append(pid)
                 return
             yield process
         elif found is _Found.READ:
-            self._skipped.discard(name)
-            self._kernel.pop(name, None)
-            self._processes[name] = process
-            self._changed = True
+            self._skipped.discard(pid)
+            self._kernel.pop(pid, None)
+            self._processes[pid] = process
+            self._changed, self._in_order = True, False
+            if pid not in watched:
+                self._release(process)  # most processes never run again
             yield process
         else:
-            self._leave_out(name, process, found)
+            self._leave_out(process, found)
 
-    def _leave_out(self, name: str, process: _Process, found: _Found) -> None:
+    def _leave_out(self, process: _Process, found: _Found) -> None:
         """A process that is gone, closed or a kernel thread has no row."""
+        pid = process.pid
         self._release(process)
-        if found in (_Found.CLOSED, _Found.KERNEL):
-            self._skipped.add(name)
+        if found is _Found.GONE:
+            self._skipped.discard(pid)
+        elif found in (_Found.CLOSED, _Found.KERNEL):
+            self._skipped.add(pid)
         if found is not _Found.KERNEL:
-            self._kernel.pop(name, None)
-        elif self._native and name not in self._kernel:
+            self._kernel.pop(pid, None)
+        elif self._native and pid not in self._kernel:
             with suppress(OSError):
-                self._kernel[name] = time.clock_gettime_ns(process.clock)
+                self._kernel[pid] = time.clock_gettime_ns((~pid << 3) | _CPUCLOCK_SCHED)
+
+    def _drop_out(self, pid: int) -> None:
+        """A pid is nobody's."""
+        self._skipped.discard(pid)
+        self._kernel.pop(pid, None)
+        self._ended.add(pid)
+        if pid in self._processes:
+            self._forget(pid)
 
     def _attempt(self, process: _Process, now: int, due: bool = False, watched: bool = False, raw: bytes | None = None) -> _Found:
         """Read everything of a process that may have changed. `raw`: its stat, if it is read already. Failures to read become
@@ -368,9 +479,10 @@ class ProcSource:
         except (ValueError, IndexError, struct.error):  # an unknown format of stat
             return _Found.CLOSED
 
-    def _forget(self, name: str) -> None:
-        self._release(self._processes.pop(name))
-        self._changed = True
+    def _forget(self, pid: int) -> None:
+        self._release(self._processes.pop(pid))
+        self._ended.add(pid)
+        self._changed, self._in_order = True, False
 
     # --- one process ----------------------------------------------------------------------------------------------------------
 
@@ -383,14 +495,15 @@ class ProcSource:
         seen = _hash(raw)
         if seen == process.stat_seen and now == process.run_clock != -1 and not (watched or turn or process.ran):
             return _Found.READ
-        comm = raw[raw.index(b"(") + 1 : raw.rindex(b")")]
-        fields = raw[raw.rindex(b")") + 1 :].split()  # fields[0] is field 3 of proc_pid_stat(5)
+        end = raw.rindex(b")")
+        comm = raw[raw.index(b"(") + 1 : end]
+        fields = raw[end + 1 :].split()  # fields[0] is field 3 of proc_pid_stat(5)
         if int(fields[6]) & _KERNEL_THREAD:
             return _Found.KERNEL
-        id_ = ProcId(process.pid, int(fields[19]))
-        if process.id is None:
-            process.id = id_
-        elif process.id != id_:
+        id_, start = process.id, int(fields[19])
+        if id_ is None:
+            id_ = process.id = ProcId(process.pid, start)
+        elif id_.start_ticks != start:
             return _Found.GONE
         threads = int(fields[17])
         if process.schedstat:
@@ -410,11 +523,16 @@ class ProcSource:
         ends = fields[20] == b"0"  # without memory it has no executable any more: it is a zombie or about to be one
         program_seen = _hash((comm, mark))
         executed = program_seen != process.program_seen
-        watches = ran and (due or self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS)  # most give up rights soon after their start
-        if process.identity is None or executed or turn or (watches and os.stat(path).st_uid != process.identity.uid):
-            self._identify(process, path, comm, program_seen, same_program=ends or not (executed or mark == _UNKNOWN))
+        is_young = self._uptime_ticks - start < _YOUNG_TICKS
+        watches = ran and (due or is_young)  # most give up rights soon after their start
+        visits = due and slow
+        moved = (watches or visits) and process.identity is not None and self._moved(process.identity, process.pid, path, visits)
+        if process.identity is None or executed or turn or moved:
+            still = now == process.known_at != -1  # what it is has changed only as far as others change it
+            self._identify(process, path, comm, program_seen, ends or not (executed or mark == _UNKNOWN), still)
+            process.known_at = now
         if process.unlooked and not process.denied & _SOCKETS:
-            young = ran and self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS
+            young = ran and is_young
             thorough = executed or turn or (young and due)
             # our own descriptors are the hundreds kept here and cost 3 ms: they are read once
             if executed or ((thorough or young or due) and process.pid != self._pid):
@@ -423,16 +541,16 @@ class ProcSource:
         if executed or (due and ran and process.stdin):
             pipe_fed = self._feeders.feeds(f"{self._root}/{int(fields[1])}", path, id_)
             process.stdin = 0 if not pipe_fed else _FED if executed else process.stdin
-        may_ask = due or self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS
-        if process.stdin == _FED and may_ask and awaits_input(path):
+        if process.stdin == _FED and (due or is_young) and awaits_input(path):
             process.stdin |= _ASKED_BY_PIPE  # as long as it is fed
         serves = process.serves
-        in_terminal = fields[4] != b"0" and fields[2] == fields[5] != b"0"  # its group is in front; 0: of another pid namespace
+        process.terminal = fields[4] != b"0"
+        in_terminal = process.terminal and fields[2] == fields[5] != b"0"  # its group is in front; 0: of another pid namespace
         keys = False if not in_terminal else door.reads_keystrokes(path, int(fields[4])) if self._native else None
         read_chars, write_chars, read_bytes, write_bytes = io or (0, 0, 0, 0)
         process.row = _ROW.pack(
             process.pid,
-            id_.start_ticks,
+            start,
             int(fields[1]),
             int(fields[3]),
             process.cpu,
@@ -576,11 +694,12 @@ class ProcSource:
         counted = self._counts_fds and os.stat(f"{path}/fd").st_size
         return counted or door.links(path, 0, known=process.id).total
 
-    def _identify(self, process: _Process, path: str, comm: bytes, program_seen: int, same_program: bool) -> None:
-        """Find out what a process is. `same_program`: the program cannot have changed, only where the process is."""
+    def _identify(self, process: _Process, path: str, comm: bytes, program_seen: int, same_program: bool, still: bool) -> None:
+        """Find out what a process is. `same_program`: the program cannot have changed, only where the process is. `still`: nor
+        can its users."""
         name = printable(comm)
         before = process.identity
-        if same_program and before is not None:
+        if (same_program or still) and before is not None:
             what = before.program
         else:
             try:
@@ -593,8 +712,11 @@ class ProcSource:
         except FileNotFoundError:
             os.stat(path)  # raises if the process is gone; else this kernel has no cgroups
             cgroup, unit = "/", ""
-        uid = os.stat(path).st_uid  # of this directory the effective one, also of a process that may not be dumped
-        real = real_uid(_whole(f"{path}/status"))
+        if still and before is not None:
+            uid, real = before.uid, before.owner
+        else:
+            uid = os.stat(path).st_uid  # of this directory the effective one, also of a process that may not be dumped
+            real = real_uid(_whole(f"{path}/status"))
         cpus = self._allowed(process.pid)
         identity = _shared(name, what, cgroup, unit, uid, process.port, cpus, None if real == uid else real)
         if before is not None and program_seen != process.program_seen:
@@ -603,6 +725,17 @@ class ProcSource:
             process.identity = identity
             self._changed = True
         process.program_seen = program_seen
+
+    def _moved(self, identity: Identity, pid: int, path: str, place: bool) -> bool:
+        """Whether a process has another user than this identity says, or if that is asked for another `place`: cgroup and CPUs."""
+        if os.stat(path).st_uid != identity.uid:
+            return True
+        if not place:
+            return False
+        with suppress(FileNotFoundError):  # this kernel has no cgroups
+            if cgroup_and_unit(_whole(f"{path}/cgroup"))[0] != identity.cgroup:
+                return True
+        return self._allowed(pid) != identity.cpus
 
     def _allowed(self, pid: int) -> tuple[int, ...]:
         """CPUs that the first thread of a process may use; () if these are all, or another machine's tree is read. 2 us."""
@@ -675,6 +808,24 @@ class ProcSource:
             return mine == str(os.getpid()) and time.clock_gettime_ns((~int(mine) << 3) | _CPUCLOCK_SCHED) > 0
         except (OSError, ValueError):
             return False
+
+
+def _nothing() -> None:
+    """What is done between two pieces where nobody wants anything done."""
+
+
+def _shown(clock: int) -> int:
+    """What the CPU clock of a process shows, ns; `_GONE` if there is no such process."""
+    try:
+        return time.clock_gettime_ns(clock)
+    except OSError:
+        return _GONE
+
+
+def _rested(process: _Process) -> int:
+    """What its CPU clock shows as long as it has not run. 0 proves nothing: every process starts at 0, also a later one with this
+    pid."""
+    return process.run_clock if process.run_clock > 0 else _UNREAD
 
 
 def _hash(seen: object) -> int:

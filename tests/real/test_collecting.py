@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -241,6 +242,40 @@ def test_a_process_that_is_bound_to_cpus_is_seen_to_be(source: ProcSource) -> No
         bound.kill()
         free.kill()
     assert (found[bound.pid], found[free.pid]) == ((last,), ())
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+@pytest.mark.parametrize(("runs", "ticks"), [(True, 3), (False, 3 * 6)])
+def test_what_others_change_of_a_process_is_seen_in_time(source: ProcSource, runs: bool, ticks: int) -> None:
+    source.slow_every = 3
+    last = max(os.sched_getaffinity(0))
+    with python(BURN) as child:
+        for _ in range(3 * 6 + 1):
+            read(source)
+        os.setpriority(os.PRIO_PROCESS, child.pid, 5)
+        os.sched_setaffinity(child.pid, {last})
+        if runs:
+            tell(child, "burn(1)")
+            assert row(read(source), child.pid)["nice"] == 5, "at once"
+        for _ in range(ticks - runs - 1):
+            read(source)
+        snapshot = read(source)
+        assert (row(snapshot, child.pid)["nice"], identity(snapshot, child.pid).cpus) == (5, (last,))
+
+
+def test_a_child_whose_parent_ended_has_its_new_parent_in_the_second_tick_from_then(source: ProcSource) -> None:
+    with running("/bin/sh", "-c", "sleep 60 & echo $!; wait") as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        try:
+            for _ in range(3):
+                assert row(read(source), child)["ppid"] == parent.pid
+            parent.kill()
+            parent.wait()
+            read(source)
+            assert row(read(source), child)["ppid"] != parent.pid
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 def test_processes_that_come_and_go_spoil_nothing(source: ProcSource) -> None:
@@ -481,6 +516,9 @@ def test_all_descriptors_are_given_back(source: ProcSource) -> None:
     sockets = descriptors("socket:")
     with python("import threading, time") as child:
         tell(child, "[threading.Thread(target=time.sleep, args=(60,), daemon=True).start() for _ in range(4)]")
+        read(source)
+        assert descriptors(f"/proc/{child.pid}/") == 0, "most processes never run again"
+        tell(child, "pass")
         read(source)
         assert descriptors(f"/proc/{child.pid}/") == 6  # stat and five threads
         child.kill()

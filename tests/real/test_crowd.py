@@ -103,5 +103,5 @@ def test_a_crowd_of_processes_costs_little_memory_and_all_of_it_is_given_back() 
     assert found["left"] <= found["calm"]
     assert found["beside"] - found["before"] <= CROWD * EACH
     assert found["cost"] <= 0.1
-    assert found["kept"] >= 2 * CROWD, "nothing was kept open"
+    assert 0 < found["kept"] <= CROWD / 100, "only of what runs"
     assert found["kept_after"] == 0

@@ -6,10 +6,11 @@ import json
 import logging
 import os
 import pty
+import signal
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -426,8 +427,23 @@ def an_entry(text: str = "x") -> Entry:
     return Entry(0, "event", 6, "", "", "", text)
 
 
-def test_a_reader_who_does_not_read_costs_lines_and_no_time() -> None:
-    reading, writing = os.pipe()
+@pytest.fixture
+def no_wait() -> Iterator[None]:
+    """A call that waits for ever fails."""
+
+    def waited(_number: int, _frame: object) -> None:
+        raise AssertionError("it waits")
+
+    before = signal.signal(signal.SIGALRM, waited)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("kind", [os.pipe, os.openpty])
+def test_a_reader_who_does_not_read_costs_lines_and_no_time(kind: Callable[[], tuple[int, int]], no_wait: None) -> None:
+    reading, writing = kind()
     sink = StreamSink(writing, json_line)
     try:
         for _ in range(2 * BUFFER_LIMIT // 1000):
@@ -441,6 +457,7 @@ def test_a_reader_who_does_not_read_costs_lines_and_no_time() -> None:
         lines = received.decode().splitlines()
         assert len(lines) + sink.dropped == 2 * BUFFER_LIMIT // 1000
         assert all(json.loads(line)["text"] == "y" * 1000 for line in lines)
+        assert os.get_blocking(writing), "a shell and others write to it too"
     finally:
         os.close(reading)
         os.close(writing)

@@ -478,11 +478,11 @@ def test_unknown_io_is_no_zero(tree: Tree, source: ProcSource) -> None:
     assert row(source.read(2, 1, pool_of(42)), 42)["known"] & Known.IO
 
 
-def test_a_move_to_another_cgroup_is_seen_within_six_slow_turns(tree: Tree, source: ProcSource) -> None:
+def test_a_move_of_what_runs_to_another_cgroup_is_seen_on_its_next_slow_turn(tree: Tree, source: ProcSource) -> None:
     tree.process(42)
     assert source.read(0, 1, ()).identities[ProcId(42, 500)].cgroup == "/batch"
     (tree.root / "42" / "cgroup").write_text("1:cpu:/elsewhere\n")
-    groups = [source.read(at, 1, ()).identities[ProcId(42, 500)].cgroup for at in range(18)]
+    groups = [source.read(at, 1, ()).identities[ProcId(42, 500)].cgroup for at in range(3)]
     assert groups[-1] == "/elsewhere"
 
 
@@ -627,3 +627,12 @@ def test_what_is_no_procfs_is_refused_by_name(tree: Tree, name: str, text: str |
         (tree.root / name).write_text(text)
     with pytest.raises(MachineError, match=f"{tree.root}/{name}: .*procfs"):
         ProcSource(tree.root)
+
+
+@pytest.mark.parametrize(("text", "pid"), [("0.08 0.02 0.01 2/89 26052\n", 26052), ("0.08 0.02\n", None), (None, None)])
+def test_the_newest_pid_is_the_last_of_loadavg(tree: Tree, text: str | None, pid: int | None) -> None:
+    if text is not None:
+        (tree.root / "loadavg").write_text(text)
+    host = HostReader(tree.root)
+    assert host.newest_pid() == pid
+    host.close()
