@@ -2,9 +2,9 @@
 
 Knows nothing about what the rows mean. A store is one file in write-ahead mode with one writer and any number of readers: a commit
 is a write without fsync, so after `kill -9` of the writer everything committed is there (after a power cut, all up to the last
-checkpoint). Ticks wait in memory for a common transaction (`Together`): a commit writes every page that it touches, so twenty ticks in
-one cost about as much as one. A file that was closed in order goes back to a plain rollback journal: it is then one file that can
-be read from a read-only place, where the write-ahead log's shared memory could not be made.
+checkpoint). Ticks wait in memory for a common transaction (`Together`): a commit writes every page that it touches, so twenty ticks
+in one cost about as much as one. A file that was closed in order goes back to a plain rollback journal: it is then one file that
+can be read from a read-only place, where the write-ahead log's shared memory could not be made.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ BUSY_SECONDS = 0.25
 """How long a writer waits for another one; then the tick is dropped and counted. Chosen: a quarter of a tick at 1 Hz."""
 
 HOLD_NS = 20_000_000_000
-"""ns for which ticks wait for a common transaction: what a crash can lose. Chosen: each transaction writes a dozen pages besides those
-that its ticks fill, of the header, of trees, and half full ones. At 1 Hz and 500 processes that is a quarter of all writes in 20 s,
-and a half in 10 s."""
+"""ns for which ticks wait for a common transaction: what a crash can lose. Chosen: each transaction writes a dozen pages besides
+those that its ticks fill, of the header, of trees, and half full ones. At 1 Hz and 500 processes that is a quarter of all writes in
+20 s, and a half in 10 s."""
 
 _DISK = {
     sqlite3.SQLITE_FULL: "the disk is full: free space, recording goes on by itself",

@@ -422,9 +422,9 @@ def test_readings_at_the_same_time_and_one_after_another_do_not_disturb_each_oth
         first, second = reader.texts(base + 10), reader.texts(base + 3)
         found = [(next(first)[2], next(second)[2]) for _ in range(20)]
         assert found == [(encode(tick(10 + seq)), encode(tick(3 + seq))) for seq in range(20)]
-        first.close()
+        del first
         assert [text for _, _, text in reader.texts(base + 40, base + 42)] == [encode(tick(seq)) for seq in (40, 41, 42)]
         assert [text for _, _, text in reader.texts(base + 43, base + 43)] == [encode(tick(43))]
         assert [text for _, _, text in reader.texts(base + 5, base + 5)] == [encode(tick(5))], "and back"
-        second.close()
+        del second
         assert [it.tick for it in reader.ticks()] == [tick(seq) for seq in range(60)]
