@@ -3,7 +3,7 @@
     python -m benchmarks.cost.store [--json FILE] [--sleepers 500] [--seconds 60] [--interval 0.5] [--minutes 20]
 
 Then what a daemon keeps and what it writes for it: both stores, at 500 and 1,000 processes of which 5 % are at work, and on a calm
-machine. The disk writes are `write_bytes` of /proc/self/io; as in the kernel's own rhythm, what was written is flushed every five
+machine. The disk writes are `write_bytes` of /proc/self/io; as the kernel does by itself, what was written is flushed every five
 seconds of the simulated time, so that a page that is written again counts again.
 
 Measured on a simulated machine (seeded, the same everywhere), and on this one with some hundred sleeping processes more. The bytes
