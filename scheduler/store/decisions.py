@@ -306,8 +306,8 @@ class DecisionLog:
         memory: Mapping[str, Any] | None = None,
         evidence: Mapping[str, Sequence[Evidence]] | None = None,
     ) -> None:
-        """Take a tick, the verdict on it, and the outcomes. If something was decided or done, all is committed when this returns;
-        else some seconds later at most.
+        """Take a tick, the verdict on it, and the outcomes. If something was decided, refused or done, all is committed when this
+        returns; else some seconds later at most.
 
         `memory`: the engine's before this tick, see `keyframe_due`. `evidence`: snapshots by decision. Raises ValueError if out of
         order or before `begin`.
@@ -330,7 +330,7 @@ class DecisionLog:
             db = self._ready(self._session)
             self._take(tick, verdict, outcomes, memory, evidence or {})
             taken = True
-            if self._waiting.due or verdict.decisions or outcomes or memory is not None:
+            if self._waiting.due or verdict.decisions or verdict.refusals or outcomes or memory is not None:
                 self._waiting.write(db)
                 self.last_error = ""
         except (*ERRORS, OSError, StoreError) as error:
