@@ -54,7 +54,7 @@ def test_a_daemon_that_was_stopped_for_a_while_decides_nothing_in_its_first_tick
         finally:
             daemon.send_signal(signal.SIGTERM)
     assert daemon.returncode == 0
-    ticks = logged(state)
+    ticks = [tick for tick in logged(state) if not tick.paused]  # the last one hangs on the undo
     spans = [(after.at - before.at) / 1e9 for before, after in itertools.pairwise(ticks)]
     long = [number for number, span in enumerate(spans, 1) if span > 3 * INTERVAL]
     assert long, "nothing was skipped"
