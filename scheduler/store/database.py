@@ -173,14 +173,15 @@ Statement = tuple[str, Sequence[tuple[Any, ...]]]
 
 
 class Together:
-    """Ticks that wait to be written in one transaction."""
+    """Ticks that wait to be written in one transaction: no longer than the writer has lasted, and than `HOLD_NS`."""
 
     def __init__(self, most_bytes: int) -> None:
         """`most_bytes`: as many do not wait."""
         self._most = most_bytes
         self._statements: list[Statement] = []
         self._bytes = 0
-        self._first: int | None = None  # monotonic ns of the first that waits
+        self._began: int | None = None  # monotonic ns of the first tick
+        self._first: int | None = None  # of the first that waits
         self._last: int | None = None  # of the newest tick, waiting or written; None: none was written yet, so the next waits not
         self.ticks = 0
         """How many wait."""
@@ -193,8 +194,9 @@ class Together:
         self._bytes += size
         self.ticks += 1
         first = at if self._first is None else self._first
+        began = self._began = at if self._began is None else min(self._began, at)
         step = HOLD_NS if self._last is None else at - self._last
-        self.due |= step < 0 or at + step - first >= HOLD_NS or self._bytes >= self._most
+        self.due |= step < 0 or at + step - first >= min(HOLD_NS, first - began) or self._bytes >= self._most
         self._first, self._last = first, at
 
     def write(self, connection: sqlite3.Connection) -> None:
