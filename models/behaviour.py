@@ -31,11 +31,11 @@ BEHAVIOUR_CHANNELS: tuple[str, ...] = (
     "demand",  # cores it would have used without contention, its brief children included
     "timeslices",  # times put on a CPU, per second; NaN: the kernel does not tell
     "chars",  # bytes read and written per second, cached ones too; NaN: not known
-    "faults",  # page faults per second
+    "faults",  # page faults per second; NaN: not known
     "serves",  # processes with a listening TCP or receiving UDP socket; NaN: not visible for any of them
     "serves_locally",  # processes with a listening unix socket, likewise
     "served_for",  # processes of the same unit as a parent that serves so: workers of a server that closed the socket
-    "terminal",  # processes in the foreground of a terminal
+    "terminal",  # processes in the foreground of a terminal; NaN: not known of any of them
     "keys",  # processes that are given each key typed in it, so they answer a person; NaN: not visible for any of them
     "has_window",  # processes connected to a display or sound server, likewise
     "pipe_fed",  # processes that get their standard input from their parent, through a pipe
@@ -172,7 +172,7 @@ _LARGEST = 1e15  # chosen: of any channel; a larger value was no measurement
 _COLUMN = {name: column for column, name in enumerate(BEHAVIOUR_CHANNELS)}
 _SUMS = (  # over ticks, weighted by how much each tick says
     *("mass", "cpu", "square", "wait", "known", "timeslices", "jitter"),
-    *("faults", "threads", "processes", "young", "busy", "wanted", "whole", "used", "demand"),
+    *("faulted", "faults", "threads", "processes", "young", "busy", "wanted", "whole", "used", "demand"),
 )
 _IO = ("bytes", "cpu", "timeslices")  # bytes come in lumps, so they are compared with what was used in the same time
 _STATE = (
@@ -232,9 +232,9 @@ class Summaries:
 
     def rows(self, slots: Ints) -> Floats:
         """[n, len(BEHAVIOUR_FEATURES)]; NaN where not known."""
-        mass, cpu, square, wait, known, timeslices, jitter, faults, threads, processes, young, busy, wanted, whole, *_ = self._sums[
-            slots
-        ].T
+        mass, cpu, square, wait, known, timeslices, jitter, faulted, faults, threads, processes, young, busy, wanted, whole, *_ = (
+            self._sums[slots].T
+        )
         spoken, io_cpu, io_slices = self._io[slots].T
         serves, serves_locally, served_for, terminal, keys, *_ = self._traits[slots].T
         told, often = self._io_ticks[slots] >= CHARS_TICKS, self._active[slots] >= UNSTEADY_TICKS
@@ -250,10 +250,10 @@ class Summaries:
                 "busy_per_thread": busy / mass,
                 "cores_wanted": wanted / mass,
                 "whole_cores": whole / mass,
-                "wait_per_cpu": wait / cpu,
+                "wait_per_cpu": where(counted, wait / cpu),
                 "bytes_per_cpu_second": where(told, spoken / io_cpu),
                 "bytes_per_run": where(told, spoken / io_slices),
-                "faults_per_cpu_second": faults / cpu,
+                "faults_per_cpu_second": where(faulted > 0, faults / faulted),
                 "threads": threads / mass,
                 "processes": processes / mass,
                 "listens": serves,
@@ -318,8 +318,8 @@ class Summaries:
         weight = np.where(there & (cpu >= QUIET_CORES) & tells, weight, 0.0)
         told = weight > 0
         nearest = np.rint(both)
-        timeslices, chars = channels["timeslices"], channels["chars"]
-        counted, spoken = ~np.isnan(timeslices), ~np.isnan(chars)
+        timeslices, chars, faults = channels["timeslices"], channels["chars"], channels["faults"]
+        counted, spoken, faulted = ~np.isnan(timeslices), ~np.isnan(chars), ~np.isnan(faults)
         timeslices = np.where(counted, timeslices, 0.0)
         tick = np.stack(
             [
@@ -330,7 +330,8 @@ class Summaries:
                 np.where(counted, cpu, 0.0),
                 timeslices,
                 timeslices * timeslices,
-                channels["faults"],
+                np.where(faulted, cpu, 0.0),
+                np.where(faulted, faults, 0.0),
                 threads,
                 channels["processes"],
                 channels["young"] / np.maximum(channels["processes"], 1.0),

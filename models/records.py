@@ -45,7 +45,7 @@ class Known(IntFlag):
     IO = 2  # read_chars, write_chars, read_bytes, write_bytes: /proc/PID/io was readable
     FDS = 4  # fds: /proc/PID/fd was readable
     SOCKETS = 8  # traits SERVES, SERVES_LOCALLY and HAS_WINDOW: the descriptors could be searched
-    KEYS = 16  # trait READS_KEYSTROKES: it is in no terminal, or the terminal could be asked
+    KEYS = 16  # trait READS_KEYSTROKES: it is in no terminal, or the terminal could be asked; else TERMINAL not set is not known
 
 
 class Trait(IntFlag):
@@ -68,7 +68,7 @@ _COLUMNS = [
     ("cpu_ns", "<u8"),  # run time summed over all threads, exited ones too
     ("wait_ns", "<u8"),  # run-queue wait, likewise
     ("timeslices", "<u8"),  # times a thread was put on a CPU, likewise
-    ("minor_faults", "<u8"),
+    ("minor_faults", "<u8"),  # 0: page faults are not known, because every process has had some
     ("major_faults", "<u8"),
     ("child_faults", "<u8"),  # minor ones of children that it has waited for, and of their children
     ("child_cpu_ns", "<u8"),  # CPU time of children that it has waited for, and of their children; in steps of 10 ms

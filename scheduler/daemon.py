@@ -44,7 +44,7 @@ from .ports import Hands, PoolAdapter
 from .read import door
 from .read.facts import probe
 from .read.locks import LinuxLocks
-from .read.proc import ProcSource
+from .read.reader import on_linux, open_source
 from .read.waits import LinuxWaits
 from .service.answers.acting_on import ActingOn, Names
 from .service.answers.control_socket import ControlSocket, group_id
@@ -52,6 +52,7 @@ from .service.answers.pause import Pause
 from .service.answers.reloading import Reloading
 from .service.answers.requests import READS_ONLY, Requests
 from .service.answers.status import StatusAnswer
+from .service.elsewhere import this_kernel
 from .service.frame_file import FrameFile
 from .service.framing import Framing
 from .service.harm import AGAIN_NS, NOT_BEFORE_THE_NEXT_TICK, HarmWatch
@@ -96,7 +97,7 @@ def run(
     """
     private_directory(paths.stores)
     where = os.environ.get("NICETY_HANDS", "")
-    if not where and os.geteuid() != 0:  # an ordinary user has no rights that another process could hold
+    if not where and (os.geteuid() != 0 or not on_linux()):  # an ordinary user has no rights that another process could hold
         with StateLock(paths.hands, SENTRY_SECONDS):
             hands = own_hands(loaded.config, paths)
             return _run(
@@ -126,7 +127,7 @@ def own_hands(config: Config, paths: Paths) -> OwnHands:
     """Hands in this process, which must hold the lock of the state directory."""
     guard = config.guard
     bounds = Bounds(tuple(guard.protect), tuple(guard.users), guard.values_per_minute)
-    return OwnHands(paths.hands, LinuxKernel(), SystemClock(), bounds)
+    return OwnHands(paths.hands, this_kernel(), SystemClock(), bounds)
 
 
 class Daemon:
@@ -159,7 +160,7 @@ class Daemon:
         self._helpers = Helpers(helpers)
         self._latest = Latest()
         self._pause = Pause(clock, reports)
-        facts, kernel = probe(), LinuxKernel()
+        facts, kernel = probe(), this_kernel()
         if (lent := door.lent()) is not None:
             facts = facts.with_hands(lent)
         self._hands = hands
@@ -172,7 +173,7 @@ class Daemon:
         )
         self._sentries = sentries
         self._actuator.act_on(self._names.first_scope(act, things, act_seconds))
-        self._source = ProcSource(slow_every=settings.config.daemon.slow_every)
+        self._source = open_source(settings.config.daemon.reader, slow_every=settings.config.daemon.slow_every)
         self._deadlocks = KnownDeadlocks(LinuxWaits(own=(os.getpid(), *helpers)), settings)
         self._feedback = KnownFeedback(paths.stores)
         where = _files(settings, paths)
@@ -532,8 +533,9 @@ def _recover(
 def _frame_file(config: Config, paths: Paths) -> FrameFile:
     """Where the frames go. Without a place for them there is a reason, and the daemon runs all the same."""
     group = group_id(config.daemon.control_group)
+    mountinfo = Path("/proc/self/mountinfo")
     try:
-        mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+        mounts = mountinfo.read_text(errors="surrogateescape") if on_linux() else ""
         return FrameFile(frame_to_write(config.daemon.frame, paths.root, os.environ, mounts), group)
     except (PathError, OSError) as error:
         return FrameFile(None, group, str(error))

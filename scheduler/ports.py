@@ -23,6 +23,8 @@ from .hands.tally import Done, Note
 class Source(Protocol):
     """Reads the machine."""
 
+    slow_every: int  # ticks between reads of what is expensive, of processes in no pool; may be changed
+
     def read(self, at: int, wall: int, pools: tuple[PoolSample, ...], between: Callable[[], None] | None = None) -> Snapshot:
         """Everything at this instant. Processes that vanish while being read are left out; never raises for one process.
 

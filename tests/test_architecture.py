@@ -219,7 +219,7 @@ def test_the_hands_load_the_standard_library_only() -> None:
 @pytest.mark.parametrize(
     ("module", "flags", "absent"),
     [
-        ("running, nicety.scheduler.daemon", (), {"typer", "click", "pydantic", "rich"}),
+        ("running, nicety.scheduler.daemon", (), {"typer", "click", "pydantic", "rich", "psutil"}),
         ("hands.serve", ("-I", "-S"), {"typing", "tomllib", "datetime", "ctypes", "subprocess"}),
     ],
 )

@@ -146,7 +146,8 @@ def train(
     if idle:
         with suppress(PermissionError):  # in the unit, where the daemon has lowered its session instead
             os.nice(19)
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            if hasattr(os, "sched_setscheduler"):
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     parts: Parts | None = None
     try:
         with _interruptible():

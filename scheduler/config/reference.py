@@ -104,9 +104,9 @@ nicety reads the first of these files: the one that `--config` or `$NICETY_CONFI
 `$XDG_CONFIG_HOME/nicety/nicety.toml` (not for root), `/etc/nicety/nicety.toml`. Without a file it uses the defaults.
 Unknown keys, wrong types and numbers that are not finite are errors. All errors are reported at once with file and
 line. `nicety doctor` checks a file without using it. On SIGHUP (`systemctl reload nicety`) nicety reads the file
-again; a file with errors changes nothing. `state_dir`, `socket` and
-`control_group` of `[daemon]` cannot change until the next start: a file that changes one of them is refused. A pool
-that the new file no longer has gets its original size back."""
+again; a file with errors changes nothing. `state_dir`, `socket`, `control_group` and `reader` of `[daemon]` cannot
+change until the next start: a file that changes one of them is refused. A pool that the new file no longer has gets its
+original size back."""
 """How the configuration is found, read and changed."""
 
 

@@ -87,6 +87,13 @@ class Daemon(Section, frozen=True):
             '"": no group.'
         ),
     ] = ""
+    reader: Annotated[
+        Literal["auto", "proc", "psutil"],
+        Meta(
+            description='What reads the processes: "proc" is Linux\'s /proc, "psutil" works elsewhere too and sees less '
+            '(docs/readers.md); "auto": /proc on Linux.'
+        ),
+    ] = "auto"
     slow_every: Annotated[
         Ticks, Meta(description="Ticks between two readings of the io counters and descriptor counts of ordinary processes.")
     ] = 10

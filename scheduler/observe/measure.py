@@ -246,7 +246,7 @@ def _behaviour(snapshot: Snapshot, ids: Sequence[ProcId], rate: Rates) -> dict[s
     def has(trait: Trait) -> Floats:
         return np.asarray(((traits & int(trait)) != 0).astype(np.float64))
 
-    sockets = (known & int(Known.SOCKETS)) != 0
+    sockets, keys = (known & int(Known.SOCKETS)) != 0, (known & int(Known.KEYS)) != 0
     serves = has(Trait.SERVES)
     age = snapshot.uptime_ticks - table["start_ticks"].astype(np.float64)  # in clock ticks
     return {
@@ -259,12 +259,12 @@ def _behaviour(snapshot: Snapshot, ids: Sequence[ProcId], rate: Rates) -> dict[s
         "demand": rate.demand + rate.brief,
         "timeslices": rate.timeslices,
         "chars": rate.chars,
-        "faults": rate.faults,
+        "faults": np.where(table["minor_faults"] > 0, rate.faults, np.nan),
         "serves": np.where(sockets, serves, np.nan),
         "serves_locally": np.where(sockets, has(Trait.SERVES_LOCALLY), np.nan),
         "served_for": _served_for(snapshot, ids, sockets, serves > 0),
-        "terminal": has(Trait.TERMINAL),
-        "keys": np.where((known & int(Known.KEYS)) != 0, has(Trait.READS_KEYSTROKES), np.nan),
+        "terminal": np.where(keys | (has(Trait.TERMINAL) > 0), has(Trait.TERMINAL), np.nan),
+        "keys": np.where(keys, has(Trait.READS_KEYSTROKES), np.nan),
         "has_window": np.where(sockets, has(Trait.HAS_WINDOW), np.nan),
         "pipe_fed": has(Trait.PIPE_FED),
         "pipe_server": has(Trait.PIPE_SERVER),

@@ -28,6 +28,7 @@ import resource
 import struct
 import threading
 import time
+from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -183,9 +184,9 @@ class ProcSource:
         self._order: list[_Process] = []  # rising by pid; so are the following
         self._pids: list[int] = []
         self._numbers = np.zeros(0, dtype=np.int64)  # the same
-        self._clocks: list[int] = []  # ids of their CPU clocks
+        self._clocks = array("q")  # ids of their CPU clocks
         self._rested: list[int] = []  # what those showed when all was read that there is to read; `_UNREAD`: there is more
-        self._rows = bytearray()
+        self._rows: list[bytes] = []
         self._in_order = True  # these are all processes
         self._restless: set[int] = set()  # pids with more to read on their slow turns, also while they sleep
         self._ended: set[int] = set()  # pids whose children have another parent by now
@@ -231,7 +232,7 @@ class ProcSource:
             self._cgroups = frozenset(identity.cgroup for identity in self._identities.values())
             self._changed = False
         self._tick += 1
-        table: SampleTable = np.frombuffer(bytes(self._rows), dtype=SAMPLE)
+        table: SampleTable = np.frombuffer(b"".join(self._rows), dtype=SAMPLE)
         host = self._host.read()
         host = replace(host, kernel_ns=host.kernel_ns + self._kernel_ns)
         return Snapshot(at, wall, uptime_ticks, table, self._identities, host, pools, self._quotas.read(self._cgroups))
@@ -292,7 +293,7 @@ class ProcSource:
         places += [self._place(pid) for pid in self._restless if not (self._tick + pid) % self.slow_every]
         places += np.flatnonzero((self._tick + self._numbers) % (self.slow_every * _IDENTITY_TURNS) == 0).tolist()
         if self._ended:
-            parents = np.frombuffer(self._rows, dtype=SAMPLE)["ppid"]
+            parents = np.frombuffer(b"".join(self._rows), dtype=SAMPLE)["ppid"]
             places += np.flatnonzero(np.isin(parents, list(self._ended))).tolist()
             self._ended.clear()
         for place in places:
@@ -318,12 +319,12 @@ class ProcSource:
             self._order = found = sorted(self._processes.values(), key=attrgetter("pid"))
             self._pids = [process.pid for process in found]
             self._numbers = np.array(self._pids, dtype=np.int64)
-            self._clocks = [(~process.pid << 3) | _CPUCLOCK_SCHED for process in found]
+            self._clocks = array("q", [(~process.pid << 3) | _CPUCLOCK_SCHED for process in found])
             self._rested = [_rested(process) for process in found]
-            self._rows = bytearray(b"".join([process.row for process in found]))
+            self._rows = [process.row for process in found]
             self._restless = {process.pid for process in found if process.terminal or not process.calm}
             self._in_order = True
-            parents = np.frombuffer(self._rows, dtype=SAMPLE)["ppid"]
+            parents = np.frombuffer(b"".join(self._rows), dtype=SAMPLE)["ppid"]
             orphaned = set(parents[~np.isin(parents, self._numbers) & (parents > 0)].tolist())
             self._ended |= orphaned - self._orphaned
             self._orphaned = orphaned
@@ -331,7 +332,7 @@ class ProcSource:
         for process in found:
             place = self._place(process.pid)
             self._rested[place] = _rested(process)
-            self._rows[place * _ROW.size : (place + 1) * _ROW.size] = process.row
+            self._rows[place] = process.row
             if process.terminal or not process.calm:
                 self._restless.add(process.pid)
             else:

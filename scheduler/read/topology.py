@@ -16,8 +16,11 @@ def read(sys_root: Path = Path("/sys"), allowed: Iterable[int] | None = None) ->
     What sysfs does not report (virtual machines, containers) is assumed as far as is safe: every CPU is a core of its own, all CPUs
     of a package share one cache, and all CPUs are one node.
     """
-    cpus = sys_root / "devices/system/cpu"
-    may = set(os.sched_getaffinity(0) if allowed is None else allowed)
+    if allowed is None:
+        if not hasattr(os, "sched_getaffinity"):  # macOS, FreeBSD: nothing is known, so nothing is placed
+            return Topology()
+        allowed = os.sched_getaffinity(0)
+    cpus, may = sys_root / "devices/system/cpu", set(allowed)
     online = _cpu_list(cpus / "online") or tuple(sorted(may))
     present = set(online)
     node_directory = sys_root / "devices/system/node"

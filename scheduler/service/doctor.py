@@ -25,9 +25,11 @@ from ..printed import Printed
 from ..read.facts import Finding, findings, probe
 from ..read.host import MachineError
 from ..read.process import see_all
+from ..read.reader import UNREAD, on_linux, open_source, serving
 from ..read.text import printable
 from ..words import span
 from .answers.control_socket import ControlError, NoDaemonError, ask
+from .elsewhere import ONLY_LINUX
 from .outstanding import outstanding
 
 KERNEL_CONTROLS = tuple(control for control in Control if control is not Control.POOL_SIZE)
@@ -58,17 +60,12 @@ class Examination(Printed, frozen=True, kw_only=True):
 def examine(
     config: str | None, state_dir: str | None, environment: Mapping[str, str], uid: int, proc: Path = Path("/proc")
 ) -> list[Finding]:
-    """All findings: the machine's, then those of this installation."""
-    result = [*findings(probe(proc)), visibility(proc, SystemClock())]
-    try:
-        loaded = load_config(config, environment, uid)
-        result.append(_configuration(loaded))
-    except (ConfigError, PathError) as error:
-        lines = error.problems if isinstance(error, ConfigError) else [str(error)]
-        result += [
-            Finding("configuration", False, line, "correct the file; the daemon does not start before that") for line in lines
-        ]
-        loaded = Loaded(Config(), None)
+    """All findings: the machine's, then those of this installation. What rests on /proc is left out where there is none."""
+    loaded, configuration = _loaded(config, environment, uid)
+    linux = on_linux()
+    result = [_reader(loaded.config, linux), *(findings(probe(proc)) if linux else ())]
+    result.append(visibility(loaded.config.daemon.reader, proc, SystemClock()))
+    result += configuration
     try:
         paths = state_paths(loaded.config, state_dir, environment, uid)
     except PathError as error:
@@ -76,24 +73,47 @@ def examine(
     result.append(_state(paths))
     result.append(_daemon(paths))
     result += _control_group(loaded.config, paths)
-    result += _entries(loaded.config, proc)
-    result += _found(loaded.config, environment, proc)
-    result.append(_fences(loaded.config, proc))
-    result.append(_tenants(loaded.config, uid))
+    if linux:
+        result += _entries(loaded.config, proc)
+        result += _found(loaded.config, environment, proc)
+        result.append(_fences(loaded.config, proc))
+        result.append(_tenants(loaded.config, uid))
+    else:
+        result.append(Finding("acting", True, ONLY_LINUX, ""))
     result += _models(loaded.config, paths)
-    result += rivals(proc, uid)
+    if linux:
+        result += rivals(proc, uid)
     return result
 
 
-def visibility(proc: Path, clock: Clock) -> Finding:
+def _loaded(config: str | None, environment: Mapping[str, str], uid: int) -> tuple[Loaded, list[Finding]]:
+    """The configuration, the defaults if it cannot be used; and what is to be said of it."""
+    try:
+        loaded = load_config(config, environment, uid)
+        return loaded, [_configuration(loaded)]
+    except (ConfigError, PathError) as error:
+        lines = error.problems if isinstance(error, ConfigError) else [str(error)]
+        fix = "correct the file; the daemon does not start before that"
+        return Loaded(Config(), None), [Finding("configuration", False, line, fix) for line in lines]
+
+
+def _reader(config: Config, linux: bool) -> Finding:
+    """Which reader serves, and what the better one needs."""
+    if serving(config.daemon.reader) == "proc":
+        return Finding("reader", True, "/proc is read: everything that this page lists can be known", "")
+    if linux:
+        return Finding("reader", False, UNREAD, 'daemon.reader = "auto": /proc is here and has all of that')
+    return Finding("reader", True, UNREAD, "")
+
+
+def visibility(reader: str, proc: Path, clock: Clock) -> Finding:
     """Whether all processes of this machine can be seen: from the pid namespace, and from its CPU use in `LOOK_SECONDS`."""
     from ...models.features import rates  # brings numpy
     from ..observe.machine import UNSEEN_LEAST, machine_use
-    from ..read.proc import ProcSource
 
     name, source = "visibility", None
     try:
-        source = ProcSource(proc)
+        source = open_source(reader, slow_every=1, proc=proc)
         before = source.read(clock.monotonic(), clock.wall(), ())
         clock.sleep_until(before.at + round(LOOK_SECONDS * 1e9))
         now = source.read(clock.monotonic(), clock.wall(), ())
@@ -109,6 +129,10 @@ def visibility(proc: Path, clock: Clock) -> Finding:
     account = f"of {use.busy:.2f} cores in use now, {use.busy - unseen:.2f} are accounted for"
     if use.steal >= UNSEEN_LEAST * cpus:
         account += f"; {use.steal:.2f} more went to other guests of the host, and nothing here is demoted for that"
+    if serving(reader) == "psutil":
+        if unseen < UNSEEN_LEAST * cpus:
+            return Finding(name, True, f"all processes of this user are seen: {account}", "")
+        return Finding(name, False, f"{account}: the rest belongs to other users' processes or to the kernel", "run as root")
     if own_namespace(proc):
         lost = f"only processes of this pid namespace are seen: {account}. Nothing is demoted for what processes outside do"
         return Finding(name, False, lost, "run nicety outside of the container, or in the pid namespace of its host (--pid=host)")

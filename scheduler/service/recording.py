@@ -14,10 +14,11 @@ from ..hands.kernel import Clock
 from ..hands.ledger import StateLock
 from ..pools.build import build
 from ..read.facts import probe
-from ..read.proc import ProcSource
+from ..read.reader import open_source
 from ..store.files import size_with_companions
 from ..store.traces import TraceWriter
 from ..words import size, span
+from .settings import as_read
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ def record(
     Pools that are running are recorded as pools. Command pools are not started. Missed ticks are skipped, not made up for.
     Raises StateBusyError while another nicety uses the state directory, StoreError if it cannot be used.
     """
+    config = as_read(config)
     running = {name: pool for name, pool in config.pools.items() if pool.kind != "command"}
     config = msgspec.structs.replace(config, pools=running)
     with StateLock(paths.stores):
@@ -64,7 +66,7 @@ def record(
             budget_bytes=config.store.trace_bytes,
             interval=interval,
         )
-        source = ProcSource(slow_every=config.daemon.slow_every)
+        source = open_source(config.daemon.reader, slow_every=config.daemon.slow_every)
         pools = build(config, clock, state_dir=paths.stores)
         step, look = round(interval * 1e9), round(min(config.daemon.probe_interval, interval) * 1e9)
         began = clock.monotonic()

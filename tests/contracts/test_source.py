@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -12,9 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from nicety.models.identity import ProcId
-from nicety.models.records import SAMPLE, Known, PoolSample, SampleTable, Snapshot, WorkerSample
+from nicety.models.records import SAMPLE, Known, PoolSample, SampleTable, Snapshot, Trait, WorkerSample
 from nicety.scheduler.ports import Source
 from nicety.scheduler.read.proc import ProcSource
+from nicety.scheduler.read.psutil_reader import PsutilSource
 
 COUNTERS = (
     *("cpu_ns", "wait_ns", "timeslices", "minor_faults", "major_faults", "child_faults", "child_cpu_ns"),
@@ -24,6 +25,9 @@ COUNTERS = (
 
 class World(Protocol):
     """What a source reads, as far as a test must move it."""
+
+    knows: Known
+    """What the source reads of a process that is ours."""
 
     @property
     def source(self) -> Source:
@@ -50,8 +54,8 @@ class World(Protocol):
 class RealWorld:
     """This machine."""
 
-    def __init__(self) -> None:
-        self.source = ProcSource()
+    def __init__(self, source: Source, knows: Known) -> None:
+        self.source, self.knows = source, knows
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self) -> int:
@@ -73,7 +77,20 @@ class RealWorld:
         self.source.close()
 
 
-WORLDS = {"real": RealWorld}
+EVERYTHING = Known.WAIT | Known.IO | Known.FDS | Known.SOCKETS | Known.KEYS
+WORLDS: dict[str, Callable[[], World]] = {
+    "proc": lambda: RealWorld(ProcSource(), EVERYTHING),
+    "psutil": lambda: RealWorld(PsutilSource(), Known.IO | Known.FDS),
+}
+HELD: dict[Known, tuple[str, ...]] = {
+    Known.WAIT: ("wait_ns", "timeslices"),
+    Known.IO: ("read_chars", "write_chars", "read_bytes", "write_bytes"),
+    Known.FDS: ("fds",),
+}
+"""Columns that a bit of `known` speaks for."""
+
+SEEN = {Known.SOCKETS: Trait.SERVES | Trait.SERVES_LOCALLY | Trait.HAS_WINDOW, Known.KEYS: Trait.READS_KEYSTROKES}
+"""Traits that it speaks for."""
 
 
 @pytest.fixture(params=sorted(WORLDS))
@@ -142,6 +159,18 @@ def test_counters_of_a_process_never_go_back(world: World) -> None:
 
 def _keys(table: SampleTable) -> NDArray[np.uint64]:
     return np.asarray((table["pid"].astype(np.uint64) << np.uint64(40)) | table["start_ticks"])
+
+
+def test_what_is_not_known_is_marked_and_zero(world: World) -> None:
+    pid = world.start()
+    table = read(world).table
+    (own,) = table[table["pid"] == pid]
+    assert Known(own["known"]) == world.knows
+    for bit, columns in HELD.items():
+        unknown = table[(table["known"] & int(bit)) == 0]
+        assert all((unknown[name] == 0).all() for name in columns), bit
+    for bit, traits in SEEN.items():
+        assert (table["traits"][(table["known"] & int(bit)) == 0] & int(traits) == 0).all(), bit
 
 
 def test_workers_of_a_pool_are_read_like_others(world: World) -> None:

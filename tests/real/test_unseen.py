@@ -90,7 +90,7 @@ def test_doctor_says_that_a_namespace_hides_the_rest() -> None:
         from pathlib import Path
         from nicety.scheduler.hands.clock import SystemClock
         from nicety.scheduler.service.doctor import visibility
-        print(visibility(Path("/proc"), SystemClock()).what)"""
+        print(visibility("proc", Path("/proc"), SystemClock()).what)"""
     with running(sys.executable, "-c", HOG):
         command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", look]
         said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout

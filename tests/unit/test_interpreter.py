@@ -31,6 +31,7 @@ STARTERS = {
     "scheduler/executor/clean.py",  # the program's own interpreter, with -P
     "scheduler/demo/workload.py",
     "scheduler/testing/contention.py",
+    "scheduler/testing/elsewhere.py",  # mount(8)
     "scheduler/testing/puppet.py",
     "scheduler/testing/circles.py",
     "scheduler/testing/browser.py",

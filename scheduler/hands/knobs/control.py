@@ -42,8 +42,9 @@ from .weights import foreign, write_weight
 PASSES = 8
 """Most scans of a process whose threads come and go while they are listed (chosen)."""
 
-FAIR_POLICIES = {os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE}
-"""Policies that nicety sets. Real-time ones starve everything else, and restoring one would need its priority too."""
+FAIR_POLICIES = {0, 3, 5}
+"""Policies that nicety sets: SCHED_OTHER, SCHED_BATCH and SCHED_IDLE, which Python names on Linux only. Real-time ones starve
+everything else, and restoring one would need its priority too."""
 
 _LOOK = os.O_RDONLY | os.O_CLOEXEC
 _TICKS = os.sysconf("SC_CLK_TCK")  # clock ticks a second: the unit of times in /proc/PID/stat

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 SPARE = 6
 """Descriptors that an undo has open at once: three files of the ledger and its directory, two of /proc."""
 
+_OPEN = getattr(os, "O_PATH", os.O_RDONLY)  # only Linux has it
+
 
 class Reserve:
     """A number of unused descriptors. They are taken when it is made; if too few are free, it begins with fewer."""
@@ -42,6 +44,6 @@ class Reserve:
     def _take(self) -> None:
         try:
             while len(self._held) < self._count:
-                self._held.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
+                self._held.append(os.open("/", _OPEN | os.O_CLOEXEC))
         except OSError:
             return  # it tries again after the next loan

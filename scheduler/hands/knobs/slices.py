@@ -32,9 +32,11 @@ _NUMBERS = {
 
 _LAYOUT = struct.Struct("=IIQiIQQQ")  # struct sched_attr, SCHED_ATTR_SIZE_VER0: include/uapi/linux/sched/types.h
 _RESET_ON_FORK, _KEEP_POLICY = 0x01, 0x08  # SCHED_FLAG_*, include/uapi/linux/sched.h
-_HAVE_SLICES = (os.SCHED_OTHER, os.SCHED_BATCH)  # policies for which the kernel keeps a slice
+_OTHER, _BATCH, _IDLE = 0, 3, 5  # SCHED_*, include/uapi/linux/sched.h; Python has these names on Linux only
+_HAVE_SLICES = (_OTHER, _BATCH)  # policies for which the kernel keeps a slice
 
-_set_number, _get_number = _NUMBERS.get(os.uname().machine, (-1, -1)) if sys.maxsize > 2**32 else (-1, -1)
+_KNOWN = sys.maxsize > 2**32 and os.uname().sysname == "Linux"  # the same numbers are other calls in other kernels
+_set_number, _get_number = _NUMBERS.get(os.uname().machine, (-1, -1)) if _KNOWN else (-1, -1)
 
 
 _libc: CDLL | None = None
@@ -64,7 +66,7 @@ class Slices:
     def read(self, tid: int) -> int:
         """The slice that the thread was given, ns; 0 if it has the default."""
         now = _get(tid)
-        if now.policy != os.SCHED_IDLE and now.policy not in _HAVE_SLICES:
+        if now.policy != _IDLE and now.policy not in _HAVE_SLICES:
             raise OSError(errno.EOPNOTSUPP, "a real-time thread has no slice")
         return self.visible(now.runtime)
 

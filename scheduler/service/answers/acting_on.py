@@ -14,8 +14,9 @@ from ...hands.kernel import Clock
 from ...hands.ledger import LedgerError
 from ...observe.measure import group_names
 from ...ports import Hands
-from ...read.proc import ProcSource
+from ...read.reader import UNREAD, on_linux, open_source, serving
 from ...scope import OBSERVE, act_on, acts, left, resolve
+from ..elsewhere import ONLY_LINUX
 from ..latest import Latest
 from ..notify import Notifier
 from ..readings import Readings
@@ -39,7 +40,7 @@ class Names:
 
     def groups_now(self) -> set[str]:
         """Groups that have processes now, and those of the last tick."""
-        source = ProcSource(slow_every=1)
+        source = open_source(self._settings.config.daemon.reader, slow_every=1)
         try:
             snapshot = source.read(self._clock.monotonic(), self._clock.wall(), tuple(self._pools.samples.values()))
         finally:
@@ -52,7 +53,7 @@ class Names:
         config = self._settings.config
         if act is None:
             return configured(config)
-        if not act:
+        if not act or not on_linux():
             return OBSERVE
         things = self.things(named) or resolve(config.daemon.act_on, config.pools, config.groups, ())
         return act_on(OBSERVE, things, after(seconds, self._clock))
@@ -74,6 +75,8 @@ class ActingOn:
 
     def prepare(self, scope: Scope) -> str:
         """Why this scope cannot be acted on, "" if it can."""
+        if scope.grants and not on_linux():
+            return f"cannot act: {ONLY_LINUX}"
         try:
             trouble = self._actuator.prepare(scope)
         except LedgerError as error:
@@ -110,7 +113,12 @@ class ActingOn:
         self._notifier.ready(self.words())
 
     def cannot(self) -> str:
-        """Which changes cannot be made here, and why; "" if all can be made, or nothing is acted on."""
+        """Which changes cannot be made here, and why; "" if all can be made, or nothing is acted on. What the reader or this kind
+        of machine rules out is said even then: it is not decided either."""
+        if not on_linux():
+            return ONLY_LINUX
+        if serving(self._sessions.config.daemon.reader) == "psutil":
+            return UNREAD
         return unable(self._hands) if self.scope.grants else ""
 
     def words(self) -> str:

@@ -83,7 +83,7 @@ class ControlSocket:
         self._listener = _listen(path, self._group)
         status = path.lstat()
         self._file = (status.st_dev, status.st_ino)
-        self._selector = selectors.EpollSelector()
+        self._selector = selectors.DefaultSelector()  # epoll, or kqueue: both have a descriptor of their own
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._clients: dict[int, _Client] = {}  # by descriptor, oldest first
 
@@ -130,7 +130,7 @@ class ControlSocket:
             except OSError:  # no client waits any more, or one left before it was accepted, or no descriptor is free
                 return
             channel.setblocking(False)
-            _pid, uid, gid = struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            uid, gid = _peer(channel)
             admin = uid in (0, os.geteuid())
             if not admin and not self._in_group(channel, gid):
                 with channel:
@@ -227,7 +227,7 @@ def ask(path: Path, verb: str, timeout_seconds: float = CLIENT_SECONDS, **argume
     Raises NoDaemonError if no daemon listens at `path`, ControlError if the daemon refuses, is too slow or cannot be reached.
     """
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as channel:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
             # A full queue of connections makes connect() wait only on a blocking socket, whose limit is SO_SNDTIMEO.
             limit = struct.pack("ll", int(timeout_seconds), int(timeout_seconds % 1 * 1e6))
             channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
@@ -279,7 +279,7 @@ def _listen(path: Path, group: int | None) -> socket.socket:
         raise ControlError(f"{path}: too long for a unix socket (at most {SOCKET_PATH_LIMIT - 8} bytes); set daemon.socket")
     _check_place(path)
     temporary = path.with_name(f"{path.name}.{os.getpid() % 10_000_000}")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         temporary.unlink(missing_ok=True)
         before = os.umask(0o177)
@@ -318,7 +318,7 @@ def _check_place(path: Path) -> None:
         return
     if not stat.S_ISSOCK(there.st_mode):
         raise ControlError(f"control socket {path}: a file that is not a socket is there; remove it or set daemon.socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         if probe.connect_ex(str(path)) not in (errno.ECONNREFUSED, errno.ENOENT):
             raise ControlError(f"control socket {path}: another daemon listens there; see `nicety status`")
@@ -332,6 +332,15 @@ def group_id(name: str) -> int | None:
         return grp.getgrnam(name).gr_gid
     except KeyError:
         raise ControlError(f'daemon.control_group: there is no group "{name}"; create it (groupadd {name}) or set ""') from None
+
+
+def _peer(channel: socket.socket) -> tuple[int, int]:
+    """(uid, gid) of the process at the other end. Where the kernel is not Linux, our own: the mode of the socket's file has kept
+    everybody else out."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return os.geteuid(), os.getegid()
+    _pid, uid, gid = struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return uid, gid
 
 
 def _send_some(channel: socket.socket, data: bytes) -> int:

@@ -27,6 +27,8 @@ _libc = ctypes.CDLL(None)
 
 def stand_aside(services: Sequence[ProcId]) -> None:
     """Move this thread off the CPUs on which the first `MOST` of these services ran last, if it may use another. Never raises."""
+    if not hasattr(os, "sched_setaffinity"):  # macOS, FreeBSD
+        return
     theirs = {_last_cpu(process) for process in services[:MOST]}
     if _libc.sched_getcpu() not in theirs:
         return

@@ -146,6 +146,8 @@ class OwnPriority:
 
 def _resets_on_fork() -> bool:
     """Make sure that processes of this thread do not inherit a nice below 0. False: they would."""
+    if not hasattr(os, "sched_getscheduler"):  # macOS
+        return False
     try:
         policy = os.sched_getscheduler(0)
         if not policy & os.SCHED_RESET_ON_FORK:

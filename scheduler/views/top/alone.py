@@ -95,18 +95,18 @@ def _observe(directory: Path, stores: Path, config_file: str | None) -> None:
     from ...config.paths import load_config
     from ...explain.frames import Recent, frame_of
     from ...hands.clock import SystemClock
-    from ...hands.knobs.control import LinuxKernel
     from ...read.facts import probe
-    from ...read.proc import ProcSource
+    from ...read.reader import open_source
+    from ...service.elsewhere import this_kernel
     from ...service.frame_file import FrameFile
     from ...service.live_models import models_in_use
     from ...service.own.cost import own_cpu_ns, resident_bytes
 
     clock = SystemClock()
     config = msgspec.structs.replace(load_config(config_file, os.environ, os.geteuid()).config, pools={})
-    observer = models_in_use(config, stores / "models", lambda *_: None).observer(config, probe().abilities, LinuxKernel().itself())
+    observer = models_in_use(config, stores / "models", lambda *_: None).observer(config, probe().abilities, this_kernel().itself())
     observer.shown = True
-    source = ProcSource(slow_every=config.daemon.slow_every)
+    source = open_source(config.daemon.reader, slow_every=config.daemon.slow_every)
     file, recent, name = FrameFile(directory / "frame", None), Recent(), socket.gethostname()
     interval = config.daemon.interval
     started = due = clock.monotonic()

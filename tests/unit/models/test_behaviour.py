@@ -143,6 +143,21 @@ def test_rows_say_what_a_group_did() -> None:
     assert 3.5 < row["seconds_seen"] < 4
 
 
+def test_what_is_not_known_of_any_tick_is_unknown_and_not_none() -> None:
+    row = summary(*[replace(HOG, timeslices=math.nan, faults=math.nan, terminal=math.nan)] * 4)
+    unknown = {
+        "burst_ms",
+        "runs_per_second",
+        "bytes_per_run",
+        "wait_per_cpu",
+        "faults_per_cpu_second",
+        "in_terminal",
+        "irregularity",
+    }
+    assert {name for name in unknown if math.isnan(row[name])} == unknown
+    assert summary(*[replace(HOG, faults=math.nan)] * 2, *[HOG] * 2)["faults_per_cpu_second"] == pytest.approx(5 / 0.99)
+
+
 def test_threads_that_never_sleep_want_whole_cores() -> None:
     assert summary(Doing(threads=4, cpu=2.0, wait=2.0, timeslices=900))["whole_cores"] == 1
     assert summary(Doing(threads=4, cpu=0.4, wait=0.2, timeslices=900))["whole_cores"] == 0

@@ -1,11 +1,12 @@
-"""Which process each row is: from the table, whatever order the identities have."""
+"""Which process each row is: from the table, whatever order the identities have. What is not known of its behaviour."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from nicety.models.behaviour import BEHAVIOUR_CHANNELS
 from nicety.models.identity import ProcId
-from nicety.models.records import SAMPLE, HostSample, Identity, Snapshot
+from nicety.models.records import SAMPLE, HostSample, Identity, Known, Snapshot, Trait
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.observe.measure import Measured, Measurer
 
@@ -46,3 +47,16 @@ def test_what_is_known_of_more_than_the_table_has_adds_no_row() -> None:
 def test_a_process_has_one_id_that_the_snapshot_and_the_measurer_share() -> None:
     last, found = measured(IDS)
     assert all(mine is theirs for mine, theirs in zip(found.rows, last.identities, strict=True))
+
+
+def test_page_faults_that_nobody_counts_and_terminals_that_cannot_be_asked_are_unknown() -> None:
+    snapshots = snapshot(1, IDS), snapshot(2, IDS)
+    for now, each in enumerate(snapshots):
+        each.table["minor_faults"] = [0, 30, 500 + 7 * now]
+        each.table["known"] = [0, int(Known.KEYS), 0]
+        each.table["traits"] = [0, 0, int(Trait.TERMINAL)]
+    measurer = Measurer(parse(""), 1.0)
+    found = [measurer.measure(each) for each in snapshots][-1]
+    assert found is not None
+    for channel, values in (("faults", [np.nan, 0, 7]), ("terminal", [np.nan, 0, 1])):
+        assert np.array_equal(found.behaviour[:, BEHAVIOUR_CHANNELS.index(channel)], values, equal_nan=True)

@@ -141,7 +141,7 @@ class Rig:
         self.source, self.actuator, self.socket = FakeSource(self.clock), FakeActuator(self.clock), FakeSocket(self.clock)
         self.pool = FakePool()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "ProcSource", lambda **_: self.source)
+            patch.setattr(module, "open_source", lambda *_, **__: self.source)
             patch.setattr(module, "ControlSocket", self.open_socket)
             self.daemon = daemon = daemon_in_process(Loaded(parse(config), file), paths, self.clock, act=True)
         daemon._actuator._acting = self.actuator  # type: ignore[assignment]

@@ -18,8 +18,10 @@ from nicety.models.artifact import promote, save, shipped
 from nicety.models.records import SAMPLE, HostSample, PoolSample, Snapshot
 from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.read.facts import Finding
+from nicety.scheduler.read.reader import UNREAD
 from nicety.scheduler.service import doctor
 from nicety.scheduler.service.answers.control_socket import ControlSocket
+from nicety.scheduler.service.elsewhere import ONLY_LINUX
 from nicety.scheduler.testing.clock import FakeClock
 
 
@@ -66,7 +68,7 @@ def looked_at(
     began = clock.monotonic()
 
     class Source:
-        def __init__(self, root: Path) -> None:
+        def __init__(self, root: Path, slow_every: int) -> None:
             assert root == proc
 
         def read(self, at: int, wall: int, pools: tuple[PoolSample, ...]) -> Snapshot:
@@ -85,7 +87,7 @@ def looked_at(
 
     monkeypatch.setattr("nicety.scheduler.read.proc.ProcSource", Source)
     monkeypatch.setattr(Path, "stat", lambda self: Stat() if self == proc / "self/ns/pid" else pytest.fail(str(self)))
-    found = doctor.visibility(proc, clock)
+    found = doctor.visibility("proc", proc, clock)
     assert closed
     return found
 
@@ -109,9 +111,22 @@ def test_it_says_whether_all_of_the_machine_is_seen(
 
 
 def test_a_directory_that_is_no_procfs_is_a_finding(tmp_path: Path) -> None:
-    found = doctor.visibility(tmp_path, FakeClock())
+    found = doctor.visibility("proc", tmp_path, FakeClock())
     assert not found.ok
     assert "stat" in found.what
+
+
+def test_it_says_which_reader_serves_and_what_the_better_one_needs(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert examined(state)["reader"].ok
+    wanted = examined(state, '[daemon]\nreader = "psutil"\n')
+    assert (wanted["reader"].ok, wanted["reader"].what) == (False, UNREAD)
+    assert wanted["reader"].fix.startswith('daemon.reader = "auto"')
+    assert "are accounted for" in wanted["visibility"].what
+    assert "renice" in wanted
+    monkeypatch.setattr("nicety.scheduler.read.reader.LINUX", "another")
+    elsewhere = examined(state)
+    assert (elsewhere["reader"].ok, elsewhere["acting"].what) == (True, ONLY_LINUX)
+    assert not {"renice", "pressure", "fences", "rival tuners"} & elsewhere.keys()
 
 
 def test_it_says_how_long_the_daemon_has_run(state: Path) -> None:
