@@ -9,6 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from nicety.models.identity import ProcId
 from nicety.models.records import Anomaly, Class, Score
 from nicety.scheduler.decision import (
@@ -32,7 +34,8 @@ from nicety.scheduler.hands.safe_files import StoreError
 from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.printed import plain
 from nicety.scheduler.read.evidence import Evidence
-from nicety.scheduler.store.decisions import DecisionLog, DecisionReader, LoggedDecision, _crc, _digest, _row_crc
+from nicety.scheduler.store.decisions import DecisionLog, DecisionReader, LoggedDecision, _crc, _row_crc, _tick_crc
+from nicety.scheduler.store.differences import Encoder
 from nicety.scheduler.store.export import export_decisions
 from nicety.scheduler.store.records import record_of
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_member, a_pool, a_tick
@@ -145,7 +148,7 @@ def _forged(path: Path, template: bytes) -> bool:
     """Whether an engine that watches comparisons has found a checksum of rows of its own: the file has one that is not ours."""
 
     def sums(db: sqlite3.Connection) -> set[Any]:
-        return {*db.execute("SELECT crc FROM decisions"), *db.execute("SELECT digest, sums FROM verdicts")}
+        return {*db.execute("SELECT crc FROM decisions"), *db.execute("SELECT crc FROM ticks")}
 
     with closing(sqlite3.connect(":memory:")) as genuine, closing(sqlite3.connect(path)) as db:
         genuine.deserialize(template)
@@ -156,9 +159,8 @@ def _forged(path: Path, template: bytes) -> bool:
 
 _LOOKS_LIKE: tuple[tuple[str, Any], ...] = (
     ("session", _SESSION),
-    ("tick", _tick(1)),
-    ("verdict", Verdict((_RESIZE,), (Refusal(_NICE, "a", "b"),), ())),
-    ("outcomes", (_DONE,)),
+    ("tick", Encoder().encode(_tick(0), Verdict((_RESIZE,), (), ()), (_DONE,), keyframe=True)),
+    ("text of a tick", _tick(1).machine),
     ("memory", {"n": 0}),
     ("decision", _RESIZE),
     ("refusal", Refusal(_NICE, "cool-down", "too soon")),
@@ -171,10 +173,17 @@ _LOOKS_LIKE: tuple[tuple[str, Any], ...] = (
 
 
 def _record_seeds() -> Sequence[bytes]:
-    seeds = [bytes([kind]) + encode(record) for kind, (_, record) in enumerate(_LOOKS_LIKE)]
+    seeds = [
+        bytes([kind]) + (record if isinstance(record, bytes) else encode(record)) for kind, (_, record) in enumerate(_LOOKS_LIKE)
+    ]
     seeds += [*(bytes([kind]) + data for kind in range(len(_LOOKS_LIKE)) for data in (b"null", b"\xff", b"[" * 1500))]
     deep = b"[" * 1500 + b"]" * 1500
-    return [*seeds, b"\0" + encode(_SESSION).replace(b"true}}", deep + b"}}"), b"\4" + b'{"n":' + deep + b"}"]
+    return [*seeds, b"\0" + encode(_SESSION).replace(b"true}}", deep + b"}}"), b"\3" + b'{"n":' + deep + b"}"]
+
+
+def _deflated(body: bytes) -> bytes:
+    press = zlib.compressobj(1, zdict=b"\n")
+    return press.compress(body) + press.flush()
 
 
 def _replace(db: sqlite3.Connection, name: str, data: bytes) -> None:
@@ -184,11 +193,16 @@ def _replace(db: sqlite3.Connection, name: str, data: bytes) -> None:
     match name:
         case "session":
             db.execute("UPDATE sessions SET record = ?, crc = ?", (packed, _crc(1, data)))
-        case "tick":
-            db.execute("UPDATE ticks SET tick = ? WHERE id = ?", (packed, id_))
-            db.execute("UPDATE verdicts SET digest = ? WHERE id = ?", (_digest(data), id_))
-        case "verdict" | "outcomes":
-            db.execute(f"UPDATE verdicts SET {name} = ?, {name}_crc = ? WHERE id = ?", (packed, _crc(id_, data), id_))
+        case "tick" | "text of a tick":
+            if name != "tick":  # the rest of the record is valid
+                old = db.execute("SELECT data FROM pieces, ticks WHERE keyframe AND n >= first AND n < first + count ORDER BY n")
+                fields = msgspec.msgpack.decode(b"".join(piece for (piece,) in old))
+                body = zlib.decompressobj(zdict=b"\n").decompress(fields[6])
+                fields[6] = _deflated(body.replace(encode(_tick(0).machine), data.replace(b"\n", b" ")))
+                data = msgspec.msgpack.encode(fields)
+            crc = _tick_crc(id_ - 1, db.execute("SELECT wall FROM ticks WHERE keyframe").fetchone()[0], True, data, 0)
+            db.execute("UPDATE pieces SET data = ? WHERE n = (SELECT first FROM ticks WHERE keyframe)", (data,))
+            db.execute("UPDATE ticks SET count = 1, crc = ? WHERE keyframe", (crc,))
         case "memory":
             db.execute("UPDATE memories SET memory = ?, crc = ?", (packed, _crc(id_ - 1, data)))
         case "decision" | "refusal" | "pids":

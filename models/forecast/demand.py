@@ -20,6 +20,7 @@ from .baseline import LARGEST
 from .drift import DriftWatch, ModelSwitch
 from .experts import EXPERTS, LEVELS, LONGEST, PAST, RING, Bools, ExpertOutlook, Experts, Floats, Ints, Singles, widened
 from .packed import packed, unpacked
+from .rounding import rounded
 
 Values = tuple[tuple[float, ...], ...]
 Arrays = Mapping[str, NDArray[Any]]
@@ -568,6 +569,11 @@ class Answers:
         """Those of some series."""
         for values, by in zip(self._values[which].tolist(), self._by[which].tolist(), strict=True):
             yield tuple(map(tuple, values)), self._sources[by]
+
+    def rounded(self, fine: Bools, most: Floats) -> Answers:
+        """As they are recorded: see `rounding`. `fine` [n]: loads of pools. `most` [n]: upper limits that hold all the same."""
+        values = np.minimum(rounded(self._values, fine), most[:, None, None])
+        return Answers(values, self._sources, self._by)
 
 
 class Forecaster:

@@ -375,7 +375,7 @@ def moment(reader: DecisionReader, paths: Paths, config: Config, wall: float) ->
     if place is None:
         return None
     when = place.wall
-    text = next((text for found, _, text in reader.texts(place.id) if found == place.id), None)
+    text = next((text for _, _, text in reader.texts(place.id, place.id)), None)
     if text is None:
         return None
     try:

@@ -29,6 +29,7 @@ class _Series:
         self.names, self.reported, self.memory, self.cpus, self.keys = names, reported, memory, cpus, keys
         limits, wanted = {"rss": memory, "cpu": cpus}, set(reported)
         self.metrics = np.array([METRICS.index(metric) for _, metric in keys], dtype=np.int64)
+        self.loads = self.metrics == METRICS.index("load")
         self.ask = np.array([metric in spoken for _, metric in keys], dtype=np.bool_)
         self.most = np.array([limits.get(metric, math.inf) for _, metric in keys])
         places = [which for which, (target, metric) in enumerate(keys) if target in wanted or metric == "load"]
@@ -67,7 +68,8 @@ class Forecasts:
             keys = sorted(key for key in names if key[0] in self._followed or key[1] == "load")
             series = self._series = _Series(names, reported, self._spoken, memory, cpus, keys)
         values = np.array([measured.series[key] for key in series.keys])
-        said = self._forecaster.step(series.keys, values, snapshot.wall / 1e9, series.metrics, series.ask, series.most)
+        exact = self._forecaster.step(series.keys, values, snapshot.wall / 1e9, series.metrics, series.ask, series.most)
+        said = exact.rounded(series.loads, series.most)
         return tuple(
             Forecast(target, metric, values, source)
             for (target, metric), (values, source) in zip(series.shown, said.some(series.places), strict=True)

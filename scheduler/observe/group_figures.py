@@ -18,7 +18,9 @@ Classes = Mapping[str, tuple[Class, Behaviour | None]]
 """By group: its class, and the behaviour from which the class was inferred; None: it was not inferred."""
 
 
-_NOBODY = Member(ProcId(0, 0), 0, "", 0), None
+DECIMALS = 6
+"""Of the cores in a tick: a microsecond of CPU in a second. Chosen: more of them are noise, and would take most of the decision
+log."""
 
 
 class Members:
@@ -62,8 +64,9 @@ def groups_of(
     index = {name: i for i, name in enumerate(measured.groups)}
     found = members.step(measured, snapshot, (name for name in reported if classes[name][0] is not Class.EXEMPT))
     throttled = _throttled(measured, snapshot, before)
-    figures = (measured.processes, measured.cpu, measured.wait, measured.demand, measured.rss, measured.brief)
-    processes, cpu, wait, demand, rss, brief = (values.tolist() for values in figures)
+    cores = (measured.cpu, measured.wait, measured.demand, measured.brief)
+    cpu, wait, demand, brief = (np.round(values, DECIMALS).tolist() for values in cores)
+    processes, rss = measured.processes.tolist(), measured.rss.tolist()
     result = []
     for name in reported:
         i = index[name]

@@ -10,6 +10,7 @@ from ...models.forecast.seasonality import AHEAD, Seasonality
 from ...models.records import PoolSample, Snapshot
 from ..config.sections import Config
 from ..decision import START_MARGIN, START_UNKNOWN, Pool, Predicted, Worker
+from .group_figures import DECIMALS
 from .loads import Offered, offered_load, reports_busy
 from .measure import Measured, cpus_of
 from .pool_history import PoolHistory
@@ -138,7 +139,7 @@ def _workers(pool: PoolSample, snapshot: Snapshot, measured: Measured) -> tuple[
             continue
         cpu, wait = float(measured.rates.cpu[row]), float(measured.rates.wait[row])
         rss = int(snapshot.table[row]["rss_bytes"])
-        workers.append(Worker(worker.id, worker.ready, worker.busy, cpu, wait, rss))
+        workers.append(Worker(worker.id, worker.ready, worker.busy, round(cpu, DECIMALS), round(wait, DECIMALS), rss))
         if worker.ready:
             ran, waited, busy = ran + cpu, waited + wait, busy + (worker.busy or 0.0)
             if worker.busy is not None:

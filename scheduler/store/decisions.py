@@ -3,22 +3,26 @@
 One SQLite file `decisions.db` in the state directory. `number` is a session's place in the file, a tick's id is number << 32 | seq.
 
     sessions   number, id, wall, record (zlib of JSON `decision.Session`), crc
-    ticks      id, wall, tick (zlib of canonical JSON)
-    verdicts   id, digest of the tick's JSON, sums (a CRC32 for each component of it), verdict and outcomes (zlib of JSON), crcs
+    ends       number, seqs of the first and last tick that a session must have here, crc; written when it ends, and when ticks are
+               dropped
+    ticks      id, wall, crc of these and the data, keyframe, and the first and the number of its pieces. The crc continues that of
+               the tick before unless it is a keyframe
+    pieces     n, data: the tick, the verdict and its outcomes as `differences` writes them, cut into pieces that fill pages well
     memories   id, memory (zlib of JSON): the engine's memory before that tick; replay can begin there
     decisions  a row for each decision and refusal, for people and queries; pids beside it in `pids`
     outcomes, effects  each as it came, by the decision's id
     evidence   snapshots of the processes that a decision is about (JSON `read.evidence.Evidence`), taken before it was done
 
-The proof of a tick is stored apart from the tick, so a changed figure is found and named. When the budget is used up, the oldest
-ticks are dropped, up to a memory or to the next session, with everything that belongs to them.
+A tick is read from the keyframe before it, so a damaged one costs those up to the next keyframe. Ticks are written some seconds at
+a time, and at once when something was decided or done: a crash loses ticks in which nothing was decided, of
+`database.HOLD_NS` at most. When the budget is used up, the oldest ticks are dropped, up to a memory or to the next session, with
+everything that belongs to them.
 
 Reading needs no numpy: the types of `decision` are imported only where a record is decoded into one.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sqlite3
 import struct
@@ -37,6 +41,8 @@ from .database import (
     ERRORS,
     PAGE,
     Damaged,
+    Statement,
+    Together,
     WrongFormat,
     discard,
     is_damage,
@@ -48,6 +54,7 @@ from .database import (
     used_bytes,
     walk,
 )
+from .differences import MAX_BYTES, Cells, Encoder, RecordError
 from .files import set_aside
 
 if TYPE_CHECKING:
@@ -55,16 +62,19 @@ if TYPE_CHECKING:
     from ..read.evidence import Evidence
 
 APPLICATION = 0x6E636465  # "ncde" in PRAGMA application_id
-SCHEMA = 7
+SCHEMA = 8
 """Version of the tables and of every record in them: a change of a type in `decision` needs a new number."""
 
 KEYFRAME_TICKS = 600
 """The engine's memory is stored this often: a replay of a log whose beginning was dropped skips at most this, 10 min at 1 Hz.
 Chosen."""
 
-MAX_BYTES = 1 << 24
-"""A record that unpacks to more is damage, and none is written. Chosen: a tick with 10,000 processes takes about 1 MB; empty lists,
-the worst that so many bytes can hold, take 400 MB in memory."""
+WHOLE_TICKS = 300
+"""A tick is a keyframe this often, and wherever the engine's memory is stored. Chosen: reading a tick takes 20 ms on average; a
+keyframe of 40 groups takes 8 KB, or 27 bytes a tick."""
+
+PIECE_BYTES = 440
+"""Most bytes of a piece. Chosen: nine fill a page. A record of 2.1 KB in one row would leave half of its page empty."""
 
 REFUSED_BY_GUARD = "refused by guard"
 NO_OUTCOME = "no outcome"
@@ -76,9 +86,10 @@ _LAST = (1 << 31) - 1  # the greatest number of a session: ids of ticks are 63 b
 _TABLES = """
 CREATE TABLE sessions(number INTEGER PRIMARY KEY, id TEXT NOT NULL, wall INTEGER NOT NULL, record BLOB NOT NULL,
     crc INTEGER NOT NULL);
-CREATE TABLE ticks(id INTEGER PRIMARY KEY, wall INTEGER NOT NULL, tick BLOB NOT NULL);
-CREATE TABLE verdicts(id INTEGER PRIMARY KEY, digest BLOB NOT NULL, sums BLOB NOT NULL, verdict BLOB NOT NULL,
-    verdict_crc INTEGER NOT NULL, outcomes BLOB NOT NULL, outcomes_crc INTEGER NOT NULL);
+CREATE TABLE ends(number INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL, crc INTEGER NOT NULL);
+CREATE TABLE ticks(id INTEGER PRIMARY KEY, wall INTEGER NOT NULL, crc INTEGER NOT NULL, keyframe INTEGER NOT NULL,
+    first INTEGER NOT NULL, count INTEGER NOT NULL);
+CREATE TABLE pieces(n INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE memories(id INTEGER PRIMARY KEY, memory BLOB NOT NULL, crc INTEGER NOT NULL);
 CREATE TABLE decisions(n INTEGER PRIMARY KEY AUTOINCREMENT, tick INTEGER NOT NULL, id TEXT NOT NULL, session TEXT NOT NULL,
     seq INTEGER NOT NULL, wall INTEGER NOT NULL, policy TEXT NOT NULL, action TEXT NOT NULL, target TEXT NOT NULL,
@@ -98,6 +109,7 @@ CREATE INDEX effects_decision ON effects(decision);
 CREATE TABLE evidence(n INTEGER PRIMARY KEY AUTOINCREMENT, tick INTEGER NOT NULL, decision TEXT NOT NULL, record TEXT NOT NULL);
 CREATE INDEX evidence_decision ON evidence(decision);
 """
+_ROW = struct.Struct("<QqB")  # id, wall, keyframe
 _COLUMNS = "id, session, seq, wall, policy, action, target, pids, status, decision, refusal, crc, tick"
 
 
@@ -125,7 +137,7 @@ class LoggedTick:
     verdict: Verdict | None
     outcomes: tuple[Outcome, ...] | None
     memory: dict[str, Any] | None  # the engine's before this tick, if it was kept
-    damage: tuple[str, ...]  # components whose checksum does not hold, e.g. "pools[web]"; () if whole
+    damage: tuple[str, ...]  # what is wrong, e.g. "ticks 3 to 7: the checksum of tick 3 does not hold"; () if whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,12 +243,17 @@ class DecisionLog:
         """`directory`: the state directory. Raises StoreError if it is not safe or cannot be made."""
         self._path = private_directory(directory) / "decisions.db"
         self._db: sqlite3.Connection | None = None
-        self.limit(budget_bytes)
-        self._inode = 0
         self._session: Session | None = None
         self._number: int | None = None
+        self._waiting = Together(0)
+        self.limit(budget_bytes)
+        self._inode = 0
         self._last_seq = -1
         self._last_outcomes: frozenset[Outcome] = frozenset()
+        self._encoder = Encoder()
+        self._crc = 0  # of the last tick
+        self._piece = 0  # number of the next piece
+        self._ticks_since_keyframe = 0  # 0: the next one must be a keyframe
         self._ticks_since_memory = 0
         self._bytes_since_memory = 0
         self._broken = False  # a tick is missing before the next one, so replay needs a memory there
@@ -253,6 +270,7 @@ class DecisionLog:
         """Limit the log to this many bytes from now on. Reopens the file: the write-ahead log is part of it."""
         self.close()
         self._budget = budget_bytes
+        self._waiting = Together(budget_bytes // 64)
         self._wal_pages = min(256, max(8, budget_bytes // (8 * PAGE)))
 
     @property
@@ -268,11 +286,12 @@ class DecisionLog:
 
     def begin(self, session: Session) -> None:
         """All ticks from now on belong to `session`; it has the engine's memory before its first tick."""
+        self._end()
         self._session = session
         self._number = None
         self._last_seq = -1
         self._last_outcomes = frozenset()
-        self._ticks_since_memory = self._bytes_since_memory = 0
+        self._ticks_since_keyframe = self._ticks_since_memory = self._bytes_since_memory = 0
         self._broken = False
         try:
             self._ready(session)
@@ -287,7 +306,8 @@ class DecisionLog:
         memory: Mapping[str, Any] | None = None,
         evidence: Mapping[str, Sequence[Evidence]] | None = None,
     ) -> None:
-        """Write a tick, the verdict on it, and the outcomes; it is committed when this returns.
+        """Take a tick, the verdict on it, and the outcomes. If something was decided, refused or done, all is committed when this
+        returns; else some seconds later at most.
 
         `memory`: the engine's before this tick, see `keyframe_due`. `evidence`: snapshots by decision. Raises ValueError if out of
         order or before `begin`.
@@ -298,7 +318,9 @@ class DecisionLog:
             raise ValueError(f"tick {tick.seq} after tick {self._last_seq}: the ticks of a session must rise")
         if self._broken_by(tick.seq):
             self._broken = True
+            self._ticks_since_keyframe = 0
         self._last_seq = tick.seq
+        taken = False
         try:
             if self._full and memory is None:
                 raise StoreError(
@@ -306,20 +328,23 @@ class DecisionLog:
                     "give store.decision_bytes more if this lasts"
                 )
             db = self._ready(self._session)
-            assert self._number is not None
-            self._write(db, self._number * _SEQS + tick.seq, tick, verdict, outcomes, memory, evidence or {})
+            self._take(tick, verdict, outcomes, memory, evidence or {})
+            taken = True
+            if self._waiting.due or verdict.decisions or verdict.refusals or outcomes or memory is not None:
+                self._waiting.write(db)
+                self.last_error = ""
         except (*ERRORS, OSError, StoreError) as error:
+            self.dropped += 0 if taken else 1
             self._fail(error)
-            self.dropped += 1
-            self._broken = True
             return
-        self.last_error = ""
         self._last_outcomes = frozenset(outcomes)
         self._ticks_since_memory += 1
         if memory is not None:
             self._ticks_since_memory = 1
             self._bytes_since_memory = 0
             self._broken = False
+        if self._waiting.ticks:
+            return
         try:
             self._keep_budget(db)
         except (*ERRORS, OSError, StoreError) as error:
@@ -327,63 +352,82 @@ class DecisionLog:
 
     def close(self) -> None:
         """Leave a single plain file behind. May be called twice; like `append`, never raises for the disk."""
+        self._end()
         if self._db is not None:
             db, self._db = self._db, None
             self.last_error = seal(db) or self.last_error
+
+    def _end(self) -> None:
+        """Write what waits, and which ticks the session must have."""
+        self._ticks_since_keyframe = 0
+        if self._db is None or self._number is None:
+            return
+        try:
+            self._waiting.write(self._db)
+            low = self._number * _SEQS
+            query = "SELECT min(id), max(id) FROM ticks WHERE id BETWEEN ? AND ?"
+            first, last = self._db.execute(query, (low, low + _SEQS - 1)).fetchone()
+            if first is not None:
+                _note(self._db, self._number, first - low, last - low)
+        except (*ERRORS, OSError) as error:
+            self._fail(error)
 
     def _broken_by(self, seq: int) -> bool:
         """Whether a tick with this seq leaves a gap, so that the engine's memory is not what the log would give."""
         return self._last_seq >= 0 and seq != self._last_seq + 1
 
-    def _write(
+    def _take(
         self,
-        db: sqlite3.Connection,
-        id_: int,
         tick: Tick,
         verdict: Verdict,
         outcomes: Sequence[Outcome],
         memory: Mapping[str, Any] | None,
         evidence: Mapping[str, Sequence[Evidence]],
     ) -> None:
+        """Encode a tick, to be written with others. Raises StoreError for one that cannot be encoded."""
         from ..decision import encode
 
-        data, said, done = encode(tick), encode(verdict), encode(tuple(outcomes))
-        packed, packed_said, packed_done = _packed(data), _packed(said), _packed(done)
-        db.execute("BEGIN IMMEDIATE")
+        assert self._number is not None
+        id_, wall = self._number * _SEQS + tick.seq, tick.wall
+        before, self._ticks_since_keyframe = self._ticks_since_keyframe, 0  # if this fails, the next one builds on nothing
+        keyframe = memory is not None or not 0 < before < WHOLE_TICKS
         try:
-            db.execute("INSERT INTO ticks VALUES (?, ?, ?)", (id_, tick.wall, packed))
-            db.execute(
-                "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (id_, _digest(data), _sums(tick), packed_said, _crc(id_, said), packed_done, _crc(id_, done)),
-            )
-            if memory is not None:
-                remembered = encode(memory)
-                db.execute("INSERT INTO memories VALUES (?, ?, ?)", (id_, _packed(remembered), _crc(id_, remembered)))
-            for decision in verdict.decisions:
-                self._write_decision(db, id_, tick, decision, None)
-            for refusal in verdict.refusals:
-                self._write_decision(db, id_, tick, refusal.decision, refusal)
-            # The daemon passes outcomes on to the next tick, which may add its own.
-            self._write_outcomes(db, id_, tick.wall, [it for it in tick.outcomes if it not in self._last_outcomes])
-            self._write_outcomes(db, id_, tick.wall, outcomes)
-            db.executemany(
-                "INSERT INTO evidence(tick, decision, record) VALUES (?, ?, ?)",
-                [(id_, decision, encode(each).decode()) for decision, looks in sorted(evidence.items()) for each in looks],
-            )
-            for effect in verdict.effects:
-                record = encode(msgspec.structs.replace(effect, others=())).decode()
-                db.executemany(
-                    "INSERT INTO effects(tick, wall, decision, record) VALUES (?, ?, ?, ?)",
-                    [(id_, tick.wall, decision, record) for decision in (effect.decision, *effect.others)],
-                )
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
-        self._bytes_since_memory += len(packed) + len(packed_said) + len(packed_done)
+            data = self._encoder.encode(tick, verdict, outcomes, keyframe=keyframe)
+        except RecordError as error:
+            raise StoreError(str(error)) from None
+        crc = _tick_crc(id_, wall, keyframe, data, self._crc)
+        pieces = [data[at : at + PIECE_BYTES] for at in range(0, len(data), PIECE_BYTES)]
+        statements: list[Statement] = [
+            ("INSERT INTO ticks VALUES (?, ?, ?, ?, ?, ?)", [(id_, wall, crc, int(keyframe), self._piece, len(pieces))]),
+            ("INSERT INTO pieces VALUES (?, ?)", list(enumerate(pieces, self._piece))),
+        ]
+        if memory is not None:
+            remembered = encode(memory)
+            row = (id_, _packed(remembered), _crc(id_, remembered))
+            statements.append(("INSERT INTO memories VALUES (?, ?, ?)", [row]))
+        for decision in verdict.decisions:
+            statements += self._statements_of(id_, tick, decision, None)
+        for refusal in verdict.refusals:
+            statements += self._statements_of(id_, tick, refusal.decision, refusal)
+        # The daemon passes outcomes on to the next tick, which may add its own.
+        done = [*(it for it in tick.outcomes if it not in self._last_outcomes), *outcomes]
+        statements += _statements_of_outcomes(id_, wall, done)
+        looks = [(id_, of, encode(each).decode()) for of, found in sorted(evidence.items()) for each in found]
+        effects = []
+        for effect in verdict.effects:
+            record = encode(msgspec.structs.replace(effect, others=())).decode()
+            effects += [(id_, wall, decision, record) for decision in (effect.decision, *effect.others)]
+        if looks:
+            statements.append(("INSERT INTO evidence(tick, decision, record) VALUES (?, ?, ?)", looks))
+        if effects:
+            statements.append(("INSERT INTO effects(tick, wall, decision, record) VALUES (?, ?, ?, ?)", effects))
+        self._crc = crc
+        self._piece += len(pieces)
+        self._ticks_since_keyframe = 1 if keyframe else before + 1
+        self._bytes_since_memory += len(data)
+        self._waiting.add(statements, tick.at, len(data))
 
-    def _write_decision(self, db: sqlite3.Connection, id_: int, tick: Tick, decision: Decision, refusal: Refusal | None) -> None:
+    def _statements_of(self, id_: int, tick: Tick, decision: Decision, refusal: Refusal | None) -> list[Statement]:
         from ..decision import encode
 
         assert self._session is not None
@@ -402,34 +446,22 @@ class DecisionLog:
             decision.target,
             msgspec.json.encode(pids).decode(),
         )
-        cursor = db.execute(
+        insert = (
             "INSERT INTO decisions(id, session, seq, wall, policy, action, target, pids, tick, status, decision, refusal, crc) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*values, id_, status, text, no, _row_crc(values, text, no)),
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         )
-        db.executemany("INSERT INTO pids VALUES (?, ?)", [(pid, cursor.lastrowid) for pid in pids])
-
-    def _write_outcomes(self, db: sqlite3.Connection, id_: int, wall: int, outcomes: Iterable[Outcome]) -> None:
-        from ..decision import encode
-
-        for outcome in outcomes:
-            record = encode(outcome).decode()
-            db.execute(
-                "INSERT INTO outcomes(tick, wall, decision, status, target, record) VALUES (?, ?, ?, ?, ?, ?)",
-                (id_, wall, outcome.decision, outcome.status.value, outcome.target, record),
-            )
-            db.execute(
-                "UPDATE decisions SET status = ? WHERE n = (SELECT max(n) FROM decisions WHERE id = ?)",
-                (outcome.status.value, outcome.decision),
-            )
+        row = (*values, id_, status, text, no, _row_crc(values, text, no))
+        return [(insert, [row]), ("INSERT INTO pids VALUES (?, last_insert_rowid())", [(pid,) for pid in pids])]
 
     # --- the file -------------------------------------------------------------------------------------------------------------
 
     def _ready(self, session: Session) -> sqlite3.Connection:
         """The open log, with the session's row in it."""
         if self._db is not None and not self._still_there():
+            self.dropped += self._waiting.forget()
             discard(self._db)
             self._db = None
+            self._ticks_since_keyframe = 0
         if self._db is None:
             self._db = self._open()
             if self._number is not None:
@@ -463,13 +495,19 @@ class DecisionLog:
                     raise
                 continue
             self._inode = self._path.stat().st_ino
+            (last,) = db.execute("SELECT max(n) FROM pieces").fetchone()
+            self._piece = 1 + (last or 0)
             return db
         raise StoreError(f"{self._path} cannot be used and a new one cannot be made; look at the disk")
 
     def _fail(self, error: Exception) -> None:
+        """Report it. If the disk is at fault, the ticks that wait are dropped."""
         self.last_error = trouble(error)
+        self._broken = True
+        self._ticks_since_keyframe = 0
         if isinstance(error, StoreError):
             return
+        self.dropped += self._waiting.forget()
         self._damaged = is_damage(error)
         if self._db is not None:
             discard(self._db)
@@ -497,11 +535,17 @@ class DecisionLog:
         try:
             (n,) = db.execute("SELECT min(n) FROM decisions WHERE tick >= ?", (upto,)).fetchone()
             db.execute("DELETE FROM pids WHERE n < ?", (2**63 - 1 if n is None else n,))
-            for table in ("ticks", "verdicts", "memories"):
+            (end,) = db.execute("SELECT max(first + count) FROM ticks WHERE id < ?", (upto,)).fetchone()
+            db.execute("DELETE FROM pieces WHERE n < ?", (end,))
+            for table in ("ticks", "memories"):
                 db.execute(f"DELETE FROM {table} WHERE id < ?", (upto,))  # noqa: S608 - names from the line above
             for table in ("decisions", "outcomes", "effects", "evidence"):
                 db.execute(f"DELETE FROM {table} WHERE tick < ?", (upto,))  # noqa: S608
-            db.execute("DELETE FROM sessions WHERE number < ?", (upto // _SEQS,))
+            for table in ("sessions", "ends"):
+                db.execute(f"DELETE FROM {table} WHERE number < ?", (upto // _SEQS,))  # noqa: S608
+            ends = db.execute("SELECT last FROM ends WHERE number = ?", (upto // _SEQS,)).fetchone()
+            if ends is not None:
+                _note(db, upto // _SEQS, upto % _SEQS, ends[0])
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
@@ -529,6 +573,25 @@ def _begin(db: sqlite3.Connection, session: Session) -> int:
             db.execute("ROLLBACK")
         raise
     return number
+
+
+def _note(db: sqlite3.Connection, number: int, first: int, last: int) -> None:
+    """Write which ticks of a session must be there."""
+    values = (number, first, last)
+    db.execute("INSERT OR REPLACE INTO ends VALUES (?, ?, ?, ?)", (*values, zlib.crc32(repr(values).encode())))
+
+
+def _statements_of_outcomes(id_: int, wall: int, outcomes: Iterable[Outcome]) -> list[Statement]:
+    from ..decision import encode
+
+    statements: list[Statement] = []
+    for it in outcomes:
+        row = (id_, wall, it.decision, it.status.value, it.target, encode(it).decode())
+        statements += [
+            ("INSERT INTO outcomes(tick, wall, decision, status, target, record) VALUES (?, ?, ?, ?, ?, ?)", [row]),
+            ("UPDATE decisions SET status = ? WHERE n = (SELECT max(n) FROM decisions WHERE id = ?)", [(row[3], it.decision)]),
+        ]
+    return statements
 
 
 def _packed(record: bytes) -> bytes:
@@ -562,62 +625,12 @@ def _pids(action: Action, tick: Tick) -> list[int]:
     return sorted(found)
 
 
-# --- proof --------------------------------------------------------------------------------------------------------------------
+# --- checksums ----------------------------------------------------------------------------------------------------------------
 
 
-_NAMES: dict[str, Callable[[Any], str]] = {
-    "groups": lambda group: group.name,
-    "pools": lambda pool: pool.name,
-    "forecasts": lambda forecast: f"{forecast.target} {forecast.metric}",
-    "scores": lambda score: f"{score.id.pid} {score.kind}",
-}
-"""The parts of a tick that have a checksum for each of their elements, and the name of an element."""
-
-
-def _components(tick: Tick) -> list[tuple[str, list[tuple[str, bytes]]]]:
-    """(part, [(component, its canonical JSON)]) of a tick: every field of it is in exactly one."""
-    from ..decision import encode
-
-    parts: list[tuple[str, list[tuple[str, bytes]]]] = []
-    scalars = {}
-    for field in tick.__struct_fields__:
-        value = getattr(tick, field)
-        if field in _NAMES:
-            parts.append((field, [(f"{field}[{_NAMES[field](one)}]", encode(one)) for one in value]))
-        elif isinstance(value, bool | int | float | str | None):
-            scalars[field] = value
-        else:
-            parts.append((field, [(field, encode(value))]))
-    return [*parts, ("scalars", [("scalars", encode(scalars))])]
-
-
-def _sums(tick: Tick) -> bytes:
-    """The number of components of each part, then the CRC32 of each component; all u4, little-endian."""
-    parts = _components(tick)
-    counts = [len(components) for _, components in parts]
-    crcs = [zlib.crc32(data) for _, components in parts for _, data in components]
-    return struct.pack(f"<{len(counts) + len(crcs)}I", *counts, *crcs)
-
-
-def _differing(tick: Tick, sums: bytes) -> tuple[str, ...]:
-    """The components of a tick that differ from what `_sums` had."""
-    parts = _components(tick)
-    numbers = struct.unpack(f"<{len(sums) // 4}I", sums[: len(sums) // 4 * 4])
-    counts, crcs = numbers[: len(parts)], iter(numbers[len(parts) :])
-    if len(counts) != len(parts) or len(numbers) != len(parts) + sum(counts):
-        return ("sums",)
-    wrong = []
-    for count, (part, components) in zip(counts, parts, strict=True):
-        then = [next(crcs) for _ in range(count)]
-        if count != len(components):
-            wrong.append(f"{part}: {len(components)} of {count}")
-        else:
-            wrong += [name for crc, (name, data) in zip(then, components, strict=True) if zlib.crc32(data) != crc]
-    return tuple(wrong)
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=16).digest()
+def _tick_crc(id_: int, wall: int, keyframe: bool, data: bytes, before: int) -> int:
+    """`before`: the crc of the tick before, which a keyframe does not use. Raises struct.error for what a tick cannot have."""
+    return zlib.crc32(data, zlib.crc32(_ROW.pack(id_, wall, keyframe), 0 if keyframe else before))
 
 
 def _crc(id_: int, data: bytes) -> int:
@@ -661,6 +674,7 @@ class DecisionReader:
         if db is None:
             raise StoreError(f"{self.path} is empty; `nicety run` fills it")
         self._db = db
+        self._kept: tuple[int, int, Cells] | None = None  # id and crc of the last tick that was read, and its cells
 
     def __enter__(self) -> Self:
         return self
@@ -727,15 +741,11 @@ class DecisionReader:
         number = next((number for number, id_ in reversed(self._numbers()) if id_ == session), None)
         if number is None:
             return
-        for row in walk(self._db, "ticks", "tick", after=number * _SEQS + first - 1, until=number * _SEQS + last, chunk=64):
-            if isinstance(row, Damaged):
+        for _, _, data in self.texts(number * _SEQS + first, number * _SEQS + last):
+            try:
+                yield from msgspec.json.decode(data, type=_Scores).scores
+            except _UNDECODABLE:
                 continue
-            data, damage = _unzipped(row[1])
-            if not damage:
-                try:
-                    yield from msgspec.json.decode(data, type=_Scores).scores
-                except _UNDECODABLE:
-                    continue
 
     def follow(self, wait: Callable[[], bool], after: int | None = None) -> Iterator[LoggedDecision]:
         """New decisions as they come. `wait` is called when there are none: it sleeps, and returns False to stop.
@@ -804,16 +814,24 @@ class DecisionReader:
             if session is not None and id_ != session:
                 continue
             low, high = number * _SEQS + first, number * _SEQS + _SEQS - 1
-            expected, last = self._proven(low, high)
-            for row in walk(self._db, "ticks", "tick", after=low - 1, until=high, chunk=64):
-                if isinstance(row, Damaged):
-                    continue  # shows as ticks missing
-                if expected is not None and row[0] > expected:
-                    yield _missing(id_, expected % _SEQS, row[0] % _SEQS - 1)
-                expected = row[0] + 1
-                yield self._tick(row[0], id_, row[1])
-            if expected is not None and last is not None and expected <= last:
-                yield _missing(id_, expected % _SEQS, last % _SEQS)
+            begins, last = self._end_of(number)
+            expected = None if begins is None else max(low, number * _SEQS + begins)
+            lost: tuple[int, str] | None = None  # where the damage begins, and what it is
+            for id_of, wall, cells, reason in self._read(low, high):
+                if cells is None:
+                    lost = lost or (id_of if expected is None else min(id_of, expected), reason)
+                    continue
+                if lost is not None:
+                    yield _missing(id_, lost[0] % _SEQS, id_of % _SEQS - 1, lost[1])
+                elif expected is not None and id_of > expected:
+                    yield _missing(id_, expected % _SEQS, id_of % _SEQS - 1)
+                expected, lost = id_of + 1, None
+                yield self._tick(id_of, id_, wall, cells)
+            end = number * _SEQS + last if last is not None else None if lost is None else self._newest(low, high)
+            if lost is not None:
+                yield _missing(id_, lost[0] % _SEQS, max(lost[0], end or 0) % _SEQS, lost[1])
+            elif expected is not None and end is not None and expected <= end:
+                yield _missing(id_, expected % _SEQS, end % _SEQS)
 
     def tick(self, session: str, seq: int) -> LoggedTick | None:
         """One tick; None if the log does not have it."""
@@ -874,17 +892,13 @@ class DecisionReader:
     def figures_until(self, place: TickPlace, ticks: int) -> list[TickFigures]:
         """A few figures of at most so many ticks of a session up to a tick, oldest first, faster than reading whole ticks. Damaged
         ones are left out."""
-        first = max(place.id - ticks, place.id // _SEQS * _SEQS - 1)
+        first = max(place.id - ticks + 1, place.id // _SEQS * _SEQS)
         found = []
-        for row in walk(self._db, "ticks", "tick", after=first, until=place.id, chunk=64):
-            if isinstance(row, Damaged):
+        for _, _, data in self.texts(first, place.id):
+            try:
+                found.append(msgspec.json.decode(data, type=TickFigures))
+            except _UNDECODABLE:
                 continue
-            data, damage = _unzipped(row[1])
-            if not damage:
-                try:
-                    found.append(msgspec.json.decode(data, type=TickFigures))
-                except _UNDECODABLE:
-                    continue
         return found
 
     def decisions_until(self, place: TickPlace, since: int, limit: int) -> list[LoggedDecision]:
@@ -929,14 +943,12 @@ class DecisionReader:
         after = self.place_beside(before, 1)
         return None if after == before else after
 
-    def texts(self, first: int) -> Iterator[tuple[int, int, bytes]]:
-        """(id, wall, JSON) of the ticks from the id `first` on, for what reads many of them: nothing is proven, and damaged ones
-        are left out."""
-        for row in walk(self._db, "ticks", "wall, tick", after=first - 1, chunk=16):
-            if not isinstance(row, Damaged) and isinstance(row[1], int):
-                data, damage = _unzipped(row[2])
-                if not damage:
-                    yield row[0], row[1], data
+    def texts(self, first: int, last: int = _NO_END) -> Iterator[tuple[int, int, bytes]]:
+        """(id, wall, JSON) of the ticks from one id to another, for what reads many of them. Those that cannot be read are left
+        out."""
+        for id_, wall, cells, _ in self._read(first, last):
+            if cells is not None:
+                yield id_, wall, cells.json(id_ % _SEQS, wall)[0]
 
     def outline(self, since: int, until: int, limit: int) -> list[tuple[int, str, str, str, str]]:
         """(wall, id, action, target, status) of the newest `limit` decisions and refusals with since <= wall < until (ns), oldest
@@ -960,10 +972,58 @@ class DecisionReader:
 
     def _tick_by_id(self, id_: int, session: str) -> LoggedTick | None:
         try:
-            row = self._db.execute("SELECT tick FROM ticks WHERE id = ?", (id_,)).fetchone()
+            there = self._db.execute("SELECT count(*) FROM ticks WHERE id = ?", (id_,)).fetchone() == (1,)
         except ERRORS as error:
             raise self._broken(error) from None
-        return None if row is None else self._tick(id_, session, row[0])
+        if not there:
+            return None
+        for _, wall, cells, reason in self._read(id_, id_):
+            return _missing(session, id_ % _SEQS, id_ % _SEQS, reason) if cells is None else self._tick(id_, session, wall, cells)
+        return _missing(session, id_ % _SEQS, id_ % _SEQS, "cannot be read")
+
+    def _read(self, first: int, last: int) -> Iterator[tuple[int, int, Cells | None, str]]:
+        """(id, wall, cells, "") of the ticks from one id to another, read from the keyframe before; without cells, why they cannot
+        be read. The cells hold until the next one. Goes on where the last reading ended, if that is nearer than the keyframe."""
+        cells, before, crc, reason = Cells(), -1, 0, "the keyframe before it is lost"
+        whole, begin = False, self._keyframe_before(first)
+        kept, self._kept = self._kept, None  # a reading at the same time has cells of its own
+        if kept is not None and begin <= kept[0] < first:
+            before, crc, cells = kept
+            whole, begin = True, before + 1
+        pieces = "SELECT data FROM pieces WHERE n BETWEEN ? AND ? ORDER BY n"
+        try:
+            for row in walk(self._db, "ticks", "wall, crc, keyframe, first, count", after=begin - 1, until=last, chunk=32):
+                if isinstance(row, Damaged):
+                    whole, reason = False, row.reason
+                    yield max(row.after + 1, first), 0, None, reason
+                    continue
+                id_, wall, own, keyframe, piece, count = row
+                try:
+                    data = b"".join(part for (part,) in self._db.execute(pieces, (piece, piece + count - 1)))
+                    if not keyframe and (not whole or id_ != before + 1):
+                        reason = reason if not whole else f"tick {(before + 1) % _SEQS} is missing"
+                        whole = False
+                    elif _tick_crc(id_, wall, bool(keyframe), data, crc) != own:
+                        whole, reason = False, f"the checksum of tick {id_ % _SEQS} does not hold"
+                    else:
+                        cells.follow(data, keyframe=bool(keyframe))
+                        whole, before, crc = True, id_, own
+                except (*ERRORS, struct.error, TypeError, OverflowError, RecordError) as error:
+                    whole, reason = False, f"tick {id_ % _SEQS} cannot be read: {error}"
+                if id_ >= first:
+                    yield (id_, wall, cells, "") if whole else (id_, 0, None, reason)
+        finally:
+            if whole:
+                self._kept = before, crc, cells
+
+    def _keyframe_before(self, id_: int) -> int:
+        """The last keyframe of the session up to this id; the id itself if there is none, or it cannot be read."""
+        query = "SELECT id FROM ticks WHERE id BETWEEN ? AND ? AND keyframe ORDER BY id DESC LIMIT 1"
+        try:
+            row = self._db.execute(query, (id_ // _SEQS * _SEQS, id_)).fetchone()
+        except ERRORS:
+            return id_
+        return row[0] if row is not None and isinstance(row[0], int) and row[0] <= id_ else id_
 
     def _numbers(self) -> list[tuple[int, str]]:
         """(number, id) of the sessions; a session whose row cannot be read has no id."""
@@ -981,51 +1041,44 @@ class DecisionReader:
             known.setdefault(number, "")
         return sorted(known.items())
 
-    def _proven(self, low: int, high: int) -> tuple[int | None, int | None]:
-        """First and last tick of a session that has a verdict; None if that cannot be read."""
+    def _end_of(self, number: int) -> tuple[int | None, int | None]:
+        """Seqs of the first and last tick that a session must have; None where that is not known, or cannot be read."""
         try:
-            first, last = self._db.execute("SELECT min(id), max(id) FROM verdicts WHERE id BETWEEN ? AND ?", (low, high)).fetchone()
+            row = self._db.execute("SELECT number, first, last, crc FROM ends WHERE number = ?", (number,)).fetchone()
         except ERRORS:
             return None, None
-        return first, last
+        if row is None or row[3] != zlib.crc32(repr(row[:3]).encode()):
+            return None, None
+        return row[1], row[2]
 
-    def _tick(self, id_: int, session: str, packed: Any) -> LoggedTick:
+    def _newest(self, low: int, high: int) -> int | None:
+        try:
+            (last,) = self._db.execute("SELECT max(id) FROM ticks WHERE id BETWEEN ? AND ?", (low, high)).fetchone()
+        except ERRORS:
+            return None
+        return last if isinstance(last, int) else None
+
+    def _tick(self, id_: int, session: str, wall: int, cells: Cells) -> LoggedTick:
         from ..decision import Outcome, Tick, Verdict
 
-        data, damage = _unzipped(packed)
-        wrong = ["tick"] if damage else []
-        tick = None
-        if not damage:
+        data, said, done = cells.json(id_ % _SEQS, wall)
+        wrong: list[str] = []
+
+        def decoded(text: bytes, kind: Any, what: str) -> Any:
             try:
-                tick = msgspec.json.decode(data, type=Tick)
+                return msgspec.json.decode(text, type=kind)
             except _UNDECODABLE:
-                wrong.append("tick")
+                wrong.append(what)
+
+        tick: Tick | None = decoded(data, Tick, "tick")
+        verdict: Verdict | None = decoded(said, Verdict, "verdict")
+        outcomes: tuple[Outcome, ...] | None = decoded(done, tuple[Outcome, ...], "outcomes of the verdict")
+        memory: dict[str, Any] | None = None
         try:
-            proof = self._db.execute(
-                "SELECT digest, sums, verdict, verdict_crc, outcomes, outcomes_crc FROM verdicts WHERE id = ?", (id_,)
-            ).fetchone()
             kept = self._db.execute("SELECT memory, crc FROM memories WHERE id = ?", (id_,)).fetchone()
         except ERRORS:
-            proof, kept = None, None
+            kept = None
             wrong.append("memory")
-        verdict: Verdict | None = None
-        outcomes: tuple[Outcome, ...] | None = None
-        if proof is None:
-            wrong += ["verdict", "outcomes of the verdict"]
-        else:
-            digest, sums, said, said_crc, done, done_crc = proof
-            if tick is not None:
-                found = _differing(tick, bytes(sums)) if isinstance(sums, bytes) else ("sums",)
-                wrong += found
-                if not found and _digest(data) != digest:
-                    wrong.append("tick")
-                if tick.seq != id_ % _SEQS:
-                    wrong.append("seq")
-            verdict, damage = _unpacked(said, said_crc, id_, Verdict)
-            wrong += ["verdict"] if damage else []
-            outcomes, damage = _unpacked(done, done_crc, id_, tuple[Outcome, ...])
-            wrong += ["outcomes of the verdict"] if damage else []
-        memory: dict[str, Any] | None = None
         if kept is not None:
             memory, damage = _unpacked(kept[0], kept[1], id_, dict[str, Any])
             wrong += ["memory"] if damage else []
@@ -1087,9 +1140,11 @@ class _Scores(msgspec.Struct):
     scores: tuple[Score, ...]
 
 
-def _missing(session: str, first: int, last: int) -> LoggedTick:
-    which = f"tick {first}" if first == last else f"ticks {first} to {last}"
-    return LoggedTick(session, first, b"", None, None, None, None, (f"{which} missing",))
+def _missing(session: str, first: int, last: int, reason: str = "missing") -> LoggedTick:
+    """What stands for ticks that cannot be read."""
+    which = f"tick {first}" if first >= last else f"ticks {first} to {last}"
+    said = f"{which} missing" if reason == "missing" else f"{which}: {reason}"
+    return LoggedTick(session, first, b"", None, None, None, None, (said,))
 
 
 def _unzipped(packed: Any) -> tuple[bytes, str]:

@@ -11,7 +11,8 @@ One file `traces/YYYY-MM-DD.db` per day (UTC, by the tick's wall clock) in the s
     sessions  number, session, boot_id, interval; the seqs from first to last must be here (last is null while it is written)
 
 Keyframes come at the start of a session and of a file, after every tick that could not be written, and every 600 ticks, so one
-damaged row costs no more than the ticks up to the next keyframe. What exists only in the write-ahead log of a killed writer is
+damaged row costs no more than the ticks up to the next keyframe. Ticks are written some seconds at a time (`database.Together`):
+a crash of the writer loses those that wait. What exists only in the write-ahead log of a killed writer is
 guarded by SQLite alone: damage there ends the recording at that place without a report.
 
 A file of another schema, or a damaged one, is never written to: recording continues in `YYYY-MM-DD.1.db` and so on.
@@ -42,6 +43,7 @@ from .database import (
     PAGE,
     UNREADABLE,
     Damaged,
+    Together,
     WrongFormat,
     discard,
     is_damage,
@@ -147,20 +149,25 @@ class TraceWriter:
         self._bytes_since_check = 0
         self._over = False
         self._unusable: set[Path] = set()
+        self._waiting = Together(budget_bytes // 64)
         self.dropped = 0
         """Ticks that could not be written."""
         self.last_error = ""
         """Why the last one could not, and what to do; "" if the last tick was written."""
 
     def append(self, snapshot: Snapshot) -> None:
-        """Write one snapshot; it is committed when this returns. The table may be reused by the caller afterwards."""
-        seq = self._seq
+        """Take one snapshot, and write it with those of some seconds. The table may be reused by the caller afterwards."""
+        seq, taken = self._seq, False
         self._seq += 1
         try:
             db = self._file_of(snapshot.wall, seq)
-            self._write(db, seq, snapshot)
+            self._take(seq, snapshot)
+            taken = True
+            if not self._waiting.due:
+                return
+            self._waiting.write(db)
         except (*ERRORS, OSError, StoreError) as error:
-            self._drop(error)
+            self._drop(error, 0 if taken else 1)
             return
         self.last_error = ""
         try:
@@ -169,6 +176,17 @@ class TraceWriter:
         except (*ERRORS, OSError, StoreError) as error:
             self.last_error = trouble(error)  # the tick is written; the budget is tried again at the next one
 
+    def flush(self) -> None:
+        """Write now what waits. Like `append`, never raises for the disk."""
+        if self._db is None or not self._waiting.ticks:
+            return
+        try:
+            self._waiting.write(self._db)
+        except (*ERRORS, OSError) as error:
+            self._drop(error, 0)
+            return
+        self.last_error = ""
+
     def close(self) -> None:
         """End the session in order. May be called twice; like `append`, never raises for the disk."""
         if self._db is not None:
@@ -176,7 +194,8 @@ class TraceWriter:
 
     # --- writing --------------------------------------------------------------------------------------------------------------
 
-    def _write(self, db: sqlite3.Connection, seq: int, snapshot: Snapshot) -> None:
+    def _take(self, seq: int, snapshot: Snapshot) -> None:
+        """Encode a snapshot, to be written with others. Raises StoreError for one that cannot be encoded."""
         key = (
             self._before is None
             or self._ticks_since_key >= KEYFRAME_TICKS
@@ -185,25 +204,27 @@ class TraceWriter:
         try:
             data = encode(snapshot, None if key else self._before)
         except CodecError as error:
+            self._before = None
             raise StoreError(f"the tick is not recorded: {error}") from None
         assert self._number is not None
         tick = self._number * _SEQS + seq
         recording = self._header if key else None
         crc = _crc(tick, snapshot.at, snapshot.wall, len(snapshot.table), recording, data, self._crc)
-        db.execute(
-            "INSERT INTO ticks VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (tick, snapshot.at, snapshot.wall, len(snapshot.table), crc, recording, data),
-        )
+        row = (tick, snapshot.at, snapshot.wall, len(snapshot.table), crc, recording, data)
+        self._waiting.add([("INSERT INTO ticks VALUES (?, ?, ?, ?, ?, ?, ?)", [row])], snapshot.at, len(data))
         self._before = replace(snapshot, table=snapshot.table.copy(), identities=dict(snapshot.identities))
         self._crc = crc
         self._ticks_since_key = 1 if key else self._ticks_since_key + 1
         self._bytes_since_key = len(data) if key else self._bytes_since_key + len(data)
         self._bytes_since_check += len(data)
 
-    def _drop(self, error: Exception) -> None:
-        """Count a tick that was not written, and begin with a keyframe at the next."""
+    def _drop(self, error: Exception, ticks: int) -> None:
+        """Count so many ticks that were not written, and those that wait if the disk is at fault. The next one is a keyframe."""
         self.last_error = trouble(error)
-        self.dropped += 1
+        self.dropped += ticks
+        if isinstance(error, StoreError):
+            return
+        self.dropped += self._waiting.forget()
         if self._path is not None and is_damage(error):
             self._unusable.add(self._path)
         self._before = None
@@ -281,6 +302,7 @@ class TraceWriter:
         self._db = None
         self._before = None
         try:
+            self._waiting.write(db)
             if self._number is not None:
                 low, high = self._number * _SEQS, self._number * _SEQS + _SEQS - 1
                 row = db.execute("SELECT first FROM sessions WHERE number = ?", (self._number,)).fetchone()
@@ -289,6 +311,7 @@ class TraceWriter:
                     _note(db, self._number, self._recording, row[0], last - low)
         except ERRORS as error:
             self.last_error = trouble(error)
+            self.dropped += self._waiting.forget()
             discard(db)
             return
         said = seal(db)

@@ -62,6 +62,7 @@ def record(state: Path, session: str) -> None:
     for seq, snapshot in enumerate(machine()):
         traces.append(snapshot)
         log.append(*turn(seq))
+        traces.flush()  # as the daemon, when something was decided
         assert traces.dropped == log.dropped == 0, (traces.last_error, log.last_error)
         os.write(1, seq.to_bytes(4))
 

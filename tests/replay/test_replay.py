@@ -20,10 +20,11 @@ import pytest
 from nicety.scheduler.config.paths import Paths
 from nicety.scheduler.config.sections import from_builtins
 from nicety.scheduler.decide.engine import Engine
-from nicety.scheduler.decision import Tick, encode
+from nicety.scheduler.decision import Tick, Verdict, encode
 from nicety.scheduler.hands.safe_files import StoreError
 from nicety.scheduler.replay import replay
-from nicety.scheduler.store.decisions import DecisionReader
+from nicety.scheduler.store.decisions import DecisionReader, _tick_crc
+from nicety.scheduler.store.differences import Encoder
 
 CONFIG = """
 [priority]
@@ -105,17 +106,23 @@ def copy(state: Path, target: Path) -> Paths:
     return Paths(target, target / "control.sock")
 
 
-def change(paths: Paths, edit: Callable[[dict[str, Any]], bool]) -> int:
-    """Edit the first tick for which `edit` says True, leaving everything else as it is; returns its seq."""
+def change(paths: Paths, edit: Callable[[dict[str, Any], dict[str, Any]], bool]) -> int:
+    """Edit the first tick and verdict for which `edit` says True, and make all checksums right again; returns its seq."""
+    with DecisionReader(paths.decisions) as log:
+        ticks = list(log.ticks())
+    encoder, crc, found = Encoder(), 0, None
     with sqlite3.connect(paths.decisions) as db:
-        for id_, data in db.execute("SELECT id, tick FROM ticks ORDER BY id").fetchall():
-            plain = msgspec.json.decode(zlib.decompress(data))
-            if edit(plain):
-                changed = encode(msgspec.convert(plain, Tick))
-                db.execute("UPDATE ticks SET tick = ? WHERE id = ?", (zlib.compress(changed, 1), id_))
-                seq: int = plain["seq"]
-                return seq
-    raise AssertionError("no tick to change")
+        for logged, (id_, wall) in zip(ticks, db.execute("SELECT id, wall FROM ticks ORDER BY id").fetchall(), strict=True):
+            seen, said = msgspec.json.decode(logged.data), msgspec.to_builtins(logged.verdict)
+            if found is None and edit(seen, said):
+                found = logged.seq
+            turn = msgspec.convert(seen, Tick), msgspec.convert(said, Verdict), logged.outcomes or ()
+            data = encoder.encode(*turn, keyframe=logged.seq == 0)
+            crc = _tick_crc(id_, wall, logged.seq == 0, data, crc)
+            db.execute("UPDATE ticks SET crc = ?, keyframe = ?, count = 1 WHERE id = ?", (crc, logged.seq == 0, id_))
+            db.execute("UPDATE pieces SET data = ? WHERE n = (SELECT first FROM ticks WHERE id = ?)", (data, id_))
+    assert found is not None, "no tick to change"
+    return found
 
 
 def test_decisions_and_figures_are_identical(logged: Path) -> None:
@@ -160,18 +167,15 @@ def test_a_part_of_the_time_is_replayed_from_a_kept_memory(logged: Path, tmp_pat
 def test_one_changed_figure_is_found_and_named(logged: Path, tmp_path: Path) -> None:
     paths = copy(logged, tmp_path / "s")
 
-    def edit(tick: dict[str, Any]) -> bool:
+    def edit(tick: dict[str, Any], _: dict[str, Any]) -> bool:
         if tick["gap"] or not tick["pools"]:
             return False
         tick["pools"][0]["rss_per_worker"] += 1
         return True
 
     seq = change(paths, edit)
-    found = replay(paths)
-    assert {difference.seq for difference in found.differences} == {seq}
-    where = [difference.where for difference in found.differences]
-    assert "pools[jobs]" in where, "the checksum names the component"
-    assert "pools[jobs].rss_per_worker" in where, "the trace names the figure"
+    (difference,) = replay(paths).differences
+    assert (difference.seq, difference.where) == (seq, "pools[jobs].rss_per_worker")
 
 
 def test_a_changed_figure_is_found_without_the_trace(logged: Path, tmp_path: Path) -> None:
@@ -179,36 +183,34 @@ def test_a_changed_figure_is_found_without_the_trace(logged: Path, tmp_path: Pat
     for trace in paths.traces.glob("*"):
         trace.unlink()
 
-    def edit(tick: dict[str, Any]) -> bool:
-        if tick["seq"] < 3:
-            return False
-        tick["machine"]["memory_available"] += 4096
-        return True
-
-    seq = change(paths, edit)
+    with sqlite3.connect(paths.decisions) as db:
+        (piece,) = db.execute("SELECT first FROM ticks ORDER BY id LIMIT 1 OFFSET 3").fetchone()
+        (data,) = db.execute("SELECT data FROM pieces WHERE n = ?", (piece,)).fetchone()
+        db.execute("UPDATE pieces SET data = ? WHERE n = ?", (data[:-1] + bytes([data[-1] ^ 1]), piece))
+        (last,) = db.execute("SELECT max(id) FROM ticks").fetchone()
     (difference,) = replay(paths).differences
-    assert (difference.seq, difference.where) == (seq, "machine")
+    ticks = f"ticks 3 to {last % (1 << 32)}"
+    assert (difference.seq, difference.where) == (3, f"{ticks}: the checksum of tick 3 does not hold")
 
 
 def test_a_changed_decision_is_found(logged: Path, tmp_path: Path) -> None:
-    """With its tick untouched and the verdict's own checksum made right again, so that only replay can tell."""
+    """With its tick untouched and all checksums made right again, so that only replay can tell."""
     paths = copy(logged, tmp_path / "s")
-    with sqlite3.connect(paths.decisions) as db:
-        for id_, data in db.execute("SELECT id, verdict FROM verdicts ORDER BY id").fetchall():
-            verdict = msgspec.json.decode(zlib.decompress(data))
-            if any(decision["action"]["type"] == "resize" for decision in verdict["decisions"]):
-                verdict["decisions"][0]["action"]["size"] += 1
-                db.execute("UPDATE verdicts SET verdict = ? WHERE id = ?", (zlib.compress(msgspec.json.encode(verdict), 1), id_))
-                break
-    differences = replay(paths).differences
-    assert differences
-    assert any("decisions" in difference.where or "verdict" in difference.where for difference in differences)
+
+    def edit(_: dict[str, Any], verdict: dict[str, Any]) -> bool:
+        if not any(decision["action"]["type"] == "resize" for decision in verdict["decisions"]):
+            return False
+        verdict["decisions"][0]["action"]["size"] += 1
+        return True
+
+    seq = change(paths, edit)
+    assert [(it.seq, it.where) for it in replay(paths).differences] == [(seq, "decisions[pool jobs].action.size")]
 
 
 def test_the_command_exits_with_3_and_says_where(logged: Path, tmp_path: Path) -> None:
     paths = copy(logged, tmp_path / "s")
 
-    def edit(tick: dict[str, Any]) -> bool:
+    def edit(tick: dict[str, Any], _: dict[str, Any]) -> bool:
         if tick["gap"] or not tick["pools"]:
             return False
         tick["pools"][0]["requested"] += 1

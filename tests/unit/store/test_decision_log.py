@@ -33,7 +33,14 @@ from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.hands.places import Control
 from nicety.scheduler.hands.safe_files import StoreError
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
-from nicety.scheduler.store.decisions import NO_OUTCOME, REFUSED_BY_GUARD, DecisionLog, DecisionReader, LoggedDecision
+from nicety.scheduler.store.decisions import (
+    NO_OUTCOME,
+    REFUSED_BY_GUARD,
+    WHOLE_TICKS,
+    DecisionLog,
+    DecisionReader,
+    LoggedDecision,
+)
 from nicety.scheduler.store.records import record_of
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_member, a_pool, a_tick
 
@@ -212,19 +219,55 @@ def test_following_gives_each_new_decision_once_while_the_log_is_written(tmp_pat
     log.close()
 
 
-def test_a_reader_sees_a_tick_as_soon_as_it_is_written(tmp_path: Path) -> None:
+def test_a_reader_sees_a_tick_at_once_if_something_was_decided_and_else_twenty_seconds_later(tmp_path: Path) -> None:
     log = DecisionLog(tmp_path, 1 << 30)
     log.begin(session())
+    seen = []
     with DecisionReader(tmp_path) as reader:
-        for seq in range(10):
-            log.append(tick(seq), NOTHING, ())
+        for seq in range(40):
+            done = (outcome(RESIZE),) if seq == 33 else ()
+            log.append(tick(seq), said(RESIZE) if seq == 25 else NOTHING, done)
             latest = reader.latest()
             assert latest is not None
-            assert (latest.seq, latest.tick) == (seq, tick(seq))
-        assert [it.seq for it in reader.ticks()] == list(range(10))
+            assert latest.tick == tick(latest.seq)
+            seen.append(latest.seq)
+        assert [it.seq for it in reader.ticks()] == list(range(34))
         assert reader.tick("00000001", 4) == next(it for it in reader.ticks() if it.seq == 4)
         assert reader.tick("00000001", 99) is None
+        log.close()
+        assert [it.seq for it in reader.ticks()] == list(range(40)), "closing writes what waits"
+    assert seen == [0] + [1] * 2 + [3] * 4 + [7] * 8 + [15] * 10 + [25] * 8 + [33] * 7
+
+
+def test_a_session_that_ends_writes_what_waits(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path, 1 << 30)
+    for name in ("00000001", "00000002"):
+        log.begin(session(name))
+        for seq in range(5):
+            log.append(tick(seq), NOTHING, ())
+    with DecisionReader(tmp_path) as reader:
+        assert [(it.session, it.seq) for it in reader.ticks()] == [
+            *(("00000001", seq) for seq in range(5)),
+            *(("00000002", seq) for seq in range(4)),
+        ]
     log.close()
+
+
+def test_figures_scores_and_texts_of_some_ticks_are_those_of_the_whole_ticks(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path, 1 << 30)
+    log.begin(session())
+    for seq in range(WHOLE_TICKS + 20):
+        log.append(tick(seq), NOTHING, ())
+    log.close()
+    with DecisionReader(tmp_path) as reader:
+        place = reader.place_at(START + (WHOLE_TICKS + 2) * 10**9)
+        assert place is not None
+        figures = reader.figures_until(place, 5)
+        assert [it.seq for it in figures] == list(range(WHOLE_TICKS - 2, WHOLE_TICKS + 3))
+        assert [it.groups[0].demand for it in figures] == [tick(it.seq).groups[0].demand for it in figures]
+        assert list(reader.scores("00000001", WHOLE_TICKS - 3, WHOLE_TICKS + 3)) == list(tick(0).scores) * 7
+        assert [text for _, _, text in reader.texts(place.id)] == [encode(tick(seq)) for seq in range(place.seq, WHOLE_TICKS + 20)]
+        assert reader.tick_of(place) == next(iter(reader.ticks("00000001", place.seq)))
 
 
 def test_sessions_are_apart_and_in_order(tmp_path: Path) -> None:
@@ -287,7 +330,7 @@ def test_the_budget_holds_and_what_is_kept_begins_where_a_replay_can(tmp_path: P
 
 
 def test_old_sessions_go_before_the_present_one(tmp_path: Path) -> None:
-    log = DecisionLog(tmp_path, 1 << 20)
+    log = DecisionLog(tmp_path, 1 << 19)
     for name in range(12):
         log.begin(session(f"{name:08}"))
         for seq in range(10):
@@ -296,6 +339,7 @@ def test_old_sessions_go_before_the_present_one(tmp_path: Path) -> None:
     assert log.dropped == 0
     with DecisionReader(tmp_path) as reader:
         kept = reader.sessions()
+        assert not any(it.damage for it in reader.ticks())
     assert [it.id for it in kept] == [f"{name:08}" for name in range(12 - len(kept), 12)]
     assert all((it.first, it.ticks) == (0, 10) for it in kept)
     assert 2 <= len(kept) < 12
@@ -368,3 +412,22 @@ with DecisionReader(Path(sys.argv[1])) as reader:
     with reader:
         done = subprocess.run([sys.executable, "-c", code, str(reader.path)], capture_output=True, text=True, check=True)
     assert done.stdout == "['1-4.0', '1-3.0'] False\n"
+
+
+def test_readings_at_the_same_time_and_one_after_another_do_not_disturb_each_other(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path, 1 << 30)
+    log.begin(session())
+    for seq in range(60):
+        log.append(tick(seq), NOTHING, ())
+    log.close()
+    base = 1 << 32
+    with DecisionReader(tmp_path) as reader:
+        first, second = reader.texts(base + 10), reader.texts(base + 3)
+        found = [(next(first)[2], next(second)[2]) for _ in range(20)]
+        assert found == [(encode(tick(10 + seq)), encode(tick(3 + seq))) for seq in range(20)]
+        del first
+        assert [text for _, _, text in reader.texts(base + 40, base + 42)] == [encode(tick(seq)) for seq in (40, 41, 42)]
+        assert [text for _, _, text in reader.texts(base + 43, base + 43)] == [encode(tick(43))]
+        assert [text for _, _, text in reader.texts(base + 5, base + 5)] == [encode(tick(5))], "and back"
+        del second
+        assert [it.tick for it in reader.ticks()] == [tick(seq) for seq in range(60)]

@@ -204,14 +204,39 @@ def test_a_smaller_budget_than_last_time_is_reached_step_by_step(tmp_path: Path)
     assert content(tmp_path)[-60:] == [bits(one) for one in snapshots]
 
 
-def test_a_reader_sees_each_tick_as_soon_as_it_is_written(tmp_path: Path) -> None:
+def test_a_reader_sees_the_first_ticks_soon_and_the_others_after_twenty_seconds_or_a_flush(tmp_path: Path) -> None:
     traces = writer(tmp_path)
-    written = []
-    for one in machine(30):
+    written, seen = [], []
+    for tick, one in enumerate(machine(30)):
         traces.append(one)
         written.append(bits(one))
-        assert content(tmp_path) == written
+        if tick == 25:
+            traces.flush()
+        found = content(tmp_path)
+        assert found == written[: len(found)]
+        seen.append(len(found))
     traces.close()
+    assert seen == [1] + [2] * 2 + [4] * 4 + [8] * 8 + [16] * 10 + [26] * 5
+    assert content(tmp_path) == written
+
+
+def test_ticks_that_are_far_apart_do_not_wait(tmp_path: Path) -> None:
+    traces = writer(tmp_path)
+    for number, one in enumerate(machine(5)):
+        traces.append(replace(one, at=one.at + number * 60 * SECOND))
+        assert len(content(tmp_path)) == number + 1
+    traces.close()
+
+
+def test_a_transaction_of_twenty_ticks_writes_less_than_one_of_each(tmp_path: Path) -> None:
+    written = {}
+    for seconds in (1, 100):
+        traces = writer(tmp_path / str(seconds))
+        for number, one in enumerate(machine(200)):
+            traces.append(replace(one, at=one.at + number * seconds * SECOND))
+        written[seconds] = (tmp_path / str(seconds) / "traces" / "2025-10-09.db-wal").stat().st_size
+        traces.close()
+    assert written[1] < written[100] / 3
 
 
 def test_the_writer_goes_on_while_a_reader_is_in_the_middle(tmp_path: Path) -> None:
@@ -228,7 +253,9 @@ def test_the_writer_goes_on_while_a_reader_is_in_the_middle(tmp_path: Path) -> N
     log = tmp_path / "traces" / "2025-10-09.db-wal"
     assert log.stat().st_size < 3 << 20, "the reader kept the log from being emptied"
     traces.close()
-    assert seen == [bits(one) for one in snapshots]
+    assert seen == [bits(one) for one in snapshots[: len(seen)]]
+    assert len(seen) > 1460, "all but what waits was there when the reader came to its end"
+    assert content(tmp_path) == [bits(one) for one in snapshots]
 
 
 STRANGER = """
@@ -254,6 +281,7 @@ def test_a_stranger_reads_without_permission_to_write(tmp_path: Path, state: str
     traces = writer(directory)
     for one in snapshots:
         traces.append(one)
+    traces.flush()
     if state == "closed":
         traces.close()
     if state == "killed":  # what a crash leaves, copied: the log is there, and nobody has it open
