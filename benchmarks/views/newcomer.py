@@ -81,8 +81,8 @@ while True:
     hashlib.sha256(bytes(1 << 20)).digest()
 """
 
-PANELS_WITHOUT_DATA = ("pool", "incident", "anomal", "effect", "outcome", "refus", "reduced", "trouble")
-"""Words of the metrics of panels that have nothing to show on such a machine."""
+PANELS_WITHOUT_DATA = ("changed_processes", "pool", "incident", "anomal", "effect", "outcome", "refus", "reduced", "trouble")
+"""Words of the metrics of panels that have nothing to show of an observing daemon on such a machine."""
 
 
 @dataclass(frozen=True)
