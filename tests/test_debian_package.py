@@ -59,7 +59,9 @@ def test_each_service_is_stopped_when_the_package_is_removed_and_started_by_it_o
 
 
 def test_a_purge_removes_what_the_units_write_and_nothing_else() -> None:
-    written = {f"{where}/{value.partition('/')[0]}" for unit in UNITS for name, where in WHERE.items() for value in settings(unit, name)}
+    written = {
+        f"{where}/{value.partition('/')[0]}" for unit in UNITS for name, where in WHERE.items() for value in settings(unit, name)
+    }
     (removed,) = re.findall(r"rm -rf (.*)", script("postrm"))
     assert set(removed.split()) == written
 
@@ -75,5 +77,3 @@ def test_a_purge_removes_the_users_that_were_made_for_it() -> None:
 def test_a_unit_that_is_not_started_by_another_can_be_enabled(unit: Path) -> None:
     by_others = {"nicety-hands.service", "nicety-hands.socket"}
     assert bool(settings(unit, "WantedBy")) == (unit.name not in by_others)
-
-

@@ -75,7 +75,9 @@ def next_version(package: Path, place: Path) -> Path:
         assert before in text, name
         (tree / name).write_text(text.replace(before, after, 1))
     made = place / f"nicety_{new}.deb"
-    subprocess.run(["dpkg-deb", "--build", "--root-owner-group", "-Znone", str(tree), str(made)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ["dpkg-deb", "--build", "--root-owner-group", "-Znone", str(tree), str(made)], check=True, stdout=subprocess.DEVNULL
+    )
     shutil.rmtree(tree)
     return made
 
@@ -90,7 +92,9 @@ def clean_debian(kept: Path) -> Path:
     asked = ["apt-get", "indextargets", "--format", "$(REPO_URI)", f"Codename: {SUITE}", "Created-By: Packages", "Component: main"]
     sources = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
     if not sources:
-        raise MissingError(f"apt knows no source of Debian {SUITE}: add one to /etc/apt/sources.list. Type then: sudo apt-get update")
+        raise MissingError(
+            f"apt knows no source of Debian {SUITE}: add one to /etc/apt/sources.list. Type then: sudo apt-get update"
+        )
     kept.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="nicety-vm-") as scratch:
         root = Path(scratch) / "root"

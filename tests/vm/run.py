@@ -46,7 +46,10 @@ USUAL = ("cores", "smt", "units")
 TESTS = {"cores": "[!pu]*_vm.py", "smt": "[dt]*_vm.py", "units": "u*_vm.py", "package": "p*_vm.py"}
 """What is run where no file is named: in the second layout the daemon and the topology, for a weight does not depend on it."""
 
-APPEND = "console=ttyS0 quiet loglevel=3 panic=-1 nowatchdog clocksource=tsc tsc=reliable mitigations=off systemd.show_status=off systemd.firstboot=off"
+APPEND = (
+    "console=ttyS0 quiet loglevel=3 panic=-1 nowatchdog clocksource=tsc tsc=reliable mitigations=off "
+    "systemd.show_status=off systemd.firstboot=off"
+)
 """What the kernel is told. Its first choice of a clock, an emulated HPET, and what it does against speculation cost much time; the
 emulated time stamp counter is as good as the clock here."""
 
@@ -185,7 +188,9 @@ def main() -> int:
     """Exit status of pytest in the guest, of the first layout that failed; 2 if there was no guest to ask."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path, help="guest tests to run; all if none is named")
-    parser.add_argument("--layout", choices=[*LAYOUTS], action="append", help="CPU layout, may be repeated; each but package if none is named")
+    parser.add_argument(
+        "--layout", choices=[*LAYOUTS], action="append", help="CPU layout, may be repeated; each but package if none is named"
+    )
     parser.add_argument("--package", default="linux-image-amd64", help="Debian package of the kernel")
     parser.add_argument("--limit", type=float, default=900, help="seconds that a guest may take")
     parser.add_argument("--pytest", default="", help="further options for pytest in the guest")
@@ -306,7 +311,8 @@ def script(files: Iterable[Path], layout: str, options: str, before: str = "", p
             f"cd {before}{CHECKOUT}",
             "export HOME=/run/tmp TMPDIR=/run/tmp PATH=/usr/sbin:/usr/bin:/sbin:/bin OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1",
             "export HYPOTHESIS_STORAGE_DIRECTORY=/run/tmp/hypothesis",  # its plugin makes one at each start
-            f"export NICETY_VM_LAYOUT={layout} PYTHONPATH={paths}" + (f":{before}{sysconfig.get_path('purelib')}" if before else ""),
+            f"export NICETY_VM_LAYOUT={layout} PYTHONPATH={paths}"
+            + (f":{before}{sysconfig.get_path('purelib')}" if before else ""),
             f"{python} -m pytest -p no:cacheprovider --color=no --junit-xml={XML} {options} "
             + " ".join(f"{before}{file}" for file in files),
             "status=$?",
@@ -365,7 +371,8 @@ def boot(kernel: Path, initramfs: Path, layout: str, limit: float) -> int:
     command = [
         "qemu-system-x86_64",
         *("-accel", "tcg,thread=single"),  # with a thread a CPU, one boot in five crashed
-        *("-cpu", "max,vendor=GenuineIntel", "-smp", LAYOUTS[layout], "-m", f"{2 * memory}M"),  # of an AMD one Linux sees no SMT here
+        *("-cpu", "max,vendor=GenuineIntel", "-smp", LAYOUTS[layout]),  # of an AMD one Linux sees no SMT here
+        *("-m", f"{2 * memory}M"),
         *("-object", f"memory-backend-ram,id=m0,size={memory}M", "-numa", "node,nodeid=0,cpus=0-3,memdev=m0"),
         *("-object", f"memory-backend-ram,id=m1,size={memory}M", "-numa", "node,nodeid=1,cpus=4-7,memdev=m1"),
         *("-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap"),

@@ -1,5 +1,5 @@
-"""The Debian package on a machine that runs: its services come up, an upgrade puts back what was changed and goes on, a purge leaves
-nothing. The machine is a clean Debian with a systemd of its own; this and pytest are read from the machine that emulates it.
+"""The Debian package on a machine that runs: its services come up, an upgrade puts back what was changed and goes on, a purge
+leaves nothing. The machine is a clean Debian with a systemd of its own; this and pytest are read from the machine that emulates it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ ALL = ("nicety", "nicety-hands", *READERS)
 
 def typed(*command: str, status: int = 0) -> str:
     """What a command writes that root types. Any other exit status than the expected is an error."""
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"}
+    environment = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "LC_ALL": "C.UTF-8",
+        "HOME": "/root",
+        "DEBIAN_FRONTEND": "noninteractive",
+    }
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd="/")
     said = done.stdout + done.stderr
     print("$", *command, said, sep="\n")
@@ -93,7 +98,11 @@ def machine() -> Iterator[None]:
     finally:
         for unit in ALL:
             print(systemctl("status", "--no-pager", unit))
-        print(subprocess.run(["journalctl", "--no-pager", "--lines=200", "--unit=nicety*"], capture_output=True, text=True, check=False).stdout)
+        print(
+            subprocess.run(
+                ["journalctl", "--no-pager", "--lines=200", "--unit=nicety*"], capture_output=True, text=True, check=False
+            ).stdout
+        )
 
 
 def test_it_is_installed_runs_is_upgraded_while_it_acts_and_leaves_nothing(machine: None) -> None:
@@ -181,4 +190,6 @@ def fetched(address: str) -> str:
 
 
 def journal(unit: str) -> str:
-    return subprocess.run(["journalctl", "--no-pager", "--output=cat", f"--unit={unit}"], capture_output=True, text=True, check=False).stdout
+    return subprocess.run(
+        ["journalctl", "--no-pager", "--output=cat", f"--unit={unit}"], capture_output=True, text=True, check=False
+    ).stdout
