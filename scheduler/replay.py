@@ -7,7 +7,7 @@ every figure of the ticks is compared too. Only reads. Must not know how a decis
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,9 +78,20 @@ def as_record(found: Replayed) -> Replay:
     return Replay(**values, identical=not found.differences)
 
 
-def replay(paths: Paths, *, session: str | None = None, trace: Path | None = None, most: int = 20) -> Replayed:
+def replay(
+    paths: Paths,
+    *,
+    session: str | None = None,
+    trace: Path | None = None,
+    since: int | None = None,
+    until: int | None = None,
+    most: int = 20,
+    progress: Callable[[int], None] | None = None,
+) -> Replayed:
     """Replay the sessions of a decision log, or one of them.
 
+    `since`, `until`: only ticks with since <= wall < until (ns). Of a session that began before, the decisions alone are compared,
+    from the last tick before with the engine's memory. `progress` is called after each tick with the number of ticks done.
     `trace`: directory of the traces; None: the same state directory. Stops comparing a session after `most` differences.
     Raises StoreError if there is no readable log, ValueError if there is no such session.
     """
@@ -90,20 +101,35 @@ def replay(paths: Paths, *, session: str | None = None, trace: Path | None = Non
         previous: _Again | None = None
         if session is not None and not wanted:
             raise ValueError(f"the log has no session {session}; `nicety replay` without --session replays all")
+        begin = None if since is None else log.place_at(since)
+        if begin is not None and begin.session in (ids := [each.id for each in wanted]):
+            wanted = wanted[ids.index(begin.session) :]
         for each in wanted:
+            if until is not None and each.wall >= until:
+                continue
             found.sessions += 1
             if each.session is None:
                 found.differences.append(Difference(each.id, 0, "session", each.damage or "unreadable", ""))
                 continue
             before = len(found.differences)
-            snapshots = _snapshots(trace or paths.stores, each.id, found)
+            first = 0 if begin is None or begin.session != each.id else log.memory_before(begin)
+            snapshots = None
+            if first:
+                found.notes.append(f"session {each.id}: figures not compared: the session began earlier")
+            else:
+                snapshots = _snapshots(trace or paths.stores, each.id, found)
             again = _Again(each.session, paths.models, snapshots, found)
             again.begin(trace or paths.stores, previous)
             previous = again
-            for logged in log.ticks(each.id):
+            for logged in log.ticks(each.id, first):
+                if until is not None and logged.tick is not None and logged.tick.wall >= until:
+                    previous = None  # its observer has not seen all ticks
+                    break
                 if logged.tick is None and logged.verdict is None and not logged.damage:
                     continue
                 again.step(logged)
+                if progress is not None:
+                    progress(found.ticks)
                 if len(found.differences) - before >= most:
                     previous = None  # its observer has not seen all ticks
                     found.notes.append(f"session {each.id}: {most} differences or more; the rest was not compared")
@@ -165,7 +191,7 @@ class _Again:
         if logged.tick is None:
             self._engine = None  # cannot continue before the log has a memory again
             return
-        self._observe(logged.seq, logged.tick)
+        self._observe(logged, logged.tick)
         if self._engine is None:
             memory = self._session.engine if logged.seq == 0 else logged.memory
             if memory is None:
@@ -188,8 +214,9 @@ class _Again:
         some = "figures compared only up to the first tick that the traces lack"
         self._found.notes.append(f"session {self._session.id}: {some if self._made else none}")
 
-    def _observe(self, seq: int, tick: Tick) -> None:
+    def _observe(self, logged: LoggedTick, tick: Tick) -> None:
         """Compute the tick again from the snapshot of the same instant."""
+        seq = logged.seq
         if not self._whole or self._snapshots is None:
             return
         while self._next is not None and self._next.at < tick.at:
@@ -205,6 +232,8 @@ class _Again:
         if again.seq != tick.seq:
             self._whole = False
             return
+        if encode(again) == logged.data:
+            return  # the same bytes: nothing differs
         recorded, made = msgspec.to_builtins(tick), msgspec.to_builtins(again)
         if not self._warm_starts:
             for pool in (*recorded["pools"], *made["pools"]):
@@ -265,6 +294,8 @@ def _snapshots(place: Path, session: str, found: Replayed) -> Iterator[Snapshot]
 
 def _differences(recorded: Any, again: Any, tolerance: float, where: str = "") -> Iterator[tuple[str, str, str]]:
     """(path, recorded, computed again) of each leaf in which two trees of plain data differ."""
+    if recorded == again:
+        return
     if isinstance(recorded, dict) and isinstance(again, dict):
         for key in sorted(recorded.keys() | again.keys()):
             yield from _differences(recorded.get(key), again.get(key), tolerance, f"{where}.{key}" if where else str(key))
@@ -275,7 +306,7 @@ def _differences(recorded: Any, again: Any, tolerance: float, where: str = "") -
             yield f"{where} (how many)", str(len(recorded)), str(len(again))
     elif isinstance(recorded, float) and isinstance(again, float) and math.isclose(recorded, again, rel_tol=tolerance):
         return
-    elif recorded != again:
+    else:
         yield where, repr(recorded), repr(again)
 
 

@@ -21,7 +21,7 @@ EXTRAS = {
     "parquet": ("training/sources.py", "scheduler/simulation/tracefile.py", "scheduler/store/export.py"),
     "tui": ("scheduler/views/top/app.py",),
     "joblib": ("scheduler/executor/joblib_backend.py",),
-    "metrics": ("scheduler/views/exporter/collector.py",),
+    "metrics": ("scheduler/views/exporter/text.py",),
     "otlp": ("scheduler/views/exporter/otlp.py",),
     "web": ("scheduler/views/web/app.py", "scheduler/views/web/guard.py", "scheduler/views/web/serve.py"),
 }

@@ -18,7 +18,10 @@ def main() -> None:
         import sklearn  # noqa: F401
         import threadpoolctl  # noqa: F401
     except ModuleNotFoundError as error:
-        print(f"nicety: training needs {error.name}, which is not installed; run: pip install 'nicety[train]'", file=sys.stderr)
+        print(
+            f"nicety: training needs {error.name}, which is not installed; in nicety's checkout, run: pip install '.[train]'",
+            file=sys.stderr,
+        )
         sys.exit(1)
     from .cli import main as train
 

@@ -269,7 +269,9 @@ def _batches(path: Path, names: Sequence[str], since: int | None, until: int | N
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise StoreError(f"{path} needs pyarrow, which is not installed; run: pip install 'nicety[parquet]'") from None
+        raise StoreError(
+            f"{path} needs pyarrow, which is not installed; in nicety's checkout, run: pip install '.[parquet]'"
+        ) from None
     try:
         with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
             schema = file.schema_arrow

@@ -30,9 +30,11 @@ from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.hands.places import Control
 from nicety.scheduler.hands.safe_files import StoreError
 from nicety.scheduler.places import ProcessPlace
+from nicety.scheduler.printed import plain
 from nicety.scheduler.read.evidence import Evidence
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader, LoggedDecision, _crc, _digest, _row_crc
 from nicety.scheduler.store.export import export_decisions
+from nicety.scheduler.store.records import record_of
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_member, a_pool, a_tick
 
 from .target import DAMAGE, BrokenError, Case, Edits, Target, workplace, write
@@ -85,7 +87,7 @@ def _look(it: LoggedDecision) -> None:
     """All that pages and exports take from a decision."""
     for part in ("decision", "refusal", "outcomes", "effects"):
         _documented(lambda part=part: getattr(it, part))
-    _documented(it.to_builtins)
+    _documented(lambda: plain(record_of(it)))
 
 
 def _read(path: Path) -> tuple[list[LoggedDecision], list[Any]] | None:

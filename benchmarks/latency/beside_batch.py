@@ -737,7 +737,7 @@ def onsets_of(made: Scene, load: subprocess.Popen[bytes]) -> list[tuple[float, f
 
 
 def plot(path: Path, results: dict[str, dict[str, dict[str, float]]]) -> None:
-    """p99 of every condition in every scene, on a logarithmic scale. Needs matplotlib: pip install 'nicety[report]'."""
+    """p99 of every condition in every scene, on a logarithmic scale. Needs matplotlib: pip install '.[report]'."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -782,7 +782,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="write a plot of p99 and p99.9 to this file; needs matplotlib")
     asked = parser.parse_args()
     if asked.plot is not None and importlib.util.find_spec("matplotlib") is None:
-        parser.error("--plot needs matplotlib: pip install 'nicety[report]'")
+        parser.error("--plot needs matplotlib: pip install '.[report]'")
     if asked.periodic and min(asked.teach, asked.bursts, asked.blocks) < 1:
         parser.error("--teach, --bursts, --blocks: at least 1")
     if asked.pinned and not asked.turns:

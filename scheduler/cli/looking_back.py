@@ -17,6 +17,7 @@ from .shared import (
     STALE_SECONDS,
     ConfigOption,
     JsonOption,
+    Progress,
     StateOption,
     anomalies_app,
     command,
@@ -337,6 +338,8 @@ def replay(
         Path | None,
         typer.Option(metavar="DIR", help="Directory of the traces (default: the state directory).", show_default=False),
     ] = None,
+    since: Annotated[float | None, typer.Option(parser=duration, metavar="TIME", help="How far to look back, e.g. 1h.")] = None,
+    until: Annotated[float | None, typer.Option(parser=duration, metavar="TIME", help="How long ago to stop, e.g. 10m.")] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
     state_dir: StateOption = None,
@@ -344,7 +347,8 @@ def replay(
     """Repeat every decision of the log and compare the results.
 
     Decisions are repeated from the log alone. If the traces are there, every figure that the decisions rest on is computed again
-    too. If anything differs, prints session, tick and place, and exits with 3.
+    too. If anything differs, prints session, tick and place, and exits with 3. Of a session that began before --since, only
+    decisions are repeated.
     """
     from ..explain.decision_page import ExplainError
     from ..explain.gathered import plural
@@ -352,7 +356,8 @@ def replay(
 
     _, paths = load_stores(context, config, state_dir)
     with DecisionReader(paths.decisions) as reader:
-        ids = [each.id for each in reader.sessions()]
+        known = reader.sessions()
+    ids = [each.id for each in known]
     if session is not None and session not in ids:
         raise ExplainError(f'the log has no session "{session}"; it has {", ".join(ids) or "none"}')
 
@@ -362,7 +367,11 @@ def replay(
     from ..replay import as_record
     from ..replay import replay as again
 
-    found = again(paths, session=session, trace=trace)
+    now = time.time_ns()
+    begin, end = (None if given is None else now - round(given * 1e9) for given in (since, until))
+    total = sum(each.ticks for each in known if session in (None, each.id))
+    with Progress("ticks", total if begin is None and end is None else None) as progress:
+        found = again(paths, session=session, trace=trace, since=begin, until=end, progress=progress)
     if as_json:
         print_json(as_record(found))
     else:

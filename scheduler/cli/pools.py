@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .shared import ConfigOption, JsonOption, Named, app, command, escaped, guarded_command, print_json, say
+from .shared import ConfigOption, GroupAsTyped, JsonOption, Named, app, command, escaped, guarded_command, print_json, say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..config.sections import Config
     from ..pools.finding.found import Found
 
-pools_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None, epilog="Example: nicety pools")
+pools_app = typer.Typer(cls=GroupAsTyped, invoke_without_command=True, rich_markup_mode=None, epilog="Example: nicety pools")
 
 
 app.add_typer(pools_app, name="pools")

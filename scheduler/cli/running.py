@@ -200,7 +200,7 @@ def status(context: typer.Context, as_json: JsonOption = False, config: ConfigOp
         answer = ask(paths.socket, "status", full=as_json)
     except NoDaemonError as error:
         from ..explain.in_force import sum_up
-        from ..service.doctor import outstanding
+        from ..service.outstanding import outstanding
 
         left = outstanding(paths)
         if as_json:

@@ -7,13 +7,14 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, Self
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,11 +34,52 @@ STALE_SECONDS = 120.0
 """Seconds without a tick after which the daemon is taken to be gone. Chosen: twice the longest `daemon.interval`."""
 
 
+PROGRESS_LIVE_SECONDS, PROGRESS_SECONDS = 0.2, 10.0
+"""How often progress is shown on a terminal, and elsewhere (chosen)."""
+
 P = ParamSpec("P")
+
+
+class AsTyped(TyperCommand):
+    """A command that takes texts as they are typed, and options that were not given as None.
+
+    typer 0.29 has pydantic look at each of them, and importing pydantic takes as long as all else of a start.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments."""
+        _take_as_typed(self.get_params(ctx))
+        return super().parse_args(ctx, args)
+
+
+class GroupAsTyped(TyperGroup):
+    """As `AsTyped`, for commands that have commands."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments before the command."""
+        _take_as_typed(self.get_params(ctx))
+        return super().parse_args(ctx, args)
+
+
+def _take_as_typed(parameters: Iterable[Any]) -> None:
+    for it in parameters:
+        if it.nargs == 1 and not it.multiple:
+            it.process_value = functools.partial(_processed, it, it.process_value)
+
+
+def _processed(parameter: Any, process: Callable[[Any, Any], Any], context: Any, value: Any) -> Any:
+    """The value of a parameter. `process`: as typer has it."""
+    kind = getattr(parameter, "type_descriptor", None)
+    if isinstance(value, str) and kind is not None and kind.parameter_info.parser is not None:
+        value = kind.parameter_info.parser(value)
+    elif not (isinstance(value, str) and kind is not None and kind.annotation is str) and (value is not None or parameter.required):
+        return process(context, value)
+    return value if parameter.callback is None else parameter.callback(context, parameter, value)
 
 
 app = typer.Typer(
     name="nicety",
+    cls=GroupAsTyped,
     help="Learns how the processes of this machine use it, sizes worker pools ahead of demand, keeps services fast beside batch "
     "work and flags workers that misbehave. Everything is explained (`nicety why`) and can be undone (`nicety undo`).",
     no_args_is_help=True,
@@ -56,13 +98,16 @@ class Named:
     state_dir: str | None
 
 
-models_app = typer.Typer(help="List models, and choose which are live.", no_args_is_help=True, rich_markup_mode=None)
+models_app = typer.Typer(
+    cls=GroupAsTyped, help="List models, and choose which are live.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 app.add_typer(models_app, name="models")
 
 
 anomalies_app = typer.Typer(
+    cls=GroupAsTyped,
     invoke_without_command=True,
     rich_markup_mode=None,
     epilog="Example: nicety anomalies",
@@ -91,7 +136,7 @@ def command(name: str, example: str, group: typer.Typer = app, **settings: Any) 
 
     def register(function: Callable[P, None]) -> Callable[P, None]:
         guarded = guarded_command(function)
-        group.command(name, epilog=f"Example: {example}", **settings)(guarded)
+        group.command(name, cls=AsTyped, epilog=f"Example: {example}", **settings)(guarded)
         return guarded
 
     return register
@@ -192,6 +237,33 @@ def duration(text: str) -> float:
 def duration_or_none(text: str) -> float:
     """As `duration`, but "0" is allowed too."""
     return 0.0 if text.strip() == "0" else duration(text)
+
+
+class Progress:
+    """Says on stderr how far long work has come: on a terminal in a line that changes, elsewhere in a line every ten seconds."""
+
+    def __init__(self, what: str, total: int | None = None) -> None:
+        """`what`: is counted. `total`: how many there will be, None: not known."""
+        self._what, self._of = what, "" if total is None else f" of {total}"
+        self._live = sys.stderr.isatty()
+        self._every = PROGRESS_LIVE_SECONDS if self._live else PROGRESS_SECONDS
+        self._clock = system_clock()
+        self._due = self._clock.monotonic() + self._every * 1e9
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def __call__(self, done: int) -> None:
+        """So many are done."""
+        if (now := self._clock.monotonic()) < self._due:
+            return
+        self._due = now + self._every * 1e9
+        text = f"{done}{self._of} {self._what}"
+        print(f"\r{text}\x1b[K" if self._live else text, end="" if self._live else "\n", file=sys.stderr, flush=True)
 
 
 def system_clock() -> Clock:

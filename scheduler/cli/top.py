@@ -54,5 +54,5 @@ def top(
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "textual":
             raise
-        say("nicety: the screen needs textual; install it with `pip install 'nicety[tui]'`, or use `nicety top --plain`")
+        say("nicety: the screen needs textual; install it with `pip install '.[tui]'`, or use `nicety top --plain`")
         raise typer.Exit(FAILURE) from None

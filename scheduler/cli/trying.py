@@ -15,6 +15,7 @@ from . import names
 from .shared import (
     FINDINGS,
     ConfigOption,
+    Progress,
     StateOption,
     command,
     duration,
@@ -288,13 +289,27 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
+_ENDINGS = {f".{form}": form for form in Format}
+
+MUCH = 2_000_000
+"""Process-samples above which an export is Parquet unless something else was asked for (chosen): as csv they take 500 MB."""
+
+
 @command("export", "nicety export traces --format parquet -o traces.parquet --since 1d")
 def export(
     context: typer.Context,
     what: Annotated[Exportable, typer.Argument(metavar="WHAT", help="Samples of all processes; or decisions and refusals.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="File to write. It appears only when it is complete.")],
-    form: Annotated[Format, typer.Option("--format", help="parquet needs the extra nicety[parquet].")] = Format.CSV,
+    form: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            help="parquet needs the extra nicety[parquet]. Default: what FILE ends in, else parquet for much and csv for little.",
+            show_default=False,
+        ),
+    ] = None,
     since: Annotated[float | None, typer.Option(parser=duration, metavar="TIME", help="How far to look back, e.g. 1d.")] = None,
+    until: Annotated[float | None, typer.Option(parser=duration, metavar="TIME", help="How long ago to stop, e.g. 10m.")] = None,
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
@@ -307,24 +322,34 @@ def export(
 
     _, paths = load_files(context, config, state_dir)
     (place,) = own_stores(paths, out)
-    begin = None if since is None else time.time_ns() - round(since * 1e9)
-    live = sys.stderr.isatty()
-
-    def progress(ticks: int) -> None:
-        if live and ticks % 100 == 0:
-            print(f"\r{ticks} ticks\x1b[K", end="", file=sys.stderr, flush=True)
-
+    now = time.time_ns()
+    begin, end = (None if given is None else now - round(given * 1e9) for given in (since, until))
     if what is Exportable.DECISIONS:
+        form = form or _ENDINGS.get(out.suffix, Format.CSV)
         if form is Format.PARQUET:
             raise typer.BadParameter("decisions are exported as csv or jsonl", param_hint="--format")
-        done = export_decisions(paths.decisions, place, "csv" if form is Format.CSV else "jsonl", since=begin)
+        done = export_decisions(paths.decisions, place, "csv" if form is Format.CSV else "jsonl", since=begin, until=end)
     else:
-        done = export_traces(paths.stores, place, form.value, since=begin, progress=progress)
-    say(("\r\x1b[K" if live else "") + f"{out}: {done.rows} rows" + (f" of {done.ticks} ticks" if done.ticks else ""))
+        form = form or _format_for(out, paths, begin, end)
+        with Progress("ticks") as progress:
+            done = export_traces(paths.stores, place, form.value, since=begin, until=end, progress=progress)
+    say(f"{out}: {done.rows} rows" + (f" of {done.ticks} ticks, {form}" if done.ticks else ""))
     for loss in done.lost:
         say(escaped(f"nicety: not exported: {loss}"))
     if done.lost:
         raise typer.Exit(FINDINGS)
+
+
+def _format_for(out: Path, paths: Paths, since: int | None, until: int | None) -> Format:
+    """The format of samples where none was named."""
+    from importlib.util import find_spec
+
+    from ..store.traces import count_rows
+
+    if out.suffix in _ENDINGS:
+        return _ENDINGS[out.suffix]
+    much = count_rows(paths.stores, since=since, until=until) > MUCH
+    return Format.PARQUET if much and find_spec("pyarrow") is not None else Format.CSV
 
 
 @command("demo", "nicety demo")

@@ -39,7 +39,7 @@ def web(
         from ..views.web.app import make_app
         from ..views.web.serve import ListenError, address_of, listen, listen_on, loopback, serve
     except ModuleNotFoundError as error:
-        say(f"nicety: the page needs {error.name}, which is not installed; run: pip install 'nicety[web]'")
+        say(f"nicety: the page needs {error.name}, which is not installed; in nicety's checkout, run: pip install '.[web]'")
         raise typer.Exit(1) from None
     from ..config.runtime import frames_to_read
     from ..views.source import FrameSource

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..hands.ledger import NAME
 from ..hands.owner import BRAIN, HANDS, part_of
 from .sections import Config, ConfigError, parse
 
@@ -67,6 +66,8 @@ class Paths:
     @property
     def ledger(self) -> Path:
         """The ledger of original values."""
+        from ..hands.ledger import NAME  # here, because commands that only read do without a ledger
+
         return self.hands / NAME
 
     @property

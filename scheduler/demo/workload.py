@@ -131,7 +131,7 @@ class Workload:
                 if client.recv(64) and len(self.service_workers()) == SERVICE_WORKERS:
                     return
             time.sleep(0.1)
-        raise DemoError(f"gunicorn did not come up on port {self.port}; is it installed? pip install 'nicety[demo]'")
+        raise DemoError(f"gunicorn did not come up on port {self.port}; is it installed? pip install '.[demo]'")
 
     def rounds(self) -> int:
         """Rounds of batch work done so far by all hogs."""

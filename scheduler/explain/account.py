@@ -19,8 +19,6 @@ from ..decide.policies.policy import knob
 from ..decision import Decision, Effect, Group, Member, Note, Outcome, Pool, Restore, Session, Set, Tick, Worker
 from ..hands.faults import Status
 from ..hands.places import Control
-from ..observe.families import Families
-from ..observe.grouping import Grouping
 from ..places import process_of
 from ..read.process import Seen
 from ..store.decisions import DecisionReader, LoggedDecision, LoggedTick
@@ -302,6 +300,9 @@ def _group_of(seen: Seen | None, above: Sequence[Seen], tick: Tick, session: Ses
         config = from_builtins(session.config)
     except msgspec.ValidationError:
         return None  # of another version
+    from ..observe.families import Families  # brings numpy, which pages of groups do without
+    from ..observe.grouping import Grouping
+
     line = (seen, *above)
     identities = {it.id: it.identity for it in line}
     name = Families(Grouping(config)).step(

@@ -371,11 +371,11 @@ class _MomentTick(msgspec.Struct):
 
 def moment(reader: DecisionReader, paths: Paths, config: Config, wall: float) -> Moment | None:
     """The second that ended at or before `wall`, seconds since 1970; None if the log has nothing as old. Raises StoreError."""
-    at = reader.last_before(round(wall * 1e9) + 1)
-    if at is None:
+    place = reader.place_at(round(wall * 1e9))
+    if place is None:
         return None
-    id_, when = at
-    text = next((text for found, _, text in reader.texts(id_) if found == id_), None)
+    when = place.wall
+    text = next((text for found, _, text in reader.texts(place.id) if found == place.id), None)
     if text is None:
         return None
     try:

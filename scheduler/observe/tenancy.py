@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
-import numpy as np
-
 from ...models.identity import ProcId
 from ...models.records import Identity, Snapshot
 from ..cgroup_paths import ROOT, ancestors
@@ -140,6 +138,8 @@ class Tenancy:
         """The owners in each of these sessions."""
         found: dict[int, set[int | None]] = {session: set() for session in sessions}
         table = snapshot.table
+        import numpy as np  # here, because pages about groups need no numpy
+
         rows = table[np.isin(table["session"], sorted(sessions))]
         for pid, session in zip(rows["pid"].tolist(), rows["session"].tolist(), strict=True):
             if pid in self._owners:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .sockets import SockDiag
+from .sockets import Listener, SockDiag
 
 CONNECTION = np.dtype(
     [
@@ -35,9 +35,6 @@ CONNECTION = np.dtype(
 """A connection. A table of them is sorted by cookie."""
 
 Connections = NDArray[np.void]
-
-Listener = tuple[int, int, bytes]
-"""Address family, port and address of a listening socket."""
 
 _INFO, _MEMORY = 2, 7  # INET_DIAG_INFO, INET_DIAG_SKMEMINFO: linux/inet_diag.h
 _ESTABLISHED, _CLOSE_WAIT = 1, 8  # net/tcp_states.h

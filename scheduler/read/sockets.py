@@ -22,6 +22,9 @@ from itertools import takewhile
 from ...models.identity import ProcId
 from . import door
 
+Listener = tuple[int, int, bytes]
+"""Address family, port and address of a listening socket."""
+
 _SOCK_DIAG_BY_FAMILY = 20  # linux/sock_diag.h
 _REQUEST, _DUMP = 0x1, 0x300  # linux/netlink.h
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3  # linux/netlink.h

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from ..config.paths import Loaded, PathError, Paths, load_config, state_paths
 from ..config.sections import Config, ConfigError
-from ..hands.changes import Entry
 from ..hands.clock import SystemClock
 from ..hands.kernel import Clock
 from ..hands.knobs.cgroup import find
 from ..hands.knobs.fence import Offer, Version, offers
-from ..hands.ledger import Ledger, LedgerError, StateLock, left_behind
+from ..hands.ledger import LedgerError
 from ..hands.owner import as_owner
 from ..hands.places import Control
 from ..hands.safe_files import StoreError, private_directory
@@ -29,6 +28,7 @@ from ..read.process import see_all
 from ..read.text import printable
 from ..words import span
 from .answers.control_socket import ControlError, NoDaemonError, ask
+from .outstanding import outstanding
 
 KERNEL_CONTROLS = tuple(control for control in Control if control is not Control.POOL_SIZE)
 """Controls that a rival may touch too. The size of a pool is not one: it belongs to the pool's master."""
@@ -206,19 +206,6 @@ def _daemon(paths: Paths) -> Finding:
         return Finding("daemon", False, str(error), "")
     mode = printable(str(answer.get("mode", "?")))
     return Finding("daemon", True, f"running, {mode} mode, for {span(answer['running_seconds'])}; see `nicety status`", "")
-
-
-def outstanding(paths: Paths) -> tuple[Entry, ...]:
-    """Changes that a dead daemon left in force, from its ledger. Raises StateBusyError while a daemon runs, and LedgerError."""
-    with as_owner(paths.hands):
-        if not left_behind(paths.hands):
-            return ()
-        with StateLock(paths.hands):
-            ledger = Ledger(paths.ledger, probe().boot_id)
-            try:
-                return ledger.outstanding()
-            finally:
-                ledger.close()
 
 
 def _ledger(paths: Paths) -> Finding:

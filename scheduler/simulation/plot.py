@@ -20,7 +20,9 @@ def figure(**options: Any) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise LoadError("a plot needs matplotlib, which is not installed; run: pip install 'nicety[report]'") from None
+        raise LoadError(
+            "a plot needs matplotlib, which is not installed; in nicety's checkout, run: pip install '.[report]'"
+        ) from None
     return Figure(**options)
 
 

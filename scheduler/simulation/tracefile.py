@@ -82,7 +82,9 @@ def _parquet(path: Path) -> dict[str, Floats]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise LoadError("parquet needs pyarrow, which is not installed; run: pip install 'nicety[parquet]'") from None
+        raise LoadError(
+            "parquet needs pyarrow, which is not installed; in nicety's checkout, run: pip install '.[parquet]'"
+        ) from None
     with path.open("rb") as file:
         try:
             content = pyarrow.parquet.ParquetFile(file)

@@ -789,12 +789,21 @@ class DecisionReader:
             found.append(LoggedSession(str(id_), wall, session, seqs[0], seqs[1], ticks, damage))
         return found
 
-    def ticks(self, session: str | None = None) -> Iterator[LoggedTick]:
-        """The ticks of a session, or of all, in order. Where ticks are missing, one LoggedTick says so."""
+    def memory_before(self, place: TickPlace) -> int:
+        """The seq of the last tick of the session up to a place that has the engine's memory; 0 without one."""
+        low = place.id // _SEQS * _SEQS
+        try:
+            row = self._db.execute("SELECT max(id) FROM memories WHERE id BETWEEN ? AND ?", (low, place.id)).fetchone()
+        except ERRORS as error:
+            raise self._broken(error) from None
+        return row[0] % _SEQS if isinstance(row[0], int) else 0
+
+    def ticks(self, session: str | None = None, first: int = 0) -> Iterator[LoggedTick]:
+        """The ticks of a session, or of all, in order. Where ticks are missing, one LoggedTick says so. `first`: seq."""
         for number, id_ in self._numbers():
             if session is not None and id_ != session:
                 continue
-            low, high = number * _SEQS, number * _SEQS + _SEQS - 1
+            low, high = number * _SEQS + first, number * _SEQS + _SEQS - 1
             expected, last = self._proven(low, high)
             for row in walk(self._db, "ticks", "tick", after=low - 1, until=high, chunk=64):
                 if isinstance(row, Damaged):
@@ -914,30 +923,11 @@ class DecisionReader:
             raise self._broken(error) from None
         return row if row is not None and isinstance(row[0], int) and isinstance(row[1], int) else None
 
-    def first_since(self, wall: int) -> int | None:
-        """The id of the first tick at `wall` (ns) or later, as long as the clock was not set back; None if there is none."""
-        low, high = self._ends()
-        if high < 0 or self._wall_from(high) < wall:
-            return None
-        while low < high:
-            middle = (low + high) // 2
-            if self._wall_from(middle) < wall:
-                low = middle + 1
-            else:
-                high = middle
-        return low
-
-    def last_before(self, wall: int) -> tuple[int, int] | None:
-        """(id, wall) of the last tick before `wall` (ns), as `first_since`; None if there is none."""
-        first = self.first_since(wall)
-        try:
-            row = self._db.execute(
-                "SELECT id, wall FROM ticks WHERE id < ? AND id >= 0 ORDER BY id DESC LIMIT 1",
-                (_NO_END if first is None else first,),
-            ).fetchone()
-        except ERRORS as error:
-            raise self._broken(error) from None
-        return row if row is not None and isinstance(row[1], int) else None
+    def place_since(self, wall: int) -> TickPlace | None:
+        """The tick after the one that `place_at` has for the time just before `wall` (ns); None if there is none."""
+        before = self.place_at(wall - 1)
+        after = self.place_beside(before, 1)
+        return None if after == before else after
 
     def texts(self, first: int) -> Iterator[tuple[int, int, bytes]]:
         """(id, wall, JSON) of the ticks from the id `first` on, for what reads many of them: nothing is proven, and damaged ones
@@ -967,22 +957,6 @@ class DecisionReader:
         except ERRORS as error:
             raise self._broken(error) from None
         return None if last is None else self._tick_by_id(last, dict(self._numbers()).get(last // _SEQS, ""))
-
-    def _ends(self) -> tuple[int, int]:
-        """Least and greatest id of a tick, -1 without one."""
-        try:
-            ends = self._db.execute("SELECT min(id), max(id) FROM ticks WHERE id >= 0").fetchone()
-        except ERRORS as error:
-            raise self._broken(error) from None
-        return (-1, -1) if ends[0] is None else ends
-
-    def _wall_from(self, id_: int) -> int:
-        """The wall time of the first tick from an id on."""
-        try:
-            row = self._db.execute("SELECT wall FROM ticks WHERE id >= ? ORDER BY id LIMIT 1", (id_,)).fetchone()
-        except ERRORS as error:
-            raise self._broken(error) from None
-        return row[0] if row is not None and isinstance(row[0], int) else _NO_END
 
     def _tick_by_id(self, id_: int, session: str) -> LoggedTick | None:
         try:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 
 import msgspec
 
@@ -21,6 +21,12 @@ from ..printed import plain
 from .decisions import DecisionReader, LoggedDecision
 from .files import NamedFile, replacing
 from .records import record_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ...models.records import Identity, Snapshot
 
 Format = Literal["csv", "jsonl", "parquet"]
 
@@ -81,7 +87,7 @@ DECISION_COLUMNS = (
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_PARQUET_ROWS = 1 << 16
+_PARQUET_ROWS, _TEXT_ROWS = 1 << 16, 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +99,32 @@ class Exported:
     lost: tuple[str, ...]  # one line per loss, never ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """The values of a column in some rows."""
+
+    values: NDArray[Any]
+    there: NDArray[np.bool_] | None = None  # which of them are known; None: all
+    words: Sequence[str | int | None] | None = None  # what the values are places in; None: they are the values themselves
+
+    def cells(self) -> list[Any]:
+        """Plain values, None for unknown."""
+        values: list[Any] = self.values.tolist()
+        if self.words is not None:
+            return [self.words[place] for place in values]
+        if self.there is not None:
+            return [value if there else None for value, there in zip(values, self.there.tolist(), strict=True)]
+        return values
+
+
 class _Sink(Protocol):
     """Rows into one format."""
 
-    def write(self, columns: Mapping[str, list[Any]]) -> None:
-        """Write as many rows as each column has values, None for unknown."""
+    rows: int
+    """So many rows of samples are written at once."""
+
+    def write_samples(self, columns: Mapping[str, _Column]) -> None:
+        """Write as many rows as each column has values."""
         ...
 
     def finish(self) -> None:
@@ -131,13 +158,18 @@ def export(
     with replacing(out) as file:
         sink = _sink(format, file)
         try:
+            stretch = _Stretch()
             for recording, snapshot in read:
-                columns = _samples(recording.id, recording.boot_id, snapshot)
-                sink.write(columns)
-                rows += len(columns["pid"])
+                stretch.add(recording.id, recording.boot_id, snapshot)
+                rows += len(snapshot.table)
                 ticks += 1
+                if stretch.rows >= sink.rows:
+                    sink.write_samples(stretch.columns())
+                    stretch = _Stretch()
                 if progress is not None:
                     progress(ticks)
+            if stretch.rows:
+                sink.write_samples(stretch.columns())
             sink.finish()
         finally:
             sink.close()
@@ -185,61 +217,80 @@ def export_decisions(
 # --- rows ---------------------------------------------------------------------------------------------------------------------
 
 
-def _samples(session: str, boot_id: str, snapshot: Any) -> dict[str, list[Any]]:
-    """The columns of one snapshot."""
-    from ...models.identity import ProcId
-    from ...models.records import Identity, Known, Trait
+class _Stretch:
+    """Samples of some ticks, as they are collected."""
 
-    table = snapshot.table
-    n = len(table)
-    nobody = Identity("", "", "", "", -1)
-    ids = [
-        snapshot.identities.get(ProcId(*key), nobody)
-        for key in zip(table["pid"].tolist(), table["start_ticks"].tolist(), strict=True)
-    ]
-    known = table["known"]
+    def __init__(self) -> None:
+        self.rows = 0
+        self._ticks: list[tuple[str, str, Snapshot]] = []
+        self._identities: list[Identity | None] = []  # of each row; None: unknown
 
-    def numbers(name: str, bit: Known | None = None) -> list[Any]:
-        values = table[name].tolist()
-        if bit is None:
-            return list(values)
-        return [value if there else None for value, there in zip(values, (known & bit) != 0, strict=True)]
+    def add(self, session: str, boot_id: str, snapshot: Snapshot) -> None:
+        """Add a tick."""
+        table = snapshot.table
+        self.rows += len(table)
+        self._ticks.append((session, boot_id, snapshot))
+        known: Mapping[Any, Identity] = snapshot.identities  # a ProcId is such a pair, and takes longer to make
+        self._identities += map(known.get, zip(table["pid"].tolist(), table["start_ticks"].tolist(), strict=True))
 
-    def traits(trait: Trait, bit: Known | None = None) -> list[Any]:
-        has = ((table["traits"] & trait) != 0).tolist()
-        return has if bit is None else [value if there else None for value, there in zip(has, (known & bit) != 0, strict=True)]
+    def columns(self) -> dict[str, _Column]:
+        """All columns, in their order."""
+        import numpy as np
 
-    columns: dict[str, list[Any]] = {
-        "session": [session] * n,
-        "boot_id": [boot_id] * n,
-        "at_ns": [snapshot.at] * n,
-        "wall": [_iso(snapshot.wall)] * n,
-        "wall_ns": [snapshot.wall] * n,
-        "machine_cpus": [len(snapshot.host.cpu_busy_ns)] * n,
-        "comm": [it.comm for it in ids],
-        "program": [it.program for it in ids],
-        "cgroup": [it.cgroup for it in ids],
-        "unit": [it.unit for it in ids],
-        "uid": [None if it is nobody else it.uid for it in ids],
-        "owner": [None if it is nobody else it.owner for it in ids],
-        "port": [it.port or None for it in ids],
-        "kernel_session": numbers("session"),
-        "state": [chr(code) if code else None for code in table["state"].tolist()],
-        "cpu_exact": ((known & Known.WAIT) != 0).tolist(),
-        "fds": numbers("fds", Known.FDS),
-        "serves": traits(Trait.SERVES, Known.SOCKETS),
-        "serves_locally": traits(Trait.SERVES_LOCALLY, Known.SOCKETS),
-        "terminal": traits(Trait.TERMINAL),
-        "reads_keystrokes": traits(Trait.READS_KEYSTROKES, Known.KEYS),
-        "has_window": traits(Trait.HAS_WINDOW, Known.SOCKETS),
-        "pipe_fed": traits(Trait.PIPE_FED),
-        "pipe_server": traits(Trait.PIPE_SERVER),
-    }
-    for name in ("wait_ns", "timeslices"):
-        columns[name] = numbers(name, Known.WAIT)
-    for name in ("read_chars", "write_chars", "read_bytes", "write_bytes"):
-        columns[name] = numbers(name, Known.IO)
-    return {name: columns[name] if name in columns else numbers(name) for name in COLUMNS}
+        from ...models.records import Known, Trait
+
+        snapshots = [snapshot for _, _, snapshot in self._ticks]
+        table = np.concatenate([snapshot.table for snapshot in snapshots])
+        counts = [len(snapshot.table) for snapshot in snapshots]
+        tick = np.repeat(np.arange(len(snapshots)), counts)
+        ids = np.fromiter(map(id, self._identities), dtype=np.int64, count=self.rows)
+        _, first, who = np.unique(ids, return_index=True, return_inverse=True)
+        identities = [self._identities[row] for row in first.tolist()]
+        known, traits = table["known"], table["traits"]
+
+        def of_tick(words: Sequence[str | int]) -> _Column:
+            return _Column(tick, words=words)
+
+        def of_identity(word: Callable[[Identity], str | int | None], unknown: str | None = "") -> _Column:
+            return _Column(who, words=[unknown if it is None else word(it) for it in identities])
+
+        def numbers(name: str, bit: Known | None = None) -> _Column:
+            return _Column(np.ascontiguousarray(table[name]), None if bit is None else (known & bit) != 0)
+
+        def trait(which: Trait, bit: Known | None = None) -> _Column:
+            return _Column((traits & which) != 0, None if bit is None else (known & bit) != 0)
+
+        columns = {
+            "session": of_tick([session for session, _, _ in self._ticks]),
+            "boot_id": of_tick([boot_id for _, boot_id, _ in self._ticks]),
+            "at_ns": of_tick([snapshot.at for snapshot in snapshots]),
+            "wall": of_tick([_iso(snapshot.wall) for snapshot in snapshots]),
+            "wall_ns": of_tick([snapshot.wall for snapshot in snapshots]),
+            "machine_cpus": of_tick([len(snapshot.host.cpu_busy_ns) for snapshot in snapshots]),
+            "comm": of_identity(lambda it: it.comm),
+            "program": of_identity(lambda it: it.program),
+            "cgroup": of_identity(lambda it: it.cgroup),
+            "unit": of_identity(lambda it: it.unit),
+            "uid": of_identity(lambda it: it.uid, None),
+            "owner": of_identity(lambda it: it.owner, None),
+            "port": of_identity(lambda it: it.port or None, None),
+            "kernel_session": numbers("session"),
+            "state": _Column(table["state"], words=[None, *map(chr, range(1, 256))]),
+            "cpu_exact": _Column((known & Known.WAIT) != 0),
+            "fds": numbers("fds", Known.FDS),
+            "serves": trait(Trait.SERVES, Known.SOCKETS),
+            "serves_locally": trait(Trait.SERVES_LOCALLY, Known.SOCKETS),
+            "terminal": trait(Trait.TERMINAL),
+            "reads_keystrokes": trait(Trait.READS_KEYSTROKES, Known.KEYS),
+            "has_window": trait(Trait.HAS_WINDOW, Known.SOCKETS),
+            "pipe_fed": trait(Trait.PIPE_FED),
+            "pipe_server": trait(Trait.PIPE_SERVER),
+        }
+        for name in ("wait_ns", "timeslices"):
+            columns[name] = numbers(name, Known.WAIT)
+        for name in ("read_chars", "write_chars", "read_bytes", "write_bytes"):
+            columns[name] = numbers(name, Known.IO)
+        return {name: columns[name] if name in columns else numbers(name) for name in COLUMNS}
 
 
 def _whole(it: LoggedDecision) -> dict[str, Any]:
@@ -292,6 +343,8 @@ def _sink(format: str, file: BinaryIO) -> _Sink:  # noqa: A002 - as above
 class _Csv:
     """RFC 4180 with a header. Text that a spreadsheet would run as a formula gets an apostrophe in front."""
 
+    rows = _TEXT_ROWS
+
     def __init__(self, file: BinaryIO, columns: tuple[str, ...]) -> None:
         self._columns = columns
         self._file = file
@@ -299,8 +352,12 @@ class _Csv:
         self._writer = csv.writer(self._text)
         self._writer.writerow(columns)
 
+    def write_samples(self, columns: Mapping[str, _Column]) -> None:
+        """As `write`."""
+        self.write({name: column.cells() for name, column in columns.items()})
+
     def write(self, columns: Mapping[str, list[Any]]) -> None:
-        """None is an empty cell."""
+        """As many rows as each column has values. None is an empty cell."""
         self._writer.writerows(zip(*(self._guarded(columns[name]) for name in self._columns), strict=True))
 
     def finish(self) -> None:
@@ -319,12 +376,18 @@ class _Csv:
 class _JsonLines:
     """One JSON object per line."""
 
+    rows = _TEXT_ROWS
+
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._encoder = msgspec.json.Encoder()
 
+    def write_samples(self, columns: Mapping[str, _Column]) -> None:
+        """As `write`."""
+        self.write({name: column.cells() for name, column in columns.items()})
+
     def write(self, columns: Mapping[str, list[Any]]) -> None:
-        """None is null."""
+        """As many rows as each column has values. None is null."""
         names = tuple(columns)
         self._file.write(
             self._encoder.encode_lines([dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)])
@@ -340,36 +403,37 @@ class _JsonLines:
 class _Parquet:
     """Row groups of `_PARQUET_ROWS`, zstd, with page checksums: Parquet's default reads flipped bytes without an error."""
 
+    rows = _PARQUET_ROWS
+
     def __init__(self, file: BinaryIO) -> None:
         try:
             import pyarrow
             import pyarrow.parquet
         except ImportError:
-            raise StoreError("parquet needs pyarrow, which is not installed; run: pip install 'nicety[parquet]'") from None
+            raise StoreError(
+                "parquet needs pyarrow, which is not installed; in nicety's checkout, run: pip install '.[parquet]'"
+            ) from None
         self._arrow = pyarrow
         self._schema = pyarrow.schema([(name, getattr(pyarrow, kind)()) for name, kind in COLUMNS.items()])
-        self._writer = pyarrow.parquet.ParquetWriter(file, self._schema, compression="zstd", write_page_checksum=True)
-        self._waiting: list[Any] = []
-        self._rows = 0
+        words = [name for name, kind in COLUMNS.items() if kind == "string"]  # a dictionary of counters takes more time and bytes
+        self._writer = pyarrow.parquet.ParquetWriter(
+            file, self._schema, compression="zstd", use_dictionary=words, write_page_checksum=True
+        )
 
-    def write(self, columns: Mapping[str, list[Any]]) -> None:
-        """None is null."""
-        batch = self._arrow.record_batch([columns[name] for name in COLUMNS], schema=self._schema)
-        self._waiting.append(batch)
-        self._rows += batch.num_rows
-        if self._rows >= _PARQUET_ROWS:
-            self._write_waiting()
+    def write_samples(self, columns: Mapping[str, _Column]) -> None:
+        """Write a row group. Unknown is null."""
+        arrays = [self._array(columns[field.name], field.type) for field in self._schema]
+        self._writer.write_table(self._arrow.table(arrays, schema=self._schema), row_group_size=2 * _PARQUET_ROWS)
+
+    def _array(self, column: _Column, kind: Any) -> Any:
+        if column.words is not None:
+            return self._arrow.array(column.words, kind).take(self._arrow.array(column.values))
+        return self._arrow.array(column.values, kind, mask=None if column.there is None else ~column.there)
 
     def finish(self) -> None:
-        """Write the last row group and the footer."""
-        self._write_waiting()
+        """Write the footer."""
         self._writer.close()
 
     def close(self) -> None:
         """Without this an unfinished writer writes its footer when it is garbage-collected, into a file that is closed by then."""
         self._writer.is_open = False
-
-    def _write_waiting(self) -> None:
-        if self._waiting:
-            self._writer.write_table(self._arrow.Table.from_batches(self._waiting, self._schema), row_group_size=_PARQUET_ROWS)
-        self._waiting, self._rows = [], 0

@@ -43,7 +43,7 @@ def doctor(mount: str, options: str = "", user: str = "", **environment: str) ->
     done = within(mount, f"exec {user} {NICETY} doctor --json {options}", **environment)
     assert done.returncode == 3, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    return {each["name"]: each for each in json.loads(done.stdout) if not each["ok"]}
+    return {each["name"]: each for each in json.loads(done.stdout)["findings"] if not each["ok"]}
 
 
 def run(mount: str, options: str = "", user: str = "", **environment: str) -> subprocess.CompletedProcess[str]:

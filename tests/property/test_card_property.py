@@ -20,6 +20,7 @@ from nicety.scheduler.config.paths import Paths
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.explain import model_page
 from nicety.scheduler.explain.logstream import ascii_json
+from nicety.scheduler.printed import plain
 from nicety.scheduler.service.doctor import _models
 
 FIELDS = [
@@ -154,7 +155,7 @@ def test_a_hostile_card_stops_neither_the_list_of_models_nor_doctor(
     assert any(digest[:12] in trouble or digest in trouble for trouble in troubles)
     for each in found:
         model_page.row(each)
-        ascii_json(model_page.as_record(each))
+        ascii_json(plain(model_page.as_record(each)))
     findings = {finding.name: finding for finding in _models(Config(), Paths(place.parent, place.parent / "socket"))}
     assert not findings["demand model"].ok
     drop(place, digest)

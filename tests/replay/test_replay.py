@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 import time
@@ -17,6 +18,8 @@ import msgspec
 import pytest
 
 from nicety.scheduler.config.paths import Paths
+from nicety.scheduler.config.sections import from_builtins
+from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decision import Tick, encode
 from nicety.scheduler.hands.safe_files import StoreError
 from nicety.scheduler.replay import replay
@@ -72,6 +75,20 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.1)
 
 
+def memory_before(paths: Paths, seq: int) -> dict[str, Any]:
+    """The engine's memory before a tick of the only session."""
+    with DecisionReader(paths.decisions) as log:
+        (header,) = (each.session for each in log.sessions())
+        assert header is not None
+        engine = Engine.resume(from_builtins(header.config), header.id, header.engine, header.abilities.topology)
+        for logged in log.ticks():
+            if logged.seq == seq:
+                return engine.memory()
+            assert logged.tick is not None
+            engine.step(logged.tick)
+    raise AssertionError(f"no tick {seq}")
+
+
 def decided(state: Path) -> int:
     try:
         with DecisionReader(state / "decisions.db") as log:
@@ -118,6 +135,26 @@ def test_the_log_alone_is_enough_for_the_decisions(logged: Path, tmp_path: Path)
     assert found.decisions >= 1
     assert found.observed == 0
     assert any("figures not compared" in note for note in found.notes)
+
+
+def test_a_part_of_the_time_is_replayed_from_a_kept_memory(logged: Path, tmp_path: Path) -> None:
+    paths = copy(logged, tmp_path / "s")
+    with DecisionReader(paths.decisions) as log:
+        ticks = [it.tick for it in log.ticks() if it.tick is not None]
+    since, until, kept = ticks[6].wall, ticks[10].wall, 4
+    data, id_ = encode(memory_before(paths, kept)), (1 << 32) + kept
+    crc = zlib.crc32(data, zlib.crc32(struct.pack("<Q", id_)))
+    with sqlite3.connect(paths.decisions) as db:
+        db.execute("INSERT OR REPLACE INTO memories VALUES (?, ?, ?)", (id_, zlib.compress(data, 1), crc))
+    told: list[int] = []
+    found = replay(paths, since=since, until=until, progress=told.append)
+    assert (found.differences, found.ticks, found.observed) == ([], 10 - kept, 0)
+    assert told == list(range(1, 7))
+    assert any("the session began earlier" in note for note in found.notes)
+    whole = replay(paths, until=until)
+    assert (whole.differences, whole.ticks) == ([], 10)
+    assert whole.observed >= 8, "from its beginning, figures are compared too"
+    assert replay(paths, until=ticks[0].wall - 10**12).sessions == 0
 
 
 def test_one_changed_figure_is_found_and_named(logged: Path, tmp_path: Path) -> None:

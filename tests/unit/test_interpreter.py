@@ -34,6 +34,7 @@ STARTERS = {
     "scheduler/testing/puppet.py",
     "scheduler/testing/circles.py",
     "scheduler/testing/browser.py",
+    "scheduler/testing/prometheus.py",
     "scheduler/views/notify/hook.py",  # what the user named
     "scheduler/views/top/alone.py",
     "scheduler/views/top/asking.py",

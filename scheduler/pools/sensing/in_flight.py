@@ -11,8 +11,8 @@ from collections.abc import Collection
 
 from ....models.records import Flights
 from ...hands.kernel import Clock
-from ...read.connections import Listener, connections
-from ...read.sockets import SockDiag
+from ...read.connections import connections
+from ...read.sockets import Listener, SockDiag
 from .flights import FlightRecorder
 
 log = logging.getLogger(__name__)

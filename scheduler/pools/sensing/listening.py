@@ -10,8 +10,7 @@ from pathlib import Path
 
 from ...hands.reads import MOST_DESCRIPTORS, socket_inode
 from ...read import door
-from ...read.connections import Listener
-from ...read.sockets import SockDiag, accept_queues_of
+from ...read.sockets import Listener, SockDiag, accept_queues_of
 
 
 class AcceptQueue:

@@ -25,8 +25,18 @@ LONGEST = 120
 SHOWN_HORIZONS = (2, 4)
 """Horizons of a group's forecasts that are shown, by their place in the band (chosen: 6 and 30 ticks)."""
 
-MOST_CULPRITS = 5
-"""Groups that are named as culprits of one victim, the largest first (chosen)."""
+SPARE = 0.25
+"""Part of the budget that new groups leave free (chosen): those with series come to need more of them, such as when they wait."""
+
+MOST_CULPRITS = 4
+"""Groups that are named as culprits of one victim (chosen: as many as the daemon names)."""
+
+SETTLED_CULPRIT = 30.0
+"""Seconds for which a new culprit must be there before it is named (chosen: two scrapes). Only groups that have series of their own
+are named."""
+
+HALF_LIFE_CULPRIT = 120.0
+"""Seconds after which the delay by a culprit counts for half (chosen): one that has ended soon gives its place to the next."""
 
 MOST_INCIDENTS = 50
 """Pairs of pool and kind of incident that are shown (chosen)."""
@@ -74,7 +84,8 @@ class Figures:
         """Groups and pools of the newest frame without series of their own."""
         self.refused: list[str] = []
         """What of them the budget is too small for, in words."""
-        self._budget = Budget()
+        self._budget = Budget(spare=SPARE)
+        self._culprits: dict[str, Budget] = {}  # of each victim with series of its own
 
     def of(self, seen: Seen, at: float) -> dict[Metric, list[Sample]]:
         """All samples. `at`: seconds of a clock that never steps back."""
@@ -121,9 +132,12 @@ class Figures:
         weights = {name: max(it.demand, it.cpu) / max(1, host.cpus) + it.memory / max(1, host.memory) for name, it in named.items()}
         costs = {name: _cost(group) for name, group in named.items()}
         own = self._budget.choose(at, max(0, left - len(rows) - OTHER_SERIES), costs, weights)
+        self._culprits = {name: self._culprits.get(name) or Budget(SETTLED_CULPRIT, HALF_LIFE_CULPRIT) for name in own}
         for name in sorted(own):
-            # A culprit without series of its own is one of the others.
-            rows += _group(name, named[name], frame.measured, own)
+            group = named[name]
+            rows += _group(name, group, frame.measured)
+            if group.delay is not None:
+                rows += _delay(name, group.delay, own, self._culprits[name], at)
         rest += [group for name, group in named.items() if name not in own]
         rows += _other(rest, frame.measured)
         self.folded = {"groups": len(rest), "pools": len(frame.pools) - pools}
@@ -245,8 +259,8 @@ def _pool(pool: Pool) -> list[Row]:
     return rows + _changes("pool", name, pool.changes)
 
 
-def _group(name: str, group: Group, measured: bool, named: Set[str]) -> list[Row]:
-    """The series of one group. `named`: groups that may be named as culprits."""
+def _group(name: str, group: Group, measured: bool) -> list[Row]:
+    """The series of one group, without its delay."""
     rows: list[Row] = []
     _put(rows, m.GROUP_CLASS, 1, name, label(group.class_), "yes" if group.given else "no")
     _put(rows, m.CERTAINTY, group.certainty, name)
@@ -261,13 +275,11 @@ def _group(name: str, group: Group, measured: bool, named: Set[str]) -> list[Row
         rows += _band(m.DEMAND_FORECAST, group.forecast, SHOWN_HORIZONS, name)
     if group.memory_forecast is not None:
         rows += _band(m.MEMORY_FORECAST, group.memory_forecast, SHOWN_HORIZONS[-1:], name)
-    if group.delay is not None:
-        rows += _delay(name, group.delay, named)
     return rows + _changes("group", name, group.changes)
 
 
 def _cost(group: Group) -> int:
-    """Most series that `_group` makes of it."""
+    """Most series that it may need."""
     forecasts = (4 if group.forecast is not None else 0) + (2 if group.memory_forecast is not None else 0)
     delays = 0 if group.delay is None else min(len(group.delay.by), MOST_CULPRITS) + 4
     return 8 + forecasts + delays + len(group.changes)
@@ -294,19 +306,23 @@ def _band(metric: Metric, band: Band, places: Iterable[int], name: str) -> list[
     return rows
 
 
-def _delay(name: str, delay: Delay, named: Set[str]) -> list[Row]:
-    """For what a group waits. The parts add up to its smoothed wait."""
+def _delay(name: str, delay: Delay, named: Set[str], culprits: Budget, at: float) -> list[Row]:
+    """For what a group waits. The parts add up to its smoothed wait. `named`: groups that may be named as culprits."""
     rows: list[Row] = []
+    cores: dict[str, float] = {}
     others = delay.others
-    shown: dict[str, float] = {}
-    for culprit, cores in delay.by:
+    for culprit, part in delay.by:
         known = label(culprit)
-        if known in named and known not in shown and len(shown) < MOST_CULPRITS:
-            shown[known] = cores
+        if known in named and known not in cores:
+            cores[known] = part
         else:
-            others += cores
-    for culprit, cores in shown.items():
-        _put(rows, m.DELAY, cores, name, "group", culprit)
+            others += part
+    chosen = culprits.choose(at, MOST_CULPRITS, dict.fromkeys(cores, 1), cores)
+    for culprit, part in cores.items():
+        if culprit in chosen:
+            _put(rows, m.DELAY, part, name, "group", culprit)
+        else:
+            others += part
     _put(rows, m.DELAY, round(others, 4), name, "group", OTHER)
     _put(rows, m.DELAY, delay.own, name, "itself", "")
     _put(rows, m.DELAY, delay.unseen, name, "unseen", "")

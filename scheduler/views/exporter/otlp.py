@@ -29,7 +29,7 @@ try:
 except ModuleNotFoundError as error:
     if not (error.name or "").startswith("opentelemetry"):
         raise
-    raise ExportError("OTLP needs OpenTelemetry, which is not installed; run: pip install 'nicety[otlp]'") from None
+    raise ExportError("OTLP needs OpenTelemetry; in nicety's checkout, run: pip install '.[otlp]'") from None
 
 UNITS = {"seconds": "s", "bytes": "By", "ratio": "1", "cores": "{core}", "erlangs": "{worker}", "": "1"}
 """Units of UCUM, as OpenTelemetry has them."""

@@ -91,8 +91,8 @@ class Server(ThreadingHTTPServer):
 def _parsed(listen: str) -> tuple[socket.AddressFamily, tuple[str, int], frozenset[str] | None]:
     """(family, address, names by which a reader may call it). The last is None if others than this machine may read.
 
-    >>> _parsed("[::1]:9753")[1]
-    ('::1', 9753)
+    >>> _parsed("[::1]:29753")[1]
+    ('::1', 29753)
     """
     host, _, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
@@ -102,7 +102,7 @@ def _parsed(listen: str) -> tuple[socket.AddressFamily, tuple[str, int], frozens
         if not 0 <= number < 1 << 16:
             raise ValueError
     except ValueError:
-        raise ExportError(f'"{listen}" is no address; write e.g. 127.0.0.1:9753, [::1]:9753 or unix:/run/nicety.sock') from None
+        raise ExportError(f'"{listen}" is no address; write e.g. 127.0.0.1:29753, [::1]:29753 or unix:/run/nicety.sock') from None
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     # A page in a browser on this machine must not read the metrics by a name of its own that leads to 127.0.0.1.
     return family, (str(address), number), frozenset({"localhost", str(address)}) if address.is_loopback else None
@@ -167,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
 def _host(header: str) -> str:
     """The host of a Host header, without port.
 
-    >>> _host("127.0.0.1:9753"), _host("[::1]:9753"), _host("localhost")
+    >>> _host("127.0.0.1:29753"), _host("[::1]:29753"), _host("localhost")
     ('127.0.0.1', '::1', 'localhost')
     """
     if header.startswith("["):

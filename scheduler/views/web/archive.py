@@ -115,12 +115,12 @@ class Archive:
         """Take ticks that came since the last call."""
         if self._open is None:
             start = self._wall() // PIECE * PIECE
-            first = reader.first_since(round(start * 1e9))
+            first = reader.place_since(round(start * 1e9))
             if first is None:  # no tick is as new
-                last = reader.last_before(1 << 62)
-                start = start if last is None else last[1] / 1e9 // PIECE * PIECE
-                first = reader.first_since(round(start * 1e9)) or 0
-            self._open, self._next, self._oldest = Piece(start), first, start
+                last = reader.place_at(1 << 62)
+                start = start if last is None else last.wall / 1e9 // PIECE * PIECE
+                first = reader.place_since(round(start * 1e9))
+            self._open, self._next, self._oldest = Piece(start), 0 if first is None else first.id, start
         read = 0
         for id_, wall, text in reader.texts(self._next):
             start = wall / 1e9 // PIECE * PIECE
@@ -137,15 +137,16 @@ class Archive:
         """Reads older pieces, the newest first; stops after each tick."""
         limit = self._wall() - KEPT_SECONDS[PIECE]
         while True:
-            before = reader.last_before(round(self._oldest * 1e9))
-            if before is None or before[1] / 1e9 < limit:
+            before = reader.place_at(round(self._oldest * 1e9) - 1)
+            if before is None or before.wall / 1e9 < limit:
                 return
-            start = before[1] / 1e9 // PIECE * PIECE
+            start = before.wall / 1e9 // PIECE * PIECE
             self._oldest = start
             if self.rollups.has(int(start)):
                 continue
             piece, end = Piece(start), round((start + PIECE) * 1e9)
-            for _, wall, text in reader.texts(reader.first_since(round(start * 1e9)) or 0):
+            first = reader.place_since(round(start * 1e9))
+            for _, wall, text in reader.texts(0 if first is None else first.id):
                 if wall >= end:
                     break
                 piece.add(wall, text)
@@ -204,8 +205,8 @@ class Archive:
         """In the order of time."""
         if width == 0:
             reader, piece = self._log(), Piece(since, (0,))
-            first, end = reader.first_since(round(since * 1e9)), round(until * 1e9)
-            for _, wall, text in () if first is None else reader.texts(first):
+            first, end = reader.place_since(round(since * 1e9)), round(until * 1e9)
+            for _, wall, text in () if first is None else reader.texts(first.id):
                 if wall >= end:
                     break
                 piece.add(wall, text)

@@ -23,7 +23,7 @@ from nicety.scheduler.views.source import FrameSource
 
 CONFIGS = Path(__file__).parents[3] / "configs/prometheus"
 ALERTS = CONFIGS / "alerts.yml"
-TARGET = 'instance="box:9753",job="nicety"'
+TARGET = 'instance="box:29753",job="nicety"'
 
 pytestmark = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool: apt install prometheus")
 

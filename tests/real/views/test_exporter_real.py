@@ -140,11 +140,11 @@ def test_a_unix_socket_is_for_user_and_group_and_goes_with_the_exporter(place: P
     assert not path.exists()
 
 
-@pytest.mark.parametrize("address", ["nowhere", "example.com:9753", "127.0.0.1:x", "127.0.0.1:70000"])
+@pytest.mark.parametrize("address", ["nowhere", "example.com:29753", "127.0.0.1:x", "127.0.0.1:70000"])
 def test_an_address_that_is_none_says_what_to_write(place: Path, address: str) -> None:
     done = subprocess.run(command(place, "--listen", address), capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 1
-    assert "write e.g. 127.0.0.1:9753" in done.stderr
+    assert "write e.g. 127.0.0.1:29753" in done.stderr
 
 
 def test_a_file_for_node_exporter_is_whole_and_readable_by_all(place: Path) -> None:

@@ -7,19 +7,13 @@ Time is compressed: an hour of frames passes in seconds, and the alerts do not w
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -30,11 +24,7 @@ import pytest
 from nicety.scheduler.frame import Frame, pack
 from nicety.scheduler.testing.frames import an_own
 from nicety.scheduler.testing.hours import BEGIN, FAULTS, LENGTH, STEP, hour
-
-CONFIGS = Path(__file__).parents[3] / "configs"
-DASHBOARD = json.loads((CONFIGS / "grafana/nicety.json").read_text())
-
-PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+from nicety.scheduler.testing.prometheus import ALERTS, DASHBOARD, TARGETS, Prometheus, filled, free_port, start
 
 PROGRAMS = ("prometheus", "prometheus-alertmanager")
 
@@ -42,22 +32,7 @@ pytestmark = pytest.mark.skipif(
     any(shutil.which(each) is None for each in PROGRAMS), reason=f"needs apt install {' '.join(PROGRAMS)}"
 )
 
-VARIABLES = {"$__rate_interval": "3s", "$__range": "5s", "$instance": ".*", "$group": ".*", "$pool": ".*"}
-
-
-def filled(expr: str) -> str:
-    """A query as Grafana sends it."""
-    for name, value in VARIABLES.items():
-        expr = expr.replace(name, value)
-    assert "$" not in expr, expr
-    return expr
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+fill = partial(filled, horizon="30s")
 
 
 class Webhook(HTTPServer):
@@ -80,53 +55,30 @@ class _Hook(BaseHTTPRequestHandler):
         pass
 
 
-class Rig:
-    """The exporter, Prometheus, Alertmanager and the webhook. A thread writes frames, with an open incident until `healed`."""
+class Rig(Prometheus):
+    """With Alertmanager and the webhook. A thread writes frames, with an open incident until `healed`."""
 
     def __init__(self, place: Path, open_: ExitStack) -> None:
-        self.place, self.healed, self._ended = place, False, False
+        self.healed, self._ended = False, False
         self.hook = Webhook()
-        self.ports = {name: free_port() for name in ("exporter", "prometheus", "alertmanager")}
+        self.place = place
         self.frames = [frame for _, frame in hour() if frame is not None]
         self.write(0)
         writing, taking = threading.Thread(target=self._writes), threading.Thread(target=self.hook.serve_forever)
         for thread in (writing, taking):
             thread.start()
         open_.callback(self._end, writing, taking)
-        for name, command in self._commands().items():
-            log = open_.enter_context((place / f"{name}.log").open("wb"))
-            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=place, env=dict(os.environ))
-            open_.callback(self._stop, process)
-
-    def _commands(self) -> dict[str, list[str]]:
-        at = {name: f"127.0.0.1:{port}" for name, port in self.ports.items()}
-        rules = re.sub(r"^ +for: .*\n", "", (CONFIGS / "prometheus/alerts.yml").read_text(), flags=re.MULTILINE)
-        (self.place / "alerts.yml").write_text(rules)
-        (self.place / "nicety.toml").write_text(f'[daemon]\nframe = "{self.place}/frame"\n')
-        scrape = {"job_name": "nicety", "static_configs": [{"targets": [at["exporter"]]}]}
-        prometheus = {
-            "global": {"scrape_interval": "250ms", "scrape_timeout": "250ms", "evaluation_interval": "500ms"},
-            "scrape_configs": [scrape],
-            "rule_files": ["alerts.yml"],
-            "alerting": {"alertmanagers": [{"static_configs": [{"targets": [at["alertmanager"]]}]}]},
-        }
-        (self.place / "prometheus.yml").write_text(json.dumps(prometheus))  # JSON is YAML
+        (place / "nicety.toml").write_text(f'[daemon]\nframe = "{place}/frame"\n')
         url = f"http://127.0.0.1:{self.hook.server_port}/"
         route = {"receiver": "hook", "group_by": ["alertname"], "group_wait": "0s", "group_interval": "1s"}
         receivers = [{"name": "hook", "webhook_configs": [{"url": url, "send_resolved": True}]}]
-        (self.place / "alertmanager.yml").write_text(json.dumps({"route": route, "receivers": receivers}))
-        here = ["--config", str(self.place / "nicety.toml"), "--state-dir", str(self.place / "state")]
-        return {
-            "exporter": [sys.executable, "-m", "nicety.scheduler", *here, "exporter", "--listen", at["exporter"]],
-            "alertmanager": [
-                *("prometheus-alertmanager", "--config.file=alertmanager.yml", "--storage.path=am"),
-                *(f"--web.listen-address={at['alertmanager']}", "--cluster.listen-address="),
-            ],
-            "prometheus": [
-                *("prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=tsdb", "--log.level=warn"),
-                *(f"--web.listen-address={at['prometheus']}", "--enable-feature=exemplar-storage"),
-            ],
-        }
+        (place / "alertmanager.yml").write_text(json.dumps({"route": route, "receivers": receivers}))  # JSON is YAML
+        manager = f"127.0.0.1:{free_port()}"
+        command = ["prometheus-alertmanager", "--config.file=alertmanager.yml", "--storage.path=am"]
+        start(place, open_, "alertmanager", [*command, f"--web.listen-address={manager}", "--cluster.listen-address="])
+        options = ["--config", str(place / "nicety.toml"), "--state-dir", str(place / "state")]
+        alerting = {"alertmanagers": [{"static_configs": [{"targets": [manager]}]}]}
+        super().__init__(place, open_, options, 0.25, alerting)
 
     def write(self, step: int) -> None:
         at = step % len(self.frames) * STEP
@@ -158,32 +110,6 @@ class Rig:
         taking.join()
         self.hook.server_close()
 
-    def _stop(self, process: subprocess.Popen[bytes]) -> None:
-        process.terminate()
-        process.wait(20)
-
-    def ask(self, path: str, **parameters: str) -> Any:
-        """An answer of Prometheus' API; None if it is not there yet."""
-        url = f"http://127.0.0.1:{self.ports['prometheus']}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-        try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                return json.load(answer)["data"]
-        except urllib.error.HTTPError as error:
-            if error.code == 503:
-                return None
-            raise AssertionError(f"{parameters}: {error.read().decode()}") from None
-        except OSError:
-            return None
-
-    def said(self) -> str:
-        return "\n".join(path.read_text() for path in self.place.glob("*.log"))
-
-    def until(self, what: str, holds: Any, seconds: float = 30) -> None:
-        end = time.monotonic() + seconds
-        while not holds():
-            assert time.monotonic() < end, f"{what}: {self.said()}"
-            time.sleep(0.1)
-
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
@@ -193,38 +119,30 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         yield made
 
 
-def empty(rig: Rig, expr: str, instant: bool) -> bool:
-    if instant:
-        return not rig.ask("query", query=filled(expr))["result"]
-    now = time.time()
-    return not rig.ask("query_range", query=filled(expr), start=str(now - 2), end=str(now), step="1")["result"]
-
-
 def test_every_panel_has_data(rig: Rig) -> None:
-    queries = [(panel["title"], target) for panel in PANELS for target in panel["targets"]]
-    assert len(queries) >= 60
-    wrong = [(title, target["expr"]) for title, target in queries if empty(rig, target["expr"], target.get("instant", False))]
+    assert len(TARGETS) >= 60
+    wrong = [(title, it["expr"]) for title, it in TARGETS if rig.empty(fill(it["expr"]), it.get("instant", False))]
     assert wrong == []
 
 
 def test_a_query_of_a_metric_that_is_not_there_is_noticed(rig: Rig) -> None:
-    assert empty(rig, "nicety_no_such_metric", True)
-    assert empty(rig, "nicety_no_such_metric", False)
+    assert rig.empty("nicety_no_such_metric", True)
+    assert rig.empty("nicety_no_such_metric", False)
 
 
 def test_what_a_person_chooses_from_has_values_and_the_marks_have_a_valid_query(rig: Rig) -> None:
     chosen = [each for each in DASHBOARD["templating"]["list"] if each["type"] == "query"]
-    assert [each["name"] for each in chosen] == ["instance", "group", "pool"]
+    assert [each["name"] for each in chosen] == ["instance", "group", "pool", "horizon"]
     for each in chosen:
         found = re.fullmatch(r"label_values\((.*), (\w+)\)", each["definition"])
         assert found is not None
-        assert rig.ask(f"label/{found[2]}/values", **{"match[]": filled(found[1])})
+        assert rig.ask(f"label/{found[2]}/values", **{"match[]": fill(found[1])})
     for each in DASHBOARD["annotations"]["list"]:
-        assert rig.ask("query", query=filled(each["expr"])) is not None
+        assert rig.ask("query", query=fill(each["expr"])) is not None
 
 
 def test_every_metric_of_the_exporter_is_in_a_panel_or_an_alert(rig: Rig) -> None:
-    texts = [target["expr"] for panel in PANELS for target in panel["targets"]] + [(CONFIGS / "prometheus/alerts.yml").read_text()]
+    texts = [target["expr"] for _, target in TARGETS] + [ALERTS.read_text()]
     used = {name for text in texts for name in re.findall(r"nicety_[a-z0-9_]+", text)}
     there = {name for name in rig.ask("label/__name__/values") if name.startswith("nicety_")}
     named_elsewhere = {

@@ -81,7 +81,7 @@ def test_without_matplotlib_it_is_said_what_to_install(nicety: Invoke, tmp_path:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     result = nicety("simulate", *SHORT, "--rule", "kpa", "--plot", tmp_path / "x.png")
     assert (result.code, result.out) == (1, "")
-    assert "pip install 'nicety[report]'" in result.err
+    assert "pip install '.[report]'" in result.err
 
 
 @pytest.mark.parametrize(

@@ -333,5 +333,5 @@ def test_as_a_program_it_is_idle_and_takes_one_thread_a_fit(state: Path, tmp_pat
 def test_without_its_extra_training_says_how_to_get_it(package: str) -> None:
     code = f"import runpy, sys; sys.modules['{package}'] = None; runpy.run_module('nicety.training', run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code, "train"], capture_output=True, text=True, check=False)
-    said = f"nicety: training needs {package}, which is not installed; run: pip install 'nicety[train]'\n"
+    said = f"nicety: training needs {package}, which is not installed; in nicety's checkout, run: pip install '.[train]'\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", said)

@@ -53,6 +53,28 @@ def test_a_group_that_is_gone_for_a_while_comes_back_to_its_place() -> None:
     assert choose(budget, 92.0 + KEPT, 10, {"b": 0.9}) == {"b"}
 
 
+def test_the_peak_of_a_group_that_is_gone_decays_too() -> None:
+    budget = Budget(half_life=60.0)
+    choose(budget, 0.0, 10, {"a": 1.0, "b": 0.9})
+    assert choose(budget, 60.0, 10, {"b": 0.5 * LEAD - 0.01}) == set()
+    assert choose(budget, 61.0, 10, {"b": 0.5 * LEAD + 0.01}) == {"b"}
+
+
+def test_new_groups_leave_a_part_free_and_those_that_were_chosen_may_use_it() -> None:
+    budget = Budget(settled=0.0, spare=0.25)
+    costs, weights = {"a": 40, "b": 30, "c": 30}, {"a": 3.0, "b": 2.0, "c": 1.0}
+    assert budget.choose(0.0, 100, costs, weights) == {"a", "b"}
+    assert budget.choose(1.0, 100, costs | {"b": 60}, weights) == {"a", "b"}
+    assert budget.choose(2.0, 100, costs | {"b": 61}, weights) == {"a", "c"}
+
+
+def test_how_long_a_new_group_must_be_there_can_be_chosen() -> None:
+    budget = Budget(settled=5.0)
+    choose(budget, 0.0, 100, {"a": 0.1})
+    assert choose(budget, 1.0, 100, {"a": 0.1, "new": 9.0}) == {"a"}
+    assert choose(budget, 6.0, 100, {"a": 0.1, "new": 9.0}) == {"a", "new"}
+
+
 def test_a_group_keeps_room_for_the_most_series_that_it_ever_needed() -> None:
     """Else a forecast that comes and goes would throw another group out each time."""
     budget = Budget()
