@@ -238,7 +238,7 @@ def test_without_pyarrow_it_says_what_to_install(tmp_path: Path, monkeypatch: py
     _, out = exported(tmp_path)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (machine,) = machines([out])
-    with pytest.raises(StoreError, match=r"pip install 'nicety\[parquet\]'"):
+    with pytest.raises(StoreError, match=r"pip install '\.\[parquet\]'"):
         list(machine.read(1.0))
 
 
