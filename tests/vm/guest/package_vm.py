@@ -176,7 +176,7 @@ def test_it_is_installed_runs_is_upgraded_while_it_acts_and_leaves_nothing(machi
 
 def reads() -> None:
     """The exporter tells metrics of the scene, and the page is served to who has its address."""
-    until(lambda: re.search(r'^nicety_\w+\{[^}]*group="batch"', fetched("http://127.0.0.1:9753/metrics"), re.MULTILINE))
+    until(lambda: re.search(r'^nicety_\w+\{[^}]*group="batch"', fetched("http://127.0.0.1:29753/metrics"), re.MULTILINE))
     address = until(lambda: re.findall(r"http://\S+token=\S+", journal("nicety-web")))[-1]
     assert "<title>" in page(address)
 
