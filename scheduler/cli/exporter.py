@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,7 +74,7 @@ def exporter(
             return
         say(f"nicety: writing {escaped(str(textfile))} every {pause:g} s; Ctrl-C ends it")
         file = textfile
-        with ended_by_signals():
+        with suppress(KeyboardInterrupt), ended_by_signals():
             repeat(lambda: write(file, made.answer("").body), pause, clock, tell)
     elif once:
         print(made.answer("").body.decode(), end="")
@@ -82,7 +83,7 @@ def exporter(
 
         push = Pusher(otlp, made.samples, clock)
         say(f"nicety: pushing to {escaped(otlp)} every {pause:g} s; Ctrl-C ends it")
-        with ended_by_signals():
+        with suppress(KeyboardInterrupt), ended_by_signals():
             repeat(push.push, pause, clock, tell)
     else:
         from ..views.exporter.server import Server
@@ -93,7 +94,7 @@ def exporter(
             made.answer(OPEN)  # the first text takes three times as long as those after it
             gc.freeze()  # all modules stay; looking among them for garbage takes 9 ms of a scrape now and then
             say(f"nicety: metrics at {escaped(where)}; Ctrl-C ends it")
-            with ended_by_signals():
+            with suppress(KeyboardInterrupt), ended_by_signals():
                 server.serve_forever()
         finally:
             server.close()

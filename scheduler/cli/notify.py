@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -29,5 +30,5 @@ def notify(
     if shutil.which(run[0]) is None:
         raise typer.BadParameter(f'"{escaped(run[0])}" is no program that this user may run; give its path')
     say(f"nicety: running {escaped(run[0])} for what happens; Ctrl-C ends it")
-    with ended_by_signals():
+    with suppress(KeyboardInterrupt), ended_by_signals():
         follow(frame_source(context, config, state_dir), run, system_clock(), os.environ, tell)

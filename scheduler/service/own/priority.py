@@ -24,6 +24,10 @@ from .ladder import Ladder, Rest
 
 NO_RIGHT = "ticks wait for a CPU, and the daemon may not raise its priority; give it CAP_SYS_NICE"
 AT_THE_TOP = "ticks wait for a CPU although the daemon has the highest priority that it asks for"
+CALM = 30
+"""Ticks on time, one after the other, after which its ticks are no longer told to be late (chosen): on a full machine every third
+one may be."""
+
 ANOTHERS = ", because this counts only within the session that started it: start it with setsid, or as a service"
 
 
@@ -48,7 +52,7 @@ class OwnPriority:
         self._base = os.getpriority(os.PRIO_PROCESS, 0)
         self._own: int | None = self._base if self._base <= 0 and _resets_on_fork() else None
         self._may_rise = True
-        self._late = self._late_at_the_top = False  # whether the last tick was late
+        self._on_time = self._on_time_at_the_top = CALM  # ticks since the last late one, and since the last late one up there
 
     @property
     def nice(self) -> int:
@@ -58,11 +62,11 @@ class OwnPriority:
     @property
     def trouble(self) -> str:
         """Why its ticks will stay late; "" if they are on time, or may be soon."""
-        if not self._late:
+        if self._on_time >= CALM:
             return ""
         if not self._may_rise:
             return NO_RIGHT
-        return AT_THE_TOP + ("" if self._leads else ANOTHERS) if self._late_at_the_top else ""
+        return AT_THE_TOP + ("" if self._leads else ANOTHERS) if self._on_time_at_the_top < CALM else ""
 
     def begin(self) -> None:
         """Call when the loop begins. What this thread waited before does not count."""
@@ -83,8 +87,9 @@ class OwnPriority:
         climb."""
         before, self._waited = self._waited, _waited()
         waited = took if before is None or self._waited is None else self._waited - before
-        self._late = waited > most
-        self._late_at_the_top = self._late and self._ladder.highest
+        late = waited > most
+        self._on_time = 0 if late else self._on_time + 1
+        self._on_time_at_the_top = 0 if late and self._ladder.highest else self._on_time_at_the_top + 1
         self._ladder.ticked(at, waited, most)
 
     def give_back(self) -> None:

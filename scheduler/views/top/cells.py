@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+from ...read.identity import interpreter
 from ...read.text import printable
 
 Piece = tuple[str, str]
@@ -74,16 +75,25 @@ def fit(text: str, width: int, right: bool = False) -> str:
 
 @lru_cache(maxsize=8192)
 def fit_name(text: str, width: int) -> str:
-    """As `fit`, but cut in the middle: commands often differ only at their end.
+    """As `fit`, but cut where a command says least: the interpreter goes first, then the middle, because commands often differ
+    only at their end.
 
-    >>> fit_name("python3 -m api.server :8000", 20)
-    'python….server :8000'
+    >>> fit_name("python3 -m api.server :8000", 20), fit_name("python3 -m api.server :8000", 12)
+    ('api.server :8000    ', 'api…er :8000')
     """
     text = shown(text)
+    if width_of(text) > width:
+        text = _program_first(text)
     if width_of(text) <= width or width < 8 or not text.isascii():
         return fit(text, width)
     front = (width - 1) // 3
     return f"{text[:front]}{_CUT}{text[len(text) - (width - 1 - front) :]}"
+
+
+def _program_first(text: str) -> str:
+    """A command without the interpreter in front of what it runs."""
+    first, _, rest = text.partition(" ")
+    return rest.removeprefix("-m ") or text if interpreter(first) else text
 
 
 def cut(text: str, width: int) -> tuple[str, int]:

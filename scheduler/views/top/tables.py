@@ -323,8 +323,8 @@ GROUPS = (
         lambda row: figures.wait_share(row.wait, row.demand),
         right=True,
     ),
-    Column("delay", "delayed by", 13, 3, lambda row, _, width: _cell(delay_words(row.delay, width), "culprit", width), most=44),
-    Column("change", "changed", 12, 5, _plain(change_words, "change"), lambda row: len(row.changes), most=34),
+    Column("delay", "delayed by", 16, 3, lambda row, _, width: _cell(delay_words(row.delay, width), "culprit", width), most=44),
+    Column("change", "changed", 14, 5, _plain(change_words, "change"), lambda row: len(row.changes), most=34),
     Column(
         "memory",
         "memory",

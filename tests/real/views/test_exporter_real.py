@@ -49,7 +49,7 @@ def running(place: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(20)
+            assert process.wait(20) == 0
 
 
 def free_port() -> int:

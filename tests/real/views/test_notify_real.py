@@ -109,7 +109,7 @@ def following(place: Path, *command: str) -> Iterator[None]:
             yield
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(20)
+            assert process.wait(20) == 0
 
 
 def test_what_happens_is_passed_on_and_a_failing_command_is_said_once(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from nicety.scheduler.service.own import priority as own_priority
 from nicety.scheduler.service.own.ladder import NICES, Rest
-from nicety.scheduler.service.own.priority import ANOTHERS, AT_THE_TOP, OwnPriority
+from nicety.scheduler.service.own.priority import ANOTHERS, AT_THE_TOP, CALM, OwnPriority
 
 SECOND = 10**9
 
@@ -36,8 +36,19 @@ def test_it_says_that_its_ticks_are_late_only_once_there_is_nothing_more_to_ask_
         own.ticked(turn * SECOND, SECOND, SECOND // 4)
         said.append(own.trouble)
     assert said == ["", "", *[AT_THE_TOP + ANOTHERS] * 5]
-    own.ticked(8 * SECOND, SECOND, SECOND // 4)  # it did not wait for a CPU
-    assert own.trouble == ""
+
+
+def test_one_tick_on_time_is_not_the_end_of_it(own: OwnPriority, waits: list[int]) -> None:
+    for turn in range(len(NICES)):
+        waits[0] += SECOND
+        own.ticked(turn * SECOND, SECOND, SECOND // 4)
+    said = []
+    for turn in range(2 * CALM):
+        waits[0] += SECOND if turn == 10 else 0
+        own.ticked((10 + turn) * SECOND, SECOND, SECOND // 4)
+        said.append(own.trouble != "")
+    assert said.index(False) == 10 + CALM
+    assert not any(said[10 + CALM :])
 
 
 def test_what_it_waited_for_before_the_loop_began_is_no_reason(own: OwnPriority, waits: list[int]) -> None:
