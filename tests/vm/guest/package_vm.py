@@ -148,6 +148,7 @@ def test_it_is_installed_runs_is_upgraded_while_it_acts_and_leaves_nothing(machi
         assert not {*pids.values()} & {*after.values()}
         assert "# The next release." in systemctl("cat", "nicety")
         reads()
+        assert "Failed with result" not in "".join(map(journal, READERS))
 
         print("removed: the configuration and what it learnt stay")
         typed("dpkg", "--remove", "nicety")
@@ -177,8 +178,7 @@ def test_it_is_installed_runs_is_upgraded_while_it_acts_and_leaves_nothing(machi
 def reads() -> None:
     """The exporter tells metrics of the scene, and the page is served to who has its address."""
     until(lambda: re.search(r'^nicety_\w+\{[^}]*group="batch"', fetched("http://127.0.0.1:29753/metrics"), re.MULTILINE))
-    address = until(lambda: re.findall(r"http://\S+token=\S+", journal("nicety-web")))[-1]
-    assert "<title>" in page(address)
+    until(lambda: any("<title>" in fetched(address) for address in re.findall(r"http://\S+token=\S+", journal("nicety-web"))[-1:]))
 
 
 def fetched(address: str) -> str:
