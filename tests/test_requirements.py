@@ -19,7 +19,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCKS = {"service": [], "training": ["train"]}
+LOCKS = {"service": [], "training": ["train"], "views": ["tui", "metrics", "web"]}
 """Files in requirements/ -> the extras of nicety that they are for, besides what it always needs."""
 
 

@@ -20,6 +20,9 @@ SOCKET_PATH_LIMIT = 107
 """Longest path of a unix socket in bytes: sizeof(sun_path) - 1, unix(7)."""
 
 
+SYSTEM_CONFIG = Path("/etc/nicety/nicety.toml")
+"""The configuration of the machine, for whoever has none of their own."""
+
 _STATE = Path(".local", "state", "nicety")
 """The state directory in a home directory (XDG Base Directory Specification)."""
 
@@ -90,17 +93,19 @@ def find_config(explicit: str | None, environment: Mapping[str, str], uid: int) 
     named = explicit or environment.get("NICETY_CONFIG")
     if named:
         return Path(named)
-    candidates = _candidates(environment, uid)
+    try:
+        candidates = _candidates(environment, uid)
+    except PathError:
+        candidates = [SYSTEM_CONFIG]  # a service whose user exists only while it runs has no home directory
     return next((path for path in candidates if os.path.isfile(path)), None)  # noqa: PTH113 - false where it may not be looked
 
 
 def _candidates(environment: Mapping[str, str], uid: int) -> list[Path]:
     """Where a configuration file may be, the preferred place first."""
-    system = Path("/etc/nicety/nicety.toml")
     if uid == 0:
-        return [system]
+        return [SYSTEM_CONFIG]
     base = environment.get("XDG_CONFIG_HOME")
-    return [(Path(base) if base else _home(environment) / ".config") / "nicety" / "nicety.toml", system]
+    return [(Path(base) if base else _home(environment) / ".config") / "nicety" / "nicety.toml", SYSTEM_CONFIG]
 
 
 def place_of_config(explicit: str | None, environment: Mapping[str, str], uid: int) -> Path:

@@ -34,7 +34,8 @@ class FrameFile:
             descriptor = self._open(new)
             try:
                 if self._group is not None:
-                    os.fchown(descriptor, -1, self._group)
+                    if os.fstat(descriptor).st_gid != self._group:  # in its unit the daemon may not call chown
+                        os.fchown(descriptor, -1, self._group)
                     os.fchmod(descriptor, MODE_OF_GROUP)
                 with os.fdopen(descriptor, "wb", closefd=False) as file:
                     file.write(data)

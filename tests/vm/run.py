@@ -1,8 +1,9 @@
 """Runs `guest/*_vm.py` in emulated machines: 8 CPUs, 2 memory nodes, cgroup v2, Debian's kernel, and this machine's systemd where
-the units are tried. Must not know what is tested.
+the units are tried; or a clean Debian with the package of `make deb`. Must not know what is tested.
 
 The kernel is fetched from Debian as a package and unpacked, never installed. The guest sees this machine's root read-only (qemu
-refuses its writes), with the checkout and its Python where they are. Needs no root. `docs/testing-in-a-vm.md` says more.
+refuses its writes), with the checkout and its Python where they are. Needs no root, except to make that clean Debian.
+`docs/testing-in-a-vm.md` says more.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import package
+from package import MissingError
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 GUEST = Path(__file__).resolve().parent / "guest"
 
@@ -32,13 +36,20 @@ LAYOUTS = {
     "cores": "8,sockets=2,cores=4,threads=1",
     "smt": "8,sockets=2,cores=2,threads=2",
     "units": "8,sockets=2,cores=4,threads=1",
+    "package": "8,sockets=2,cores=4,threads=1",
 }
-"""What `-smp` is given. CPUs 0-3 are the first socket and node in all. In `units` the first process is systemd."""
+"""What `-smp` is given. CPUs 0-3 are the first socket and node in all. In `units` and `package` the first process is systemd."""
 
-TESTS = {"cores": "[!u]*_vm.py", "smt": "[dt]*_vm.py", "units": "u*_vm.py"}
+USUAL = ("cores", "smt", "units")
+"""The layouts that are tried where none is named: these need neither root nor a package."""
+
+TESTS = {"cores": "[!pu]*_vm.py", "smt": "[dt]*_vm.py", "units": "u*_vm.py", "package": "p*_vm.py"}
 """What is run where no file is named: in the second layout the daemon and the topology, for a weight does not depend on it."""
 
-APPEND = "console=ttyS0 quiet loglevel=3 panic=-1 nowatchdog clocksource=tsc tsc=reliable mitigations=off"
+APPEND = (
+    "console=ttyS0 quiet loglevel=3 panic=-1 nowatchdog clocksource=tsc tsc=reliable mitigations=off "
+    "systemd.show_status=off systemd.firstboot=off"
+)
 """What the kernel is told. Its first choice of a clock, an emulated HPET, and what it does against speculation cost much time; the
 emulated time stamp counter is as good as the clock here."""
 
@@ -84,6 +95,44 @@ busybox ifconfig lo 127.0.0.1 up
 busybox cp /begin /root/run/begin
 exec busybox switch_root /root /bin/sh /run/begin
 """
+
+CLEAN = """#!/bin/busybox sh
+busybox mount -t proc proc /proc
+busybox mount -t devtmpfs dev /dev
+for module in $(busybox cat /modules/order); do busybox insmod /modules/$module || busybox echo "no module $module"; done
+busybox mount -t tmpfs -o mode=755,size=90% tmpfs /root
+busybox mkdir /root/host
+busybox mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=262144 root /root/host
+busybox tar -x -f /root/host{debian} -C /root
+busybox cp /tests /begin /root/
+busybox cp /tests.service /root/etc/systemd/system/
+busybox ln -s /etc/systemd/system/tests.service /root/etc/systemd/system/multi-user.target.wants/
+busybox ln -s /dev/null /root/etc/systemd/system/serial-getty@ttyS0.service
+exec busybox switch_root /root /sbin/init
+"""
+"""The first process where the package is tried: it unpacks the clean Debian into memory, and begins it as any machine begins."""
+
+BESIDE = """[Unit]
+DefaultDependencies=no
+After=basic.target dbus.service
+[Service]
+Type=oneshot
+ExecStart=/bin/sh /begin
+"""
+"""The unit of the tests there."""
+
+PACKAGE = """
+exec > /dev/ttyS0 2>&1
+mkdir -p -m 1777 /run/tmp
+mkdir -p /run/systemd/system
+printf '[Slice]\\nCPUWeight=50\\n' > /run/systemd/system/weighed.slice
+systemctl daemon-reload
+systemctl start weighed.slice
+/bin/sh /tests
+echo "guest ended with $?"
+poweroff --force --force
+"""
+"""What it does. A slice with a weight has the cpu controller on."""
 
 ALONE = """
 echo "+cpu +cpuset" > /sys/fs/cgroup/cgroup.subtree_control
@@ -135,20 +184,18 @@ SYSTEMD_UNIT_PATH=/run/units exec /lib/systemd/systemd --unit=tests.target --log
 /opt, as in the documented installation: into /root and /tmp they may not look. A slice with a weight has the cpu controller on."""
 
 
-class MissingError(Exception):
-    """Something that this needs is not on this machine; says how to get it."""
-
-
 def main() -> int:
     """Exit status of pytest in the guest, of the first layout that failed; 2 if there was no guest to ask."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path, help="guest tests to run; all if none is named")
-    parser.add_argument("--layout", choices=[*LAYOUTS], action="append", help="CPU layout, may be repeated; each if none is named")
+    parser.add_argument(
+        "--layout", choices=[*LAYOUTS], action="append", help="CPU layout, may be repeated; each but package if none is named"
+    )
     parser.add_argument("--package", default="linux-image-amd64", help="Debian package of the kernel")
     parser.add_argument("--limit", type=float, default=900, help="seconds that a guest may take")
     parser.add_argument("--pytest", default="", help="further options for pytest in the guest")
     asked = parser.parse_args()
-    layouts = asked.layout or [*LAYOUTS]
+    layouts = asked.layout or USUAL
     began = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # so that `boot` ends the machine
     try:
@@ -159,8 +206,12 @@ def main() -> int:
             files = [file.resolve() for file in asked.files] or sorted(GUEST.glob(TESTS[layout]))
             with tempfile.TemporaryDirectory(prefix="nicety-vm-") as scratch:
                 initramfs = Path(scratch) / "initramfs"
-                begin = UNITS.format(base=sys.base_prefix, packages=sysconfig.get_path("purelib"), checkout=CHECKOUT)
-                made = contents(modules, script(files, layout, asked.pytest), begin if layout == "units" else ALONE)
+                if layout == "package":
+                    made = package_contents(modules, files, asked.pytest, Path(scratch))
+                else:
+                    begin = UNITS.format(base=sys.base_prefix, packages=sysconfig.get_path("purelib"), checkout=CHECKOUT)
+                    tests = script(files, layout, asked.pytest)
+                    made = contents(modules, INIT, {"tests": tests, "begin": begin if layout == "units" else ALONE})
                 initramfs.write_bytes(b"".join(archive(made)))
                 statuses[layout] = boot(kernel, initramfs, layout, asked.limit)
     except MissingError as missing:
@@ -252,16 +303,18 @@ def load(name: str, directory: Path, modules: dict[str, bytes]) -> None:
 # --- the initramfs ----------------------------------------------------------------------------------------------------------------
 
 
-def script(files: Iterable[Path], layout: str, options: str) -> str:
-    """What the guest does when its root is mounted."""
+def script(files: Iterable[Path], layout: str, options: str, before: str = "", python: str = f"{sys.prefix}/bin/python") -> str:
+    """What the guest does when its root is mounted. `before`: where it has this machine's root; `python`: what runs pytest."""
+    paths = f"{before}{CHECKOUT}/src:{before}{GUEST}"
     return "\n".join(
         (
-            f"cd {CHECKOUT}",
+            f"cd {before}{CHECKOUT}",
             "export HOME=/run/tmp TMPDIR=/run/tmp PATH=/usr/sbin:/usr/bin:/sbin:/bin OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1",
             "export HYPOTHESIS_STORAGE_DIRECTORY=/run/tmp/hypothesis",  # its plugin makes one at each start
-            f"export NICETY_VM_LAYOUT={layout} PYTHONPATH={CHECKOUT}/src:{GUEST}",
-            f"{sys.prefix}/bin/python -m pytest -p no:cacheprovider --color=no --junit-xml={XML} {options} "
-            + " ".join(map(str, files)),
+            f"export NICETY_VM_LAYOUT={layout} PYTHONPATH={paths}"
+            + (f":{before}{sysconfig.get_path('purelib')}" if before else ""),
+            f"{python} -m pytest -p no:cacheprovider --color=no --junit-xml={XML} {options} "
+            + " ".join(f"{before}{file}" for file in files),
             "status=$?",
             f"echo; echo {RESULTS}; cat {XML}; echo; echo {RESULTS}",
             "exit $status",
@@ -270,14 +323,23 @@ def script(files: Iterable[Path], layout: str, options: str) -> str:
     )
 
 
-def contents(modules: Mapping[str, bytes], tests: str, begin: str) -> dict[str, bytes]:
+def package_contents(modules: Mapping[str, bytes], files: Iterable[Path], options: str, scratch: Path) -> dict[str, bytes]:
+    """The files of the initramfs where the package is tried: in the guest, this machine's root is /host."""
+    debian = package.clean_debian(cache())
+    older = package.built()
+    newer = package.next_version(older, scratch)
+    names = f"export NICETY_VM_PACKAGES=/host{older}:/host{newer}\n"
+    tests = names + script(files, "package", options, "/host", "python3")
+    return contents(modules, CLEAN.format(debian=debian), {"tests": tests, "begin": PACKAGE, "tests.service": BESIDE})
+
+
+def contents(modules: Mapping[str, bytes], init: str, files: Mapping[str, str]) -> dict[str, bytes]:
     """The files of the initramfs by path."""
     busybox = shutil.which("busybox")
     assert busybox is not None
     return {
-        "init": INIT.encode(),
-        "tests": tests.encode(),
-        "begin": begin.encode(),
+        "init": init.encode(),
+        **{name: text.encode() for name, text in files.items()},
         "bin/busybox": Path(busybox).read_bytes(),
         "modules/order": "".join(f"{name}\n" for name in modules).encode(),
         **{f"modules/{name}": content for name, content in modules.items()},
@@ -305,12 +367,14 @@ def entry(path: str, mode: int, content: bytes) -> bytes:
 
 def boot(kernel: Path, initramfs: Path, layout: str, limit: float) -> int:
     """Run the machine until it is off or time is up, its console on our output. Exit status of the tests; 2 if it never told."""
+    memory = 2048 if layout == "package" else 512  # MiB a node; a whole Debian and two versions of the package are in it
     command = [
         "qemu-system-x86_64",
         *("-accel", "tcg,thread=single"),  # with a thread a CPU, one boot in five crashed
-        *("-cpu", "max,vendor=GenuineIntel", "-smp", LAYOUTS[layout], "-m", "1G"),  # of an AMD one Linux sees no SMT here
-        *("-object", "memory-backend-ram,id=m0,size=512M", "-numa", "node,nodeid=0,cpus=0-3,memdev=m0"),
-        *("-object", "memory-backend-ram,id=m1,size=512M", "-numa", "node,nodeid=1,cpus=4-7,memdev=m1"),
+        *("-cpu", "max,vendor=GenuineIntel", "-smp", LAYOUTS[layout]),  # of an AMD one Linux sees no SMT here
+        *("-m", f"{2 * memory}M"),
+        *("-object", f"memory-backend-ram,id=m0,size={memory}M", "-numa", "node,nodeid=0,cpus=0-3,memdev=m0"),
+        *("-object", f"memory-backend-ram,id=m1,size={memory}M", "-numa", "node,nodeid=1,cpus=4-7,memdev=m1"),
         *("-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap"),
         *("-kernel", str(kernel), "-initrd", str(initramfs)),
         *("-append", APPEND),

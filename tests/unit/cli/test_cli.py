@@ -325,6 +325,21 @@ def test_the_state_directory_is_the_one_named_nearest(tmp_path: Path) -> None:
     assert paths.state_paths(Config(), "/x", home, 0).socket == Path("/x/control.sock")
 
 
+def test_a_user_without_a_home_directory_reads_the_configuration_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the services that only read: systemd makes their user when they start."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+    monkeypatch.setattr(paths, "SYSTEM_CONFIG", tmp_path / "nicety.toml")
+    assert paths.find_config(None, {}, 61000) is None
+    (tmp_path / "nicety.toml").write_text("")
+    assert paths.find_config(None, {}, 61000) == tmp_path / "nicety.toml"
+    (tmp_path / "nicety.toml").unlink()
+    with pytest.raises(paths.PathError, match="no home directory"):
+        paths.place_of_config(None, {}, 61000)
+
+
 @pytest.fixture
 def homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, int]:
     """(root's home directory, one that a user may write, who he is); he came by `sudo -u`, which kept $HOME."""

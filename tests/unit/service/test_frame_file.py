@@ -40,6 +40,21 @@ def test_only_its_own_user_or_the_control_group_may_read(tmp_path: Path, umask: 
     assert mode(tmp_path / "own") == mode(tmp_path / "group") == 0o755
 
 
+def test_a_group_that_the_file_has_anyway_needs_no_call_that_the_unit_forbids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchown", forbidden)
+    file = FrameFile(tmp_path / "frame", os.getegid())
+    file.write(b"x")
+    assert (file.trouble, mode(tmp_path / "frame")) == ("", 0o640)
+    other = FrameFile(tmp_path / "other", os.getegid() + 1)
+    other.write(b"x")
+    assert "Operation not permitted" in other.trouble
+
+
 def test_a_directory_that_was_cleaned_up_is_made_again(tmp_path: Path) -> None:
     file = FrameFile(tmp_path / "run" / "frame", None)
     file.write(b"one")

@@ -21,7 +21,7 @@ CPUS = Path("/sys/devices/system/cpu")
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], seconds: float = 200.0) -> T:
+def until(condition: Callable[[], T], seconds: float = 600.0) -> T:
     """The first true answer. Emulation is slow, and how slow says nothing: the deadline only ends what would never come."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
