@@ -21,7 +21,7 @@ SOCKET_PATH_LIMIT = 107
 
 
 SYSTEM_CONFIG = Path("/etc/nicety/nicety.toml")
-"""The configuration of the machine, for whoever has none of their own."""
+"""The configuration of the machine, for anyone who has none of their own."""
 
 _STATE = Path(".local", "state", "nicety")
 """The state directory in a home directory (XDG Base Directory Specification)."""
