@@ -32,7 +32,7 @@ from ..scheduler.hands.owner import become, owner_of
 from ..scheduler.hands.safe_files import StoreError
 from ..scheduler.read.text import escape_unencodable, printable
 from ..scheduler.store.files import NamedFile, replacing
-from .crew import BASE_BYTES, Crew, affordable
+from .crew import BASE_BYTES, Crew, processes
 from .dataset import Dataset, DatasetError
 from .gather import gather
 from .kinds import Made, ModelKind, kept, packed, train_kind
@@ -185,7 +185,7 @@ def train(
             }
             found = machines(traces or [paths.traces])
             parts = Parts(paths.stores, asked, room, _say)
-            crew = Crew(min(jobs or len(os.sched_getaffinity(0)), affordable(memory)))
+            crew = Crew(processes(jobs, memory))
             training = _Training(begin, memory, time_budget, paths, models or paths.models, dry_run, parts, crew)
             done = training.run(loaded, found, since, only)
             page = None if no_report else training.page(done, place)

@@ -6,6 +6,7 @@ the result of a training does not depend on their number."""
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,9 +22,12 @@ SHARE = 0.25
 """Share of the memory for the processes besides the first (chosen)."""
 
 
-def affordable(memory: int) -> int:
-    """How many processes may work at the same time within this memory; the result does not depend on it."""
-    return max(int(memory * SHARE / BASE_BYTES), 1)
+def processes(wanted: int | None, memory: int) -> int:
+    """How many processes work at the same time: as many as are wanted, or as there are CPUs, but only what this memory is enough
+    for. The result does not depend on it. 1 where nicety's executor does not run: on another system than Linux."""
+    if not hasattr(os, "sched_getaffinity"):
+        return 1
+    return min(wanted or len(os.sched_getaffinity(0)), max(int(memory * SHARE / BASE_BYTES), 1))
 
 
 def _deaf() -> None:

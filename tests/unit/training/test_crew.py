@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nicety.training.crew import BASE_BYTES, SHARE, Crew, Until, affordable
+from nicety.training.crew import BASE_BYTES, SHARE, Crew, Until, processes
 
 
 def of(number: int) -> tuple[int, int]:
@@ -36,7 +36,13 @@ def test_for_one_task_no_process_is_started(jobs: int, count: int) -> None:
 
 def test_more_memory_is_enough_for_more_processes() -> None:
     each = BASE_BYTES / SHARE
-    assert [affordable(round(memory)) for memory in (0, each, 1.99 * each, 2 * each, 8 * each)] == [1, 1, 1, 2, 8]
+    assert [processes(9, round(memory)) for memory in (0, each, 1.99 * each, 2 * each, 8 * each)] == [1, 1, 1, 2, 8]
+    assert [processes(wanted, round(8 * each)) for wanted in (3, None)] == [3, min(len(os.sched_getaffinity(0)), 8)]
+
+
+def test_where_the_executor_does_not_run_one_process_does_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert processes(4, 1 << 40) == 1
 
 
 def test_time_is_up_at_its_end() -> None:
