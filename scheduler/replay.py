@@ -215,8 +215,8 @@ class _Again:
         """Compare one tick. `again`: what was made of its snapshot."""
         found = self._found
         found.ticks += 1
-        for component in logged.damage:
-            self._differ(logged.seq, component, "its checksum does not hold: changed after it was written", "")
+        for damage in logged.damage:
+            self._differ(logged.seq, "decision log", damage, "")
         if logged.tick is None:
             self._engine = None  # cannot continue before the log has a memory again
             return

@@ -190,7 +190,8 @@ def test_a_changed_figure_is_found_without_the_trace(logged: Path, tmp_path: Pat
         (last,) = db.execute("SELECT max(id) FROM ticks").fetchone()
     (difference,) = replay(paths).differences
     ticks = f"ticks 3 to {last % (1 << 32)}"
-    assert (difference.seq, difference.where) == (3, f"{ticks}: the checksum of tick 3 does not hold")
+    found = difference.seq, difference.where, difference.recorded
+    assert found == (3, "decision log", f"{ticks}: the checksum of tick 3 does not hold")
 
 
 def test_a_changed_decision_is_found(logged: Path, tmp_path: Path) -> None:
