@@ -726,7 +726,7 @@ def _in_words(message: str) -> str:
         return " or ".join(_WORDS.get(name, name) for name in match[1].split(" | ") if name != "null")
 
     text = re.sub(r" - at `\$\[(\d+)\]`", lambda match: f" (number {int(match[1]) + 1} of the list)", message)
-    text = re.sub(r"^Invalid enum value '(.*)'", r'"\1" is no value of it', text)
+    text = re.sub(r"^Invalid enum value '(.*)'", r'there is no value "\1"', text)
     return re.sub(r"`([a-z |]+)`", words, text).replace("Expected ", "must be ", 1).replace(", got ", ", not ", 1)
 
 

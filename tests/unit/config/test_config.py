@@ -56,11 +56,11 @@ GOLDEN: dict[str, tuple[str, list[str]]] = {
     ),
     "no such class": (
         '[groups.x]\nprogram = "a"\nclass = "fast"\n',
-        ['n.toml:3: groups.x.class: "fast" is no value of it; one of "interactive", "batch", "exempt"'],
+        ['n.toml:3: groups.x.class: there is no value "fast"; one of "interactive", "batch", "exempt"'],
     ),
     "no such action": (
         '[quarantine]\naction = "kill"\n',
-        ['n.toml:2: quarantine.action: "kill" is no value of it; one of "flag", "demote", "fence", "recycle"'],
+        ['n.toml:2: quarantine.action: there is no value "kill"; one of "flag", "demote", "fence", "recycle"'],
     ),
     "a level that models do not forecast": (
         "[pool_size]\nquantile = 0.7\n",
@@ -148,7 +148,7 @@ GOLDEN: dict[str, tuple[str, list[str]]] = {
     "keys of a pool without a valid kind are compared too": (
         '[pools.w]\nkind = "celeri"\nminimum = 9\nmaximum = 3\n[pools.x]\nmaximum = 2\ninitial = 5\nqueue = {}\n',
         [
-            f'n.toml:2: pools.w.kind: "celeri" is no value of it; {KINDS}',
+            f'n.toml:2: pools.w.kind: there is no value "celeri"; {KINDS}',
             "n.toml:3: pools.w.minimum: 9 is more than maximum = 3; change one of them",
             f"n.toml:5: pools.x.kind: missing, and it has no default; {KINDS}",
             "n.toml:7: pools.x.initial: 5 is not between minimum = 1 and maximum = 2; change one of them",
