@@ -182,7 +182,7 @@ class Together:
         self._bytes = 0
         self._began: int | None = None  # monotonic ns of the first tick
         self._first: int | None = None  # of the first that waits
-        self._last: int | None = None  # of the newest tick, waiting or written; None: none was written yet, so the next one does not wait
+        self._last: int | None = None  # of the newest tick, waiting or written; None: the next one does not wait
         self.ticks = 0
         """How many wait."""
         self.due = False
