@@ -464,7 +464,7 @@ class _Wrong:
     def __init__(self, answers: Callable[[np.ndarray], np.ndarray]) -> None:
         self._answers = answers
 
-    def answers(self, _made: np.ndarray, start: np.ndarray) -> np.ndarray:
+    def answers(self, _made: np.ndarray, start: np.ndarray, _metric: np.ndarray) -> np.ndarray:
         """See `demand.DemandModel`."""
         return np.asarray(self._answers(start), dtype=np.float32)
 

@@ -7,8 +7,8 @@ from collections.abc import Collection, Container, Sequence
 
 import numpy as np
 
+from ...models.forecast.answers import TrainedModel
 from ...models.forecast.demand import METRICS, Forecaster
-from ...models.forecast.network import Network
 from ...models.records import Forecast, Snapshot
 from .measure import Measured, cpus_of
 
@@ -41,7 +41,7 @@ class _Series:
 class Forecasts:
     """Follows the series of groups from their first report on, so that they have a history when they are reported again."""
 
-    def __init__(self, demand: Network | None, interval: float) -> None:
+    def __init__(self, demand: TrainedModel | None, interval: float) -> None:
         """`demand`: None leaves all forecasts to the baseline."""
         self._demand = demand
         self._forecaster = Forecaster(demand, interval)

@@ -19,7 +19,7 @@ from ...models.anomaly.model import AnomalyModel, RobustZ, TickOfWorkers, judge_
 from ...models.anomaly.self_history import SelfHistory
 from ...models.behaviour import BehaviourModel, Behaviours
 from ...models.features import Windows, WorkerWindows
-from ...models.forecast.network import Network
+from ...models.forecast.answers import TrainedModel
 from ...models.identity import ProcId
 from ...models.records import WINDOW, Behaviour, Class, Deadlock, PoolSample, Snapshot
 from ..config.sections import Config
@@ -87,7 +87,7 @@ class Observer:
         config: Config,
         abilities: Abilities,
         own: ProcId,
-        demand: Network | None,
+        demand: TrainedModel | None,
         anomaly: AnomalyModel | None,
         behaviour: BehaviourModel | None,
     ) -> None:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import nicety.training.dataset
 import nicety.training.gather
 from nicety.models.artifact import load_live
-from nicety.models.forecast.network import Network
+from nicety.models.forecast.mixture import trained
 from nicety.models.identity import ProcId
 from nicety.models.records import SAMPLE, HostSample, Identity, Known, PoolSample, Snapshot, WorkerSample
 from nicety.scheduler.store.traces import TraceWriter
@@ -87,7 +87,7 @@ def test_a_model_that_beats_the_baselines_goes_live(state: Path, first: tuple[in
     live = load_live(state / "models", "demand")
     assert live is not None
     assert live.digest == demand["digest"]
-    assert Network(live.arrays, live.digest).name == f"demand {live.digest[:8]}"
+    assert trained(live.arrays, live.digest).name == f"demand {live.digest[:8]}"
     assert live.card.interval == 1.0
     assert (live.card.data.ticks, live.card.data.processes) == (TICKS - 1, PROCESSES)
     assert live.card.data.last_wall - live.card.data.first_wall == (TICKS - 1) * 10**9
@@ -100,7 +100,9 @@ def test_without_a_terminal_each_stage_is_one_plain_line(first: tuple[int, dict[
     assert stages == [
         "reading traces",
         "running the simple forecasters",
+        "finding how far to go from the shipped model",
         "fitting the demand model",
+        "fitting the other candidates",
         "judging on held-out time",
         "writing the report",
     ]

@@ -25,7 +25,7 @@ from nicety.models.forecast.demand import (
     forecasts,
     rows,
 )
-from nicety.models.forecast.experts import Experts, Floats, Singles
+from nicety.models.forecast.experts import Experts, Floats, Ints, Singles
 from nicety.models.forecast.network import Network
 from nicety.models.records import HORIZONS, QUANTILES
 
@@ -53,7 +53,7 @@ class Says:
     def __init__(self, say: Callable[[Singles], Any]) -> None:
         self._say = say
 
-    def answers(self, made: Singles, start: Singles) -> Singles:
+    def answers(self, made: Singles, start: Singles, _metric: Ints) -> Singles:
         return np.asarray(self._say(start), dtype=np.float32)
 
 
@@ -134,6 +134,7 @@ def test_a_network_is_two_layers_and_a_straight_way_past_them() -> None:
     rng = np.random.default_rng(2)
     made = {name: rng.normal(0, 0.2, shape).astype(np.float32) for name, shape in Network.SHAPES.items()}
     model = Network({**made, "speaks": np.ones(3, dtype=np.bool_)}, "")
+    any_ = np.zeros(700, dtype=np.int64)
     x, start = rng.normal(0, 1, (700, len(DEMAND_FEATURES))).astype(np.float32), rng.normal(0, 1, (700, 4)).astype(np.float32)
 
     def silu(a: NDArray[Any]) -> NDArray[Any]:
@@ -141,15 +142,15 @@ def test_a_network_is_two_layers_and_a_straight_way_past_them() -> None:
 
     deep = silu(silu(x.astype(float) @ made["hidden1"] + made["bias1"]) @ made["hidden2"] + made["bias2"])
     expected = start + deep @ made["out"] + x.astype(float) @ made["straight"] + made["bias3"]
-    assert np.allclose(model.answers(x, start), expected, rtol=1e-4, atol=1e-4)
+    assert np.allclose(model.answers(x, start, any_), expected, rtol=1e-4, atol=1e-4)
     at = rng.permutation(700)
-    assert np.array_equal(model.answers(x[at], start[at]), model.answers(x, start)[at])
-    assert np.array_equal(model.answers(x[650:651], start[650:651])[0], model.answers(x, start)[650])
+    assert np.array_equal(model.answers(x[at], start[at], any_), model.answers(x, start, any_)[at])
+    assert np.array_equal(model.answers(x[650:651], start[650:651], any_[:1])[0], model.answers(x, start, any_)[650])
 
 
 def test_answers_of_a_model_rise_in_the_quantile() -> None:
     experts, seen = shown(noise(2, 100))
-    said = answer(Says(lambda start: start[:, ::-1]), rows(experts, seen), fallback(seen))
+    said = answer(Says(lambda start: start[:, ::-1]), rows(experts, seen), fallback(seen), np.zeros(2, dtype=np.int64))
     assert (np.diff(said, axis=1) >= 0).all()
 
 

@@ -17,7 +17,7 @@ from nicety.training import fit as module
 from nicety.training.anomaly_fit import WorkerTraces
 from nicety.training.dataset import Dataset, DatasetError, origins, split
 from nicety.training.evaluate import DemandRow, DemandTable, evaluate, losses
-from nicety.training.fit import ONWARD, PART, descend, fit_demand, predict, training_rows
+from nicety.training.fit import ONWARD, PART, descend, explore, fit_demand, predict, training_rows
 from nicety.training.promote import judge, running
 from nicety.training.report import Course, Result, metrics, text
 from nicety.training.stream import Samples, SeriesRun, stream
@@ -42,7 +42,9 @@ def fitted(train: Samples) -> Network:
     """As `nicety train` does, from the model that nicety comes with."""
     base = shipped("demand")
     assert base is not None
-    return Network(fit_demand(train, ["cpu"] * len(train), 1, base.arrays), "")
+    trial = explore(train, ["cpu"] * len(train), train.origin, 1, base.arrays)
+    assert trial is not None
+    return Network(fit_demand(train, ["cpu"] * len(train), 1, base.arrays, way=trial.way), "")
 
 
 def wave(rng: np.random.Generator, t: Floats) -> Floats:
