@@ -23,6 +23,7 @@ from ..models.forecast.mixture import MOST_MEMBERS, Member, member
 from ..models.forecast.network import Arrays
 from ..models.forecast.trees import LEAF, SMALL
 from ..models.records import HORIZONS, QUANTILES
+from ..scheduler.read.text import printable
 from .crew import Crew
 from .fit import FitRows, network_of, row_loss
 from .flatten import flat
@@ -31,24 +32,42 @@ from .regressors import RegressorError, made, takes_quantile
 NETWORK, BOOSTING, LINEAR = "network", "boosting", "linear quantiles"
 """The candidates that always take part. Boosting corrects the network; all others stand alone."""
 
-BOOSTING_ROWS, LINEAR_ROWS, OWN_ROWS = 50_000, 1500, 20_000
+BOOSTING_ROWS, LINEAR_ROWS, OWN_ROWS = 50_000, 1000, 20_000
 """Maximum rows that a candidate is fitted to, drawn by weight. Chosen: linear programs take time with the square of the rows."""
 
-BOOSTED = {"max_iter": 20, "max_leaf_nodes": 8, "min_samples_leaf": 30, "max_bins": 128, "early_stopping": False}
-"""Chosen: a tick can pay for eighty trees of eight leaves. On the public traces a hundred of fifteen leaves gain less than 1 %."""
+BOOSTED = {
+    "max_iter": 12,
+    "learning_rate": 0.15,
+    "max_leaf_nodes": 8,
+    "min_samples_leaf": 30,
+    "max_bins": 128,
+    "early_stopping": False,
+}
+"""The trees of boosting, for each quantile. Chosen: as many as a tick can pay for; a hundred of fifteen leaves gain less than 1 %
+on the public traces."""
 
-COPIED = {"max_iter": 12, "max_leaf_nodes": SMALL, "min_samples_leaf": 20, "max_bins": 128, "early_stopping": False}
+COPIED = {
+    "max_iter": 8,
+    "learning_rate": 0.3,
+    "max_leaf_nodes": SMALL,
+    "min_samples_leaf": 20,
+    "max_bins": 128,
+    "early_stopping": False,
+}
 """The trees that copy a regressor, for each of its outputs (chosen: as many as a tick can pay for)."""
 
-MOST_TREE_NODES, MOST_WEIGHTS = 800, 8000
-"""Maximum nodes of a member of trees, each of at most SMALL leaves, and weights of one of layers. Chosen: about what the network
-costs; `python -m benchmarks.forecast.model --only trees` measures it."""
+MOST_TREE_NODES, MOST_WEIGHTS = 500, 8000
+"""Maximum nodes of a member of trees, each of at most SMALL leaves, and weights of one of layers. Chosen: at most twice what the
+network costs. `python -m benchmarks.forecast.model --only trees` measures it."""
 
 RESIDUALS = 0.25
 """Share of its rows on which the errors of a regressor that predicts one value are measured (chosen)."""
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Shares that are tried for a member."""
+
+LONGEST_REMARK = 300
+"""Maximum characters of what a regressor's error says (chosen)."""
 
 WORTH = 0.003
 """A member takes part where it lowers the loss by this share. Chosen: less is not worth its CPU time."""
@@ -96,7 +115,7 @@ def _fitted(name: str, rows: FitRows, seed: int, network: Arrays) -> Candidate:
     except RegressorError as error:
         return Candidate(name, "", {}, str(error))
     except Exception as error:  # the user's code, and whatever it makes scikit-learn do
-        return Candidate(name, "", {}, f"failed: {type(error).__name__}: {error}")
+        return Candidate(name, "", {}, printable(f"failed: {type(error).__name__}: {error}")[:LONGEST_REMARK])
     return Candidate(name, *found, remark)
 
 

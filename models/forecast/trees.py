@@ -32,13 +32,13 @@ level, as `python -m benchmarks.forecast.model --only trees` measures."""
 EVERY = -1
 """The output of a tree that adds to all quantiles."""
 
-ROWS_AT_A_TIME = 1280
-"""Rows that are evaluated together: those of a block of series (chosen, so that masks stay in the cache)."""
+ROWS_AT_A_TIME = 320
+"""Rows that are evaluated together (chosen, so that the masks of a hundred trees stay in the cache)."""
 
 LEAF = -1
 """The feature of a leaf."""
 
-_LOWEST = np.array([(bits & -bits).bit_length() - 1 if bits else 0 for bits in range(1 << SMALL)], dtype=np.uint8)
+_LOWEST = np.array([(bits & -bits).bit_length() - 1 if bits else 0 for bits in range(1 << SMALL)], dtype=np.int64)
 """The place of the lowest bit that is set."""
 
 
@@ -109,26 +109,25 @@ class _Masks:
             found: list[float] = []
             _walk(arrays, root, tree, found, nodes)
             self._values[tree, : len(found)] = found
-        by_tree = sorted(nodes, key=lambda it: it[1])
-        place = np.array([node for node, _, _ in by_tree], dtype=np.int64)
-        tree_of = np.array([tree for _, tree, _ in by_tree], dtype=np.int64)
-        self._feature, self._threshold = arrays["feature"][place], arrays["threshold"][place][:, None]
-        self._missing = np.flatnonzero(arrays["missing_left"][place])
-        self._strikes = np.array([mask for _, _, mask in by_tree], dtype=np.uint16)[:, None]
-        self._grown = np.unique(tree_of)  # trees that are more than a leaf
-        self._first = np.searchsorted(tree_of, self._grown)
+        wide = int(np.bincount([tree for _, tree, _ in nodes], minlength=1).max())  # for each tree; those added strike nothing
+        place = np.zeros((len(roots), wide), dtype=np.int64)
+        self._strikes = np.zeros((len(roots), wide, 1), dtype=np.uint16)
+        filled = [0] * len(roots)
+        for node, tree, mask in nodes:
+            place[tree, filled[tree]], self._strikes[tree, filled[tree]] = node, mask
+            filled[tree] += 1
+        self._feature, self._threshold = np.maximum(arrays["feature"][place], 0), arrays["threshold"][place][:, :, None]
+        self._missing_right = ~arrays["missing_left"][place][:, :, None]
+        self._offset = np.arange(0, SMALL * len(roots), SMALL)[:, None]
 
     def values(self, columns: Singles) -> Floats:
         """See `FlatTrees._levels`."""
-        left = np.full((len(self._values), columns.shape[1]), np.uint16(0xFFFF))
-        if len(self._grown):
-            seen = columns[self._feature]
-            right = ~(seen <= self._threshold)
-            if len(self._missing):
-                right[self._missing] &= ~np.isnan(seen[self._missing])
-            struck = right * self._strikes
-            left[self._grown] = ~np.bitwise_or.reduceat(struck, self._first, axis=0)
-        return np.asarray(np.take_along_axis(self._values, _LOWEST[left].astype(np.int64), axis=1))
+        seen = columns[self._feature]
+        right = seen > self._threshold  # not so for NaN
+        if np.isnan(columns).any():
+            right |= np.isnan(seen) & self._missing_right
+        struck = np.bitwise_or.reduce(right * self._strikes, axis=1)
+        return np.asarray(self._values.ravel()[np.take(_LOWEST, ~struck) + self._offset])
 
 
 def _walk(arrays: Mapping[str, NDArray[Any]], node: int, tree: int, found: list[float], nodes: list[tuple[int, int, int]]) -> None:

@@ -248,3 +248,39 @@ def test_evaluate_scores_baselines_by_what_they_say() -> None:
     known = np.isfinite(test.targets[:, 2])
     assert (row.wql, row.coverage) == losses(test.targets[known, 2], said[known, 2])
     assert {row.forecaster for row in rows} == {baseline.name for baseline in BASELINES}
+
+
+def test_a_long_past_goes_far_and_a_short_one_stays_near() -> None:
+    base = shipped("demand")
+    assert base is not None
+    long, _ = parts(dataset(steps))
+    far = explore(long, ["cpu"] * len(long), long.origin, 1, base.arrays)
+    assert far is not None
+    assert far.way.part > PART
+    for name in Network.SHAPES:
+        assert not np.array_equal(far.network[name], base.arrays[name])
+    short, _ = parts(dataset(steps, series=2, ticks=300), most=60)
+    assert explore(short, ["cpu"] * len(short), short.origin, 1, base.arrays) is None
+
+
+def test_a_way_is_judged_on_the_newest_time_only() -> None:
+    """The series change their habits in the last fifth: what was learned before is no help there."""
+
+    def changed(rng: np.random.Generator, t: Floats) -> Floats:
+        return np.where(t < 300, steps(rng, t), 1 + np.abs(np.cumsum(rng.normal(0, 0.3, len(t)))))
+
+    base = shipped("demand")
+    assert base is not None
+    steady, _ = parts(dataset(steps, ticks=420))
+    changing, _ = parts(dataset(changed, ticks=520))
+    found = [explore(it, ["cpu"] * len(it), it.origin, 1, base.arrays) for it in (steady, changing)]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert found[1].way.part * found[1].way.course.steps < found[0].way.part * found[0].way.course.steps
+
+
+def test_an_end_of_the_time_gives_no_way() -> None:
+    base = shipped("demand")
+    assert base is not None
+    train, _ = parts(dataset(steps, series=6, ticks=300))
+    assert explore(train, ["cpu"] * len(train), train.origin, 1, base.arrays, lambda _done, _total: False) is None
