@@ -51,7 +51,7 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True)
-class _Fitted:
+class Fitted:
     """A demand model before it is judged, and the candidates that it was chosen from."""
 
     network: Arrays
@@ -71,7 +71,7 @@ class _Fitted:
             weights = np.zeros_like(self.weights)
             weights[place], weights[0] = 1, not each.alone
             if each.kind:
-                found[each.name] = trained(_Fitted(self.network, self.candidates, weights).arrays([True] * len(METRICS)), "")
+                found[each.name] = trained(Fitted(self.network, self.candidates, weights).arrays([True] * len(METRICS)), "")
         return {NETWORK: trained(self.network, ""), **found}
 
 
@@ -109,7 +109,9 @@ def train_demand(
         if not len(test):
             raise DatasetError("no busy group or pool lasted into the held-out time; record longer")
         base = _base(said)
-        fitted = _fit(fit, runs, tick[inside[0]], seed, base, progress, crew, regressors)
+        owners = [runs[which].owner for which in fit.run.tolist()]
+        when, start = tick[inside[0]], None if base is None else base.arrays
+        fitted = fit_model(fit, metrics(runs, fit), when, seed, start, progress, owners, crew, regressors)
     except DatasetError as error:
         minutes = LEAST_TICKS * dataset.interval / 60
         reason = f"{error} (with ticks of {dataset.interval:g} s, at least {minutes:.1f} min are needed)"
@@ -141,42 +143,49 @@ def train_demand(
     return Trained(arrays, result, runs, test, made["new model"], made["experts"], leans), said
 
 
-def _fit(
+def fit_model(
     fit: Samples,
-    runs: tuple[SeriesRun, ...],
+    sets: Sequence[str],
     when: Ints,
     seed: int,
-    base: Artifact | None,
-    progress: StageProgress,
-    crew: Crew,
-    regressors: Sequence[str],
-) -> _Fitted:
+    base: Arrays | None,
+    progress: StageProgress | None = None,
+    owners: Sequence[str] = (),
+    crew: Crew | None = None,
+    regressors: Sequence[str] = (),
+) -> Fitted:
     """The network, and the candidates beside it. Where there is too little past for a contest, or no time, the network is alone.
-    Raises DatasetError."""
-    sets, owners = metrics(runs, fit), [runs[which].owner for which in fit.run.tolist()]
+
+    `sets`, `when`, `owners`: of each origin, as for `explore`. `base`: the model to start from. Raises DatasetError.
+    """
+    crew, step = crew or Crew(1), _unlimited if progress is None else progress.step
     trial = None
     if base is not None:
-        trial = explore(fit, sets, when, seed, base.arrays, lambda *steps: progress.step("ways", *steps), owners, crew)
+        trial = explore(fit, sets, when, seed, base, lambda *steps: step("ways", *steps), owners, crew)
     way = NEAR if trial is None else trial.way
-    arrays = None if base is None else base.arrays
-    network = fit_demand(fit, sets, seed, arrays, lambda *steps: progress.step("fitting", *steps), owners, way)
-    alone = _Fitted(network, (), np.ones((1, len(METRICS)), dtype=np.float32))
-    if trial is None or not progress.step("contest", 0, 2):
+    network = fit_demand(fit, sets, seed, base, lambda *steps: step("fitting", *steps), owners, way)
+    alone = Fitted(network, (), np.ones((1, len(METRICS)), dtype=np.float32))
+    if trial is None or not step("contest", 0, 2):
         return alone
     names = (BOOSTING, LINEAR, *regressors)
     tried = fit_all(names, trial.earlier, seed, trial.network, crew)
     weights = shares(tried, trial.network, trial.later)
-    if not progress.step("contest", 1, 2):
+    if not step("contest", 1, 2):
         return alone
     found = fit_all(names, training_rows(fit, sets, seed, owners, TRIED_ROWS), seed, network, crew)
-    progress.step("contest", 2, 2)
+    step("contest", 2, 2)
     for place, each in enumerate(found, 1):
         if not each.kind and weights[place].any():  # it can be fitted to a part of the past, but not to all of it
-            return _Fitted(network, found, np.where(np.arange(len(weights)) == 0, 1, 0)[:, None] * np.ones_like(weights))
-    return _Fitted(network, found, weights)
+            weights[0], weights[1:] = 1, 0
+    return Fitted(network, found, weights)
 
 
-def _rivals(fitted: _Fitted, table: DemandTable, test: Samples) -> tuple[Rival, ...]:
+def _unlimited(_name: str, _done: int, _total: int) -> bool:
+    """Progress that nobody watches."""
+    return True
+
+
+def _rivals(fitted: Fitted, table: DemandTable, test: Samples) -> tuple[Rival, ...]:
     """The table of the contest; () if there was none."""
     if not fitted.candidates:
         return ()
