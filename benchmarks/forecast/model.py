@@ -269,7 +269,8 @@ def fitted(parts: Mapping[str, tuple[Samples, list[str]]], name: str) -> dict[st
     samples, groups = parts[name]
     before = fit_demand(samples, groups, SEED, without, way=Way(ONWARD, 0.6))
     own = fit_model(samples, groups, newest(samples), SEED, without)
-    _tell(f"{name}: {own.weights[:, 0].round(2).tolist()} of the network and {[each.name for each in own.candidates]}")
+    shares = dict(zip(("network", *(each.name for each in own.candidates)), own.weights[:, 0].round(2).tolist(), strict=True))
+    _tell(f"{name}: {', '.join(f'{share:g} of {who}' for who, share in shares.items())}")
     found = {"other sets": without, "own history": own.arrays([True] * len(METRICS)), "as before": before}
     return {key: trained(arrays, "0" * 64) for key, arrays in found.items()}
 
