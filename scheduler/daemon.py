@@ -325,7 +325,7 @@ class Daemon:
         yield "log"
         sessions.log.append(tick, verdict, latest.outcomes, memory, evidence)
         if sessions.traces is not None and not sessions.log.waiting:
-            sessions.traces.flush()  # so that whoever looks back finds what each logged tick was made of, also after a crash
+            sessions.traces.flush()  # what each logged tick was made of can be looked at, also after a crash
         notes = (*verdict.notes, *sessions.unmatched.notes(at, snapshot.identities), *sessions.pools_found.notes(snapshot))
         reported = msgspec.structs.replace(verdict, notes=notes)
         self._reports.stream.tick(sessions.current.id, self._actuator.mode, tick, reported, latest.outcomes)
