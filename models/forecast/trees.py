@@ -38,7 +38,7 @@ ROWS_AT_A_TIME = 320
 LEAF = -1
 """The feature of a leaf."""
 
-_LOWEST = np.array([(bits & -bits).bit_length() - 1 if bits else 0 for bits in range(1 << SMALL)], dtype=np.int64)
+_LOWEST = np.array([(bits & -bits).bit_length() - 1 if bits else 0 for bits in range(1 << SMALL)], dtype=np.int8)
 """The place of the lowest bit that is set."""
 
 
