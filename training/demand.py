@@ -16,7 +16,8 @@ from ..models.forecast.answers import TrainedModel
 from ..models.forecast.demand import DEMAND_FEATURES, METRICS
 from ..models.forecast.experts import Floats, Ints
 from ..models.forecast.mixture import member, mixed, trained
-from .contest import BOOSTING, LINEAR, NETWORK, Candidate, fit_all, milliseconds, shares
+from ..models.forecast.network import Network
+from .contest import BOOSTING, LINEAR, NETWORK, SHIPPED, Candidate, fit_all, milliseconds, shares
 from .crew import Crew
 from .dataset import LEAST_TICKS, Dataset, DatasetError, drawn, origins, split
 from .evaluate import DemandTable, evaluate, losses
@@ -122,15 +123,14 @@ def train_demand(
     live, trouble = running(models, "demand", dataset.interval)
     if trouble:
         said.append(trouble)
-    for name, artefact in (
-        ((f"running {live.digest[:8]}", live),) if live else ((f"shipped {base.digest[:8]}", base),) if base else ()
-    ):
+    for name, artefact in ((f"running {live.digest[:8]}", live),) if live else ((SHIPPED, base),) if base else ():
         other = trained(artefact.arrays, artefact.digest)
         made[name], heard[name] = predict(other, test), other.speaks
     made["experts"] = test.values(test.start.astype(np.float64))
     if fitted.candidates:
-        made |= {name: predict(each, test) for name, each in fitted.alone().items()}
-        heard |= {name: frozenset() for name in (NETWORK, *(each.name for each in fitted.candidates))}  # shown, not compared with
+        rivals = {name: each for name, each in fitted.alone().items() if name not in made}
+        made |= {name: predict(each, test) for name, each in rivals.items()}
+        heard |= dict.fromkeys(rivals, frozenset())  # shown, not compared with
     progress.step("judging", 0, 2)
     table = evaluate(made, test, runs)
     progress.step("judging", 1, 2)
@@ -168,11 +168,12 @@ def fit_model(
     if trial is None or not step("contest", 0, 2):
         return alone
     names = (BOOSTING, LINEAR, *regressors)
-    tried = fit_all(names, trial.earlier, seed, trial.network, crew)
+    own = [] if base is None else [Candidate(SHIPPED, "network", {name: base[name] for name in Network.SHAPES})]
+    tried = [*fit_all(names, trial.earlier, seed, trial.network, crew), *own]
     weights = shares(tried, trial.network, trial.later)
     if not step("contest", 1, 2):
         return alone
-    found = fit_all(names, training_rows(fit, sets, seed, owners, TRIED_ROWS), seed, network, crew)
+    found = [*fit_all(names, training_rows(fit, sets, seed, owners, TRIED_ROWS), seed, network, crew), *own]
     step("contest", 2, 2)
     for place, each in enumerate(found, 1):
         if not each.kind and weights[place].any():  # it can be fitted to a part of the past, but not to all of it

@@ -144,7 +144,7 @@ def test_the_same_again_is_refused_with_the_table(state: Path, first: tuple[int,
     code, out, _ = train(state, "--only", "demand")
     assert code == 3
     assert "demand model: refused" in out
-    assert f"does not beat running {before.digest[:8]}" in out
+    assert f"is as good as running {before.digest[:8]}" in out
     for name in ("new model", f"running {before.digest[:8]}", "last value", "ewma", "window quantile", "seasonal naive"):
         assert name in out
     assert f"report: {state / 'report.html'}" in out
@@ -370,7 +370,7 @@ def test_the_regressor_of_the_docs_is_trained_and_has_its_line_in_the_contest(st
     demand = json.loads(out)["models"]["demand"]
     assert demand["outcome"] in ("would be promoted", "refused")
     table = {(row["name"], row["metric"]): row for row in demand["contest"]}
-    names = ["network", "boosting", "linear quantiles", f"{file}:forest"]
+    names = ["network", "boosting", "linear quantiles", "shipped", f"{file}:forest"]
     assert sorted(table) == sorted((name, metric) for name in names for metric in ("cpu", "load", "rss"))
     own = table[f"{file}:forest", "cpu"]
     assert 0 < own["score"] < 1.1  # 1: the last value

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from nicety.models.artifact import shipped
 from nicety.models.forecast.demand import DEMAND_FEATURES
-from nicety.models.forecast.mixture import member
-from nicety.models.forecast.network import Arrays
+from nicety.models.forecast.mixture import member, trained
 from nicety.training import contest
-from nicety.training.contest import BOOSTING, LINEAR, Candidate, fit_all, more_of, shares
+from nicety.training.contest import BOOSTING, LINEAR, SHIPPED, Candidate, fit_all, more_of, shares
 from nicety.training.crew import Crew
+from nicety.training.demand import Fitted
 from nicety.training.fit import FitRows, network_of
 
 FOREST = """
@@ -49,7 +50,11 @@ def rows(count: int, seed: int, bend: float = 2.0, metric: int = 0) -> FitRows:
     return FitRows(made, start, answers.astype(np.float32), np.ones(count, dtype=np.float32), np.full(count, metric))
 
 
-def silent() -> Arrays:
+def joined(parts: list[FitRows]) -> FitRows:
+    return FitRows(*(np.concatenate([getattr(part, name) for part in parts]) for name in FitRows.__dataclass_fields__))
+
+
+def silent() -> dict[str, NDArray[Any]]:
     """A network that adds nothing."""
     found = shipped("demand")
     assert found is not None
@@ -75,6 +80,20 @@ def test_who_adds_nothing_gets_nothing() -> None:
     ]
     weights = shares(found, silent(), [noise.part(np.arange(1000)), noise.part(np.arange(1000, 2000))])
     assert weights.tolist() == [[1, 1, 1], [0, 0, 0]]
+
+
+def test_a_metric_keeps_the_shipped_model_where_training_made_it_worse() -> None:
+    spoiled = silent()
+    spoiled["bias3"] = np.array([1.0, 1.0, 1.0, 1.0], dtype=np.float32)
+    parts = [rows(500, seed, bend, metric) for seed in (2, 3) for bend, metric in ((0.0, 0), (1.0, 1))]
+    later = [joined(parts[:2]), joined(parts[2:])]
+    weights = shares([Candidate(SHIPPED, "network", silent())], spoiled, later)
+    assert weights[:, 0].tolist() == [0, 1]  # the answers are near 0, and the network says 1 more
+    assert weights[0, 1] > 0  # and here they are not
+    fitted = Fitted({**spoiled, "speaks": np.ones(3, dtype=np.bool_)}, [Candidate(SHIPPED, "network", silent())], weights)
+    model = trained(fitted.arrays([True] * 3), "")
+    asked = later[0].part(np.arange(3))
+    assert np.allclose(model.answers(asked.made, asked.start, asked.metric), asked.start)
 
 
 def test_the_result_does_not_depend_on_what_else_takes_part(file: Path) -> None:

@@ -204,6 +204,17 @@ def test_a_running_model_counts_where_it_speaks_and_none_of_that_may_be_lost() -
     assert judge(worse, "new model", {"running": frozenset({"cpu", "rss"})}).speaks == frozenset({"cpu"})
 
 
+def test_where_it_is_as_good_as_a_running_model_it_speaks_too_if_it_is_better_elsewhere() -> None:
+    equal = by_metric(new_model=(0.1, 0.05002), last_value=(0.3, 0.3), running=(0.2, 0.05))
+    judged = judge(equal, "new model", {"running": frozenset({"cpu", "rss"})})
+    assert (judged.beats, judged.speaks) == (True, frozenset({"cpu", "rss"}))
+    assert "rss 0.167 is as good as running 0.167" in judged.reason
+    again = by_metric(new_model=(0.2, 0.05), last_value=(0.3, 0.3), running=(0.2, 0.05))
+    assert not judge(again, "new model", {"running": frozenset({"cpu", "rss"})}).beats
+    worse = by_metric(new_model=(0.1, 0.0502), last_value=(0.3, 0.3), running=(0.2, 0.05))
+    assert not judge(worse, "new model", {"running": frozenset({"cpu", "rss"})}).beats
+
+
 def test_a_series_that_stands_still_does_not_decide() -> None:
     moving = [DemandRow(name, "cpu", 1, wql, (1, 1, 1, 1), 9) for name, wql in (("new", 0.1), ("last value", 0.2))]
     still = [DemandRow(name, "rss", 1, wql, (1, 1, 1, 1), 9) for name, wql in (("new", 1e-6), ("last value", 0.0))]
