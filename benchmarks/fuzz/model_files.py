@@ -31,7 +31,7 @@ from nicety.models.artifact import (
 )
 from nicety.models.behaviour import BEHAVIOUR_FEATURES, BehaviourModel
 from nicety.models.forecast.demand import DEMAND_FEATURES
-from nicety.models.forecast.network import Network
+from nicety.models.forecast.mixture import trained
 
 from .target import DAMAGE, WHOLE, BrokenError, Case, Edits, Target, overwrite, workplace, write
 
@@ -145,9 +145,9 @@ def _use(kind: str, model: Artifact) -> None:
     """An accepted model must answer with numbers."""
     with np.errstate(all="ignore"):
         if kind == "demand":
-            network = Network(model.arrays, model.digest)
+            demand = trained(model.arrays, model.digest)
             made = np.linspace(-3, 3, 2 * len(DEMAND_FEATURES), dtype=np.float32).reshape(2, -1)
-            said = network.answers(made, np.zeros((2, 4), dtype=np.float32))
+            said = demand.answers(made, np.zeros((2, 4), dtype=np.float32), np.array([0, 2]))
         elif kind == "behaviour":
             behaviour = BehaviourModel.from_arrays(model.arrays, model.digest)
             rows = np.linspace(0, 9, 2 * len(BEHAVIOUR_FEATURES)).reshape(2, -1)
