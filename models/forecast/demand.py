@@ -19,6 +19,7 @@ from ..records import HORIZONS, QUANTILES
 from .baseline import LARGEST
 from .drift import DriftWatch, ModelSwitch
 from .experts import EXPERTS, LEVELS, LONGEST, PAST, RING, Bools, ExpertOutlook, Experts, Floats, Ints, Singles, widened
+from .memory import LATER, LaterForecasts, LongMemory
 from .packed import packed, unpacked
 from .rounding import rounded
 
@@ -347,9 +348,10 @@ class _Judged:
 class _Block:
     """Up to `WIDTH` series that are stepped together, and their state. A slot is free or holds a series."""
 
-    def __init__(self, interval: float, judged: bool) -> None:
-        """`judged`: there is a model, so its forecasts are kept to be judged."""
+    def __init__(self, interval: float, judged: bool, number: int) -> None:
+        """`judged`: there is a model, so its forecasts are kept to be judged. `number`: of the blocks before it."""
         self.experts = Experts(0, interval)
+        self.memory = LongMemory(interval, number)
         self.free: list[int] = []
         self._fresh: Bools = np.zeros(0, dtype=np.bool_)  # slots whose series begins at the next step
         shapes: dict[str, tuple[tuple[int, ...], type]] = {
@@ -376,6 +378,7 @@ class _Block:
         more = min(max(lack, size // 4, 8), WIDTH - size)
         if more > 0:
             self.experts.grow(size + more)
+            self.memory.grow(more)
             self._state = {name: widened(array, more) for name, array in self._state.items()}
             self._fresh = widened(self._fresh, more)
             self.free.extend(range(size + more - 1, size - 1, -1))
@@ -385,6 +388,7 @@ class _Block:
         """A slot for a new series."""
         slot = self.free.pop()
         self._fresh[slot] = True
+        self.memory.begin(slot)
         self._state["own"][..., slot] = 0
         self._state["due"][..., slot] = self._state["both"][..., slot] = _NOTHING
         self._state["lately"][..., slot] = 0
@@ -408,6 +412,7 @@ class _Block:
         self._state["whole"] &= np.isnan(now) | (now == np.rint(now))
         self.experts.learn(now, np.full(self.experts.slots, at), self._fresh)
         self._fresh[:] = False
+        self.memory.learn(self.experts, at)
         with np.errstate(over="ignore", invalid="ignore"):
             return np.asarray(now / self.experts.unit, dtype=np.float32)
 
@@ -598,6 +603,7 @@ class Forecaster:
         self._places: dict[Hashable, int] = {}  # block x WIDTH + slot of each series
         self._keys: Sequence[Hashable] = ()  # of the last step
         self._parts: list[tuple[_Block, Ints, Ints]] = []  # for each block: which of these are in it, and their slots
+        self._said: Floats = np.zeros((0, len(HORIZONS), len(QUANTILES)))  # at the last step
         self._common = np.zeros((2, len(HORIZONS), len(QUANTILES)), dtype=np.float32)  # of the fallback, of the model
 
     @property
@@ -633,10 +639,23 @@ class Forecaster:
             asked, refused, self.trouble = asked + made.asked, refused + made.refused, self.trouble or made.failure
         if most is not None:
             np.minimum(said, most[:, None, None], out=said)
+        self._said = said
         name = self._model.name if self._model is not None else ""
         if refused and not self.trouble:
             self.trouble = f"{name} gave {refused} of {asked} forecasts with impossible values"
         return Answers(said, (FALLBACK, name), by_model)
+
+    def later(self, which: Ints) -> LaterForecasts:
+        """Forecasts further ahead than those of the last step, of some of its series."""
+        values, by = np.empty((len(which), len(LATER), len(QUANTILES))), np.zeros(len(which), dtype=np.int64)
+        row = np.full(len(self._keys), -1)
+        row[which] = np.arange(len(which))
+        for block, mine, slots in self._parts:
+            wanted = row[mine] >= 0
+            rows_, near = row[mine[wanted]], self._said[mine[wanted], -1]
+            made = block.memory.later(slots[wanted], block.experts, near)
+            values[rows_], by[rows_] = made.values, made.by
+        return LaterForecasts(values, by)
 
     def forget(self, keys: Iterable[Hashable]) -> None:
         """Forget the past of these series, which begin again at their next value; unknown keys are skipped."""
@@ -688,7 +707,7 @@ class Forecaster:
             if lack > 0:
                 lack -= block.widen(lack)
         while lack > 0:
-            self._blocks.append(_Block(self._interval, self._model is not None))
+            self._blocks.append(_Block(self._interval, self._model is not None, len(self._blocks)))
             lack -= self._blocks[-1].widen(lack)
         new.reverse()
         for number, block in enumerate(self._blocks):

@@ -78,14 +78,15 @@ _H = np.asarray(HORIZONS)
 FIRST = np.concatenate([[0], np.cumsum(_H)[:-1]])  # first row of each horizon's ring: a ring has a row per tick of the horizon
 RING = int(_H.sum())
 LONGEST = max(HORIZONS)
-_SCALE = np.arcsinh(REACH * 2)
-_EDGES = np.sinh(np.linspace(-_SCALE, _SCALE, BINS + 1)) / 2
+ENDS = np.arcsinh(REACH * 2)
+EDGES = np.sinh(np.linspace(-ENDS, ENDS, BINS + 1)) / 2
+WIDTHS = np.diff(EDGES)
 _TINY = np.float32(1e-9)
 
 
 def _guess() -> Singles:
     """[BINS] distribution assumed before any error was seen: Laplace's, with heavier ends."""
-    below = np.where(_EDGES < 0, 0.5 * np.exp(np.minimum(_EDGES, 0)), 1 - 0.5 * np.exp(-np.maximum(_EDGES, 0)))
+    below = np.where(EDGES < 0, 0.5 * np.exp(np.minimum(EDGES, 0)), 1 - 0.5 * np.exp(-np.maximum(EDGES, 0)))
     mass = np.diff(below) + 0.002
     return np.asarray(mass / mass.sum(), dtype=np.float32)
 
@@ -284,7 +285,7 @@ class Experts:
         bias[2] = bias[1]
         bias[1] = np.where(known, error, bias[1])
         bias[0] += np.where(known, np.float32(0.1), np.float32(0)) * (error - bias[0])
-        place = np.floor((np.arcsinh(_within(z, REACH) * 2) + _SCALE) * (BINS / (2 * _SCALE)))
+        place = np.floor((np.arcsinh(_within(z, REACH) * 2) + ENDS) * (BINS / (2 * ENDS)))
         place = np.minimum(np.maximum(place, 0), BINS - 1).astype(np.int64)
         forget = np.where(known, np.maximum(KEEP, 1.0 / (np.maximum(seen, 0) + 12.0)), 0.0).astype(np.float32)
         tails = state["tails"]
@@ -343,7 +344,7 @@ class Experts:
         changed = held != now
         if changed.any():
             which, left = np.nonzero(changed & (held >= 0))
-            row = _OFFSETS[which, 0] + held[which, left]
+            row = FIRST_BINS[which, 0] + held[which, left]
             old, mean = profile[row, left], within[which, 0, left]
             profile[row, left] = np.where(np.isnan(old), mean, old + np.float32(0.4) * (mean - old))
             within[changed.nonzero()[0], :, changed.nonzero()[1]] = 0.0
@@ -351,7 +352,7 @@ class Experts:
         mean, count = within[:, 0], within[:, 1]
         count += 1
         mean += (y - mean) / count
-        known = profile[_OFFSETS + now, np.arange(self.slots)]
+        known = profile[FIRST_BINS + now, np.arange(self.slots)]
         shift[:] = np.where(np.isnan(known), 0.0, shift + np.float32(0.2) * (y - known - shift))
 
     def _regress(self, y: Singles, then: _Then) -> None:
@@ -421,7 +422,7 @@ class Experts:
         points[:, FLAT + 1] = season + state["slip"]
         points[:, FLAT + 2] = self._predict(y, season)
         then = ((at + _H[:, None] * self._interval)[:, None] // _SECONDS).astype(np.int64) % _SLICES  # [H, CALENDAR, S]
-        known = state["profile"][_OFFSETS + then, column]
+        known = state["profile"][FIRST_BINS + then, column]
         points[:, FLAT + 3 :] = np.where(np.isnan(known), state["means"][1], known + state["shift"])
         np.maximum(points, 0, out=points)
         base = self._agree(points, y)
@@ -467,7 +468,7 @@ class Experts:
         flat = mass.ravel()
         low, high = flat.take(place), flat.take(place + self.slots)
         inside = np.minimum(np.maximum((_LEVELS - low) / np.maximum(high - low, 1e-6), 0.0), 1.0)
-        return np.asarray(_EDGES.take(bin_) + inside * _WIDTHS.take(bin_), dtype=np.float32)
+        return np.asarray(EDGES.take(bin_) + inside * WIDTHS.take(bin_), dtype=np.float32)
 
 
 _P = 3  # inputs of a regression: last value, a mean, the period
@@ -480,9 +481,8 @@ _MEMORY = np.float32(0.99)
 _SPREADS = np.array([0.2, FORGET, 0.005])[:, None, None]
 _SMOOTHING = np.array(SMOOTHING, dtype=np.float32).astype(np.float64)[:, None]
 _LEVELS = np.array(LEVELS, dtype=np.float32)[:, None]
-_WIDTHS = np.diff(_EDGES)
 _SECONDS, _SLICES = np.array(CALENDAR)[:, :, None].transpose(1, 0, 2)  # [CALENDAR, 1] seconds of a bin, bins
-_OFFSETS = np.cumsum(_SLICES, axis=0) - _SLICES  # first row of each profile
+FIRST_BINS = np.cumsum(_SLICES, axis=0) - _SLICES  # [CALENDAR, 1] first row of each profile
 _ROWS = np.arange(len(_H))[:, None]
 _BACK = (np.arange(PAST)[:, None] - np.arange(max(MEDIANS))) % PAST  # rows of the newest values, by the row of the last
 _AGES = np.arange(max(MEDIANS), dtype=np.uint8)[:, None]
