@@ -35,7 +35,8 @@ from numpy.typing import NDArray
 from .anomaly.evidence import CHANNELS
 from .anomaly.model import AnomalyModel
 from .behaviour import BEHAVIOUR_FEATURES, BehaviourModel
-from .forecast.demand import DEMAND_FEATURES, Network
+from .forecast.demand import DEMAND_FEATURES
+from .forecast.network import Network
 from .records import HORIZONS, QUANTILES, WINDOW
 
 SCHEMA = 1

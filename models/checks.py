@@ -12,8 +12,9 @@ from .anomaly.evidence import CHANNELS
 from .anomaly.model import Scorer, score
 from .behaviour import BEHAVIOUR_FEATURES, CLASSES, SEEN, BehaviourModel
 from .features import told
+from .forecast.answers import DemandModel, answer
 from .forecast.baseline import Floats, Forecasts, Ints
-from .forecast.demand import MIN_TICKS, DemandModel, answer, fallback, forecasts, rows
+from .forecast.demand import MIN_TICKS, fallback, forecasts, rows
 from .forecast.experts import Experts
 from .identity import ProcId
 from .records import HORIZONS, QUANTILES, WINDOW, Class

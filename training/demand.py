@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from ..models.artifact import Arrays, Artifact, ArtifactError, shipped
-from ..models.forecast.demand import DEMAND_FEATURES, METRICS, Network
+from ..models.forecast.demand import DEMAND_FEATURES, METRICS
 from ..models.forecast.experts import Floats
+from ..models.forecast.network import Network
 from .crew import Crew
 from .dataset import LEAST_TICKS, Dataset, DatasetError, drawn, origins, split
 from .evaluate import evaluate, losses

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.forecast.demand import DEMAND_FEATURES, FARTHEST, HIDDEN, METRICS, Arrays, Network
+from ..models.forecast.demand import DEMAND_FEATURES, METRICS
 from ..models.forecast.experts import Floats, Singles
+from ..models.forecast.network import FARTHEST, HIDDEN, Arrays, Network
 from ..models.records import QUANTILES
 from .dataset import DatasetError
 from .quotas import factors

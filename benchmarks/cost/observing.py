@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from nicety.models.artifact import shipped
-from nicety.models.forecast.demand import METRICS, Forecaster, Network
+from nicety.models.forecast.demand import METRICS, Forecaster
+from nicety.models.forecast.network import Network
 from nicety.models.identity import ProcId
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.decision import Abilities, Tick, encode

@@ -37,7 +37,8 @@ from .peers import PEERS, Crane, Peer, fit_boosting, forecasts
 from nicety import __version__
 from nicety.models import artifact
 from nicety.models.forecast import demand as runtime
-from nicety.models.forecast.demand import DEMAND_FEATURES, METRICS, Arrays, Forecaster, Network
+from nicety.models.forecast.demand import DEMAND_FEATURES, METRICS, Forecaster
+from nicety.models.forecast.network import Arrays, Network
 from nicety.models.records import HORIZONS as TICKS
 from nicety.models.records import QUANTILES
 from nicety.training.fit import fit_demand

@@ -30,7 +30,8 @@ from nicety.models.artifact import (
     save,
 )
 from nicety.models.behaviour import BEHAVIOUR_FEATURES, BehaviourModel
-from nicety.models.forecast.demand import DEMAND_FEATURES, Network
+from nicety.models.forecast.demand import DEMAND_FEATURES
+from nicety.models.forecast.network import Network
 
 from .target import DAMAGE, WHOLE, BrokenError, Case, Edits, Target, overwrite, workplace, write
 

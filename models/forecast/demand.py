@@ -1,21 +1,21 @@
-"""Forecasts demand: the rows that the model sees, the trained model, and the forecaster that applies it at run time. Pure.
+"""Forecasts demand: the rows that the model sees, and the forecaster that applies the model at run time. Pure.
 
-`experts` gives the point on which simple forecasters agree, and how large its errors have been. The model, a small neural network,
-says how the next values lie around that point, in units of those errors. So one model serves groups of any size and any metric,
-also metrics it never saw. `Forecaster` uses the model only where there is evidence, and corrects quantiles by how earlier ones
-came out.
+`experts` gives the point on which simple forecasters agree, and how large its errors have been. The model (`network`) says how the
+next values lie around that point, in units of those errors. So one model serves groups of any size and any metric, also metrics it
+never saw. `Forecaster` uses the model only where there is evidence, and corrects quantiles by how earlier ones came out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..records import HORIZONS, QUANTILES
+from .answers import DemandModel, answer
 from .baseline import LARGEST
 from .drift import DriftWatch, ModelSwitch
 from .experts import EXPERTS, LEVELS, LONGEST, PAST, RING, Bools, ExpertOutlook, Experts, Floats, Ints, Singles, widened
@@ -24,7 +24,6 @@ from .packed import packed, unpacked
 from .rounding import rounded
 
 Values = tuple[tuple[float, ...], ...]
-Arrays = Mapping[str, NDArray[Any]]
 
 METRICS: tuple[str, ...] = ("cpu", "rss", "load")
 """Metrics that are forecast, see `records.Forecast`: a model may be good at one and not at another."""
@@ -34,17 +33,6 @@ MIN_TICKS = 8
 
 FALLBACK = "baseline experts"
 """`Forecast.source` where no model is used."""
-
-HIDDEN = 32
-"""Units in each of the two hidden layers: as many as 1,000 groups in 20 ms allow. `python -m benchmarks.forecast.model --only cost`
-measures that."""
-
-FARTHEST = 30.0
-"""Limit of an answer, in spreads (chosen)."""
-
-BLOCK = 320
-"""Rows that are evaluated together: enough that BLAS does the work, few enough that its working memory stays in the cache
-(chosen)."""
 
 ROOM = 10_000
 """Figures of a row that are made at a time: 40 kB, to keep the working memory small (chosen)."""
@@ -186,96 +174,6 @@ def forecasts(seen: ExpertOutlook, answers: Singles) -> Floats:
 def counted(said: Floats, whole: Bools) -> Floats:
     """Forecasts in the series' own values; those below FEW become whole numbers where `whole` is set. `whole` broadcasts."""
     return np.where(whole & (said < FEW), np.rint(said), said)
-
-
-class DemandModel(Protocol):
-    """What `Forecaster` needs of a model: `Network`, or a replacement."""
-
-    @property
-    def name(self) -> str:
-        """Short, for people: goes into `Forecast.source`."""
-        ...
-
-    def answers(self, made: Singles, start: Singles) -> Singles:
-        """[n, Q] quantiles of errors in units of their spread, from rows [n, len(DEMAND_FEATURES)] and the fallback's answers
-        [n, Q]. Each row is independent."""
-        ...
-
-
-def silu(x: Singles) -> Singles:
-    """x times its logistic function (Elfwing, Uchibe, Doya 2017)."""
-    made = np.maximum(x, np.float32(-60))
-    np.negative(made, out=made)
-    np.exp(made, out=made)
-    made += 1
-    return np.asarray(np.divide(x, made, out=made))
-
-
-class Network:
-    """The trained model: two hidden layers and a linear path past them, added to the fallback's answers.
-
-    `speaks`: the metrics at which it beat the baselines when it was promoted. It must not be used for others.
-    """
-
-    SHAPES: Mapping[str, tuple[int, ...]] = {
-        "hidden1": (len(DEMAND_FEATURES), HIDDEN),
-        "bias1": (HIDDEN,),
-        "hidden2": (HIDDEN, HIDDEN),
-        "bias2": (HIDDEN,),
-        "out": (HIDDEN, len(QUANTILES)),
-        "straight": (len(DEMAND_FEATURES), len(QUANTILES)),
-        "bias3": (len(QUANTILES),),
-    }
-
-    def __init__(self, arrays: Arrays, digest: str) -> None:
-        """`arrays`: float32 of `SHAPES`, and `speaks` bool [len(METRICS)]. Raises ValueError for anything else."""
-        wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
-        wanted = {name: (shape, np.dtype(np.float32)) for name, shape in self.SHAPES.items()}
-        wanted["speaks"] = (len(METRICS),), np.dtype(np.bool_)
-        if set(arrays) != set(wanted):
-            raise ValueError(f"it has arrays {', '.join(sorted(arrays))} instead of {', '.join(sorted(wanted))}")
-        for name, (shape, dtype) in wanted.items():
-            array = arrays[name]
-            if array.shape != shape or array.dtype != dtype:
-                raise ValueError(f"{name} must be {dtype} {shape}, not {array.dtype} {array.shape}")
-            if not (np.abs(array) <= 1e6).all():
-                raise ValueError(f"{name} is not finite, or absurdly large")
-        self._arrays = {name: arrays[name] for name in self.SHAPES}
-        self._weights = {name: array.astype(np.float64) for name, array in self._arrays.items() if array.ndim == 2}
-        self.speaks = frozenset(metric for metric, good in zip(METRICS, arrays["speaks"].tolist(), strict=True) if good)
-        self.digest = digest
-
-    @property
-    def name(self) -> str:
-        """As in `Forecast.source`."""
-        return f"demand {self.digest[:8]}"
-
-    def answers(self, made: Singles, start: Singles) -> Singles:
-        """See `DemandModel`."""
-        said = np.empty((len(made), len(QUANTILES)), dtype=np.float32)
-        for first in range(0, len(made), BLOCK):
-            part = made[first : first + BLOCK].astype(np.float64)
-            hidden = silu(self._times(part, "hidden1") + self._arrays["bias1"])
-            deep = silu(self._times(hidden.astype(np.float64), "hidden2") + self._arrays["bias2"])
-            straight = self._times(part, "straight") + self._arrays["bias3"]
-            said[first : first + BLOCK] = self._times(deep.astype(np.float64), "out") + straight
-        return np.asarray(np.clip(said + start, -FARTHEST, FARTHEST))
-
-    def _times(self, rows: Floats, name: str) -> Singles:
-        """A product in double precision, rounded to single. BLAS sums in an order that depends on its kernel and on a row's
-        position; in single precision that would show in the last bits."""
-        return (rows @ self._weights[name]).astype(np.float32)
-
-
-def answer(model: DemandModel, made: Singles, start: Singles) -> Singles:
-    """[H, Q, S] a model's answers, rising, for rows [F, H, S] and the fallback's answers [H, Q, S]. Raises ValueError if the
-    model's shape is wrong."""
-    features, horizons, n = made.shape
-    first = np.ascontiguousarray(start.transpose(0, 2, 1)).reshape(horizons * n, len(QUANTILES))
-    said = model.answers(made.reshape(features, -1).T, first)
-    if said.shape != (horizons * n, len(QUANTILES)):
-        raise ValueError(f"answers of shape {said.shape} instead of {(horizons * n, len(QUANTILES))}")
-    return np.asarray(np.sort(said.reshape(horizons, n, len(QUANTILES)).transpose(0, 2, 1), axis=1), dtype=np.float32)
 
 
 COMMON_RATE, MOST_UP = 0.002, 3.0

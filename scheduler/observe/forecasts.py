@@ -7,7 +7,8 @@ from collections.abc import Collection, Container, Sequence
 
 import numpy as np
 
-from ...models.forecast.demand import METRICS, Forecaster, Network
+from ...models.forecast.demand import METRICS, Forecaster
+from ...models.forecast.network import Network
 from ...models.records import Forecast, Snapshot
 from .measure import Measured, cpus_of
 

@@ -19,7 +19,7 @@ from ...models.anomaly.model import AnomalyModel, RobustZ, TickOfWorkers, judge_
 from ...models.anomaly.self_history import SelfHistory
 from ...models.behaviour import BehaviourModel, Behaviours
 from ...models.features import Windows, WorkerWindows
-from ...models.forecast.demand import Network
+from ...models.forecast.network import Network
 from ...models.identity import ProcId
 from ...models.records import WINDOW, Behaviour, Class, Deadlock, PoolSample, Snapshot
 from ..config.sections import Config

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...models.anomaly.model import AnomalyModel
 from ...models.artifact import Artifact, ArtifactError, load_live, shipped
 from ...models.behaviour import BehaviourModel
-from ...models.forecast.demand import Network
+from ...models.forecast.network import Network
 from ...models.identity import ProcId
 from ..config.sections import Config
 from ..decision import Abilities

@@ -10,7 +10,7 @@ import math
 import msgspec
 import numpy as np
 
-from ...models.forecast.demand import Network
+from ...models.forecast.network import Network
 from ...models.identity import ProcId
 from ...models.records import SAMPLE, Flights, HostSample, Identity, Known, PoolSample, SampleTable, Snapshot, WorkerSample
 from ..config.sections import Config, Objective, Placement, PoolConfig, Priority, Quarantine

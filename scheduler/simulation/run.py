@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from ...models import artifact
-from ...models.forecast.demand import Network
+from ...models.forecast.network import Network
 from ..config.sections import Config, Objective
 from ..decision import Rules
 from ..printed import Part, Printed

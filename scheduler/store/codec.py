@@ -145,14 +145,15 @@ def encode(now: Snapshot, before: Snapshot | None) -> bytes:
     if len(keys) > 1 and not (keys[1:] > keys[:-1]).all():
         raise ValueError("the sample table is not sorted by (pid, start_ticks) with each process once")
     old_rows, old_keys = _rows(before.table if before is not None else np.zeros(0, dtype=SAMPLE))
-    base = np.zeros_like(rows)
-    there = np.zeros(len(keys), dtype=np.bool_)
-    stays = np.zeros(len(old_keys), dtype=np.bool_)
-    if len(keys) and len(old_keys):
-        at = np.minimum(np.searchsorted(old_keys, keys), len(old_keys) - 1)
-        there = old_keys[at] == keys
-        base[there] = old_rows[at[there]]
-        stays[at[there]] = True
+    there, stays = np.ones(len(keys), dtype=np.bool_), np.ones(len(old_keys), dtype=np.bool_)
+    base = old_rows
+    if not np.array_equal(keys, old_keys):  # at most ticks nobody came or went
+        base, there[:], stays[:] = np.zeros_like(rows), False, False
+        if len(keys) and len(old_keys):
+            at = np.minimum(np.searchsorted(old_keys, keys), len(old_keys) - 1)
+            there = old_keys[at] == keys
+            base[there] = old_rows[at[there]]
+            stays[at[there]] = True
     written = np.flatnonzero((rows != base).any(axis=1) | ~there)
     gone = np.flatnonzero(~stays)
     ids = {ProcId(pid, start) for pid, start in zip(*_ids(before, gone), strict=True)} if before is not None else set()

@@ -10,7 +10,7 @@ import pytest
 from nicety.models.artifact import shipped
 from nicety.models.checks import CheckError, Streamed, check_forecaster, series_zoo
 from nicety.models.forecast.baseline import BASELINES, Floats, Forecasts, Ints, LastValue
-from nicety.models.forecast.demand import Network
+from nicety.models.forecast.network import Network
 from nicety.models.records import WINDOW
 from nicety.training.fit import fit_demand
 from nicety.training.stream import SeriesRun, stream

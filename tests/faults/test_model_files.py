@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nicety.models.artifact import MAX_ARRAYS, MAX_BYTES, ArtifactError, Card, DataRange, load, load_live, promote, rollback, save
-from nicety.models.forecast.demand import DEMAND_FEATURES, Network
+from nicety.models.forecast.demand import DEMAND_FEATURES
+from nicety.models.forecast.network import Network
 from nicety.models.records import QUANTILES
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nicety.models.artifact import ArtifactError, Card, DataRange, load, promote, save
-from nicety.models.forecast.demand import DEMAND_FEATURES, Network
+from nicety.models.forecast.demand import DEMAND_FEATURES
+from nicety.models.forecast.network import Network
 from nicety.models.records import QUANTILES
 from nicety.scheduler.config.paths import Paths
 from nicety.scheduler.config.sections import Config

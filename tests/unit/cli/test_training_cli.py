@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import nicety.training.dataset
 import nicety.training.gather
 from nicety.models.artifact import load_live
-from nicety.models.forecast.demand import Network
+from nicety.models.forecast.network import Network
 from nicety.models.identity import ProcId
 from nicety.models.records import SAMPLE, HostSample, Identity, Known, PoolSample, Snapshot, WorkerSample
 from nicety.scheduler.store.traces import TraceWriter

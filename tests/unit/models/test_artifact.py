@@ -29,7 +29,8 @@ from nicety.models.artifact import (
     saved,
 )
 from nicety.models.behaviour import BEHAVIOUR_FEATURES
-from nicety.models.forecast.demand import DEMAND_FEATURES, Network
+from nicety.models.forecast.demand import DEMAND_FEATURES
+from nicety.models.forecast.network import Network
 from nicety.models.records import QUANTILES
 
 Arrays = dict[str, NDArray[Any]]

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nicety.models.forecast import demand as module
+from nicety.models.forecast.answers import answer
 from nicety.models.forecast.demand import (
     DEMAND_FEATURES,
     FALLBACK,
@@ -20,13 +21,12 @@ from nicety.models.forecast.demand import (
     MIN_TICKS,
     WATCHED,
     Forecaster,
-    Network,
-    answer,
     fallback,
     forecasts,
     rows,
 )
 from nicety.models.forecast.experts import Experts, Floats, Singles
+from nicety.models.forecast.network import Network
 from nicety.models.records import HORIZONS, QUANTILES
 
 SHAPE = (len(HORIZONS), len(QUANTILES))

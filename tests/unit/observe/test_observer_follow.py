@@ -11,7 +11,7 @@ import pytest
 
 from nicety.models.artifact import shipped
 from nicety.models.behaviour import BehaviourModel
-from nicety.models.forecast.demand import Network
+from nicety.models.forecast.network import Network
 from nicety.models.identity import ProcId
 from nicety.models.records import SAMPLE, Class, HostSample, Identity, Known, PoolSample, Snapshot, Trait, WorkerSample
 from nicety.scheduler.config.sections import Config, parse

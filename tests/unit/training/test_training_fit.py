@@ -11,7 +11,7 @@ import pytest
 
 from nicety.models.artifact import DataRange, live_digest, shipped
 from nicety.models.forecast.baseline import BASELINES, Ewma, Floats
-from nicety.models.forecast.demand import Network
+from nicety.models.forecast.network import Network
 from nicety.models.records import HORIZONS, QUANTILES, WINDOW
 from nicety.training import fit as module
 from nicety.training.anomaly_fit import WorkerTraces

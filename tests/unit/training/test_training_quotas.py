@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nicety.models.artifact import DataRange, shipped
-from nicety.models.forecast.demand import Network
+from nicety.models.forecast.network import Network
 from nicety.models.records import Class
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.decide.engine import Engine
