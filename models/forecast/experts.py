@@ -10,7 +10,7 @@ Arrays have the series last: `[..., slots]`. Values are in units of a series' fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -69,6 +69,9 @@ BINS, REACH = 20, 24.0
 
 KEEP = 0.02
 """Rate at which the histogram forgets (chosen)."""
+
+GAP = 60
+"""Most ticks without a value after which a series goes on, as if its period or else its last value had been repeated (chosen)."""
 
 GUESS, SURE = 0.1, 8
 """Size of errors assumed for a series of which nothing is known, as a share of its level; unused after so many errors were seen
@@ -132,6 +135,7 @@ class Experts:
         self.age: Ints = np.zeros(0, dtype=np.int64)  # values seen of each series
         self.period: Ints = np.zeros(0, dtype=np.int64)
         """[slots] the lag in ticks at which values were nearest; of two equally good ones the shorter."""
+        self._known: Bools = np.zeros((len(_H), 0), dtype=np.bool_)  # [H, slots] where a forecast was due at this tick
         self.grow(slots)
 
     def grow(self, slots: int) -> None:
@@ -152,6 +156,33 @@ class Experts:
         self.unit, self._last = self.unit[:slots].copy(), self._last[:slots].copy()
         self.age, self.period = self.age[:slots].copy(), self.period[:slots].copy()
         self.slots = slots
+
+    def taken(self, slots: Ints) -> dict[str, NDArray[Any]]:
+        """`KEPT` of the series in `slots`, for `give`. The past is in its order, oldest first."""
+        own = {"unit": self.unit, "last": self._last, "age": self.age, "period": self.period, **self.state}
+        taken = {name: own[name][..., slots] for name in KEPT}
+        taken["past"] = np.roll(taken["past"], -(self.row + 1), axis=0)
+        return taken
+
+    def give(self, slots: Ints, kept: Mapping[str, NDArray[Any]], gone: int) -> None:
+        """Have the series in `slots` go on from `kept`. `gone`: ticks since that was taken. After more than `GAP` only what was
+        learned by the clock holds."""
+        self._start(np.isin(np.arange(self.slots), slots))
+        if gone > GAP:
+            self.unit[slots] = kept["unit"]
+            for name in ("scaled", "profile"):
+                self.state[name][..., slots] = kept[name]
+            return
+        self.unit[slots], self._last[slots] = kept["unit"], kept["last"]
+        self.age[slots], self.period[slots] = kept["age"], kept["period"]
+        for name in KEPT.keys() & self.state.keys():
+            self.state[name][..., slots] = kept[name]
+        repeats = kept["loss"][_BRIDGED, FLAT] < kept["loss"][_BRIDGED, 0]
+        back, column = np.where(repeats, kept["period"], 1), np.arange(len(slots))
+        past = np.concatenate((kept["past"], np.empty((gone, len(slots)), dtype=np.float32)))
+        for row in range(PAST, PAST + gone):
+            past[row] = past[row - back, column]
+        self.state["past"][:, slots] = np.roll(past[gone:], self.row + 1, axis=0)
 
     def step(self, values: Floats, at: Floats, fresh: Bools) -> ExpertOutlook:
         """Advance all by one value: `learn`, then `look`."""
@@ -250,11 +281,11 @@ class Experts:
         """Learn from the forecasts of this value."""
         state, n = self.state, self.age
         seen = n[None, :] - _H[:, None]  # [H, S] errors known at each horizon, this one included
-        known = seen >= 1
+        base = state["pending"][self.due]
+        known = self._known = (seen >= 1) & ~np.isnan(base)  # after a gap nothing is pending
         if not known.any():
             return
         rate = np.where(known, np.maximum(FORGET, 1.0 / (np.maximum(seen, 0) + 2.0)), 0.0).astype(np.float32)
-        base = state["pending"][self.due]
         told = unpacked(state["told"][self.due], base[:, None])
         loss = state["loss"]
         said_then = (
@@ -360,7 +391,7 @@ class Experts:
         state = self.state
         w, p = state["weights"], state["covariance"]  # [H, P, S], [H, P, P, S]
         scale = np.maximum(state["deviation"], _TINY)
-        known = self.age[None, :] > _H[:, None]
+        known = self._known
         x = self._inputs(then.values, then.means[:, 1], then.season, then.means[:, _CENTRE], then.scales)
         x *= known[:, None]
         target = _within((y - then.means[:, _CENTRE]) / scale, 8)
@@ -471,6 +502,7 @@ class Experts:
         return np.asarray(EDGES.take(bin_) + inside * WIDTHS.take(bin_), dtype=np.float32)
 
 
+_BRIDGED = HORIZONS.index(12)  # horizon whose losses say whether a gap is filled by the period (chosen)
 _P = 3  # inputs of a regression: last value, a mean, the period
 _LAGS = PAST - SHORTEST
 # Chosen: a longer lag must fit better, per mille a tick; what each expert's first losses are taken to be, beside the last value's;
@@ -514,6 +546,15 @@ _SINGLES: dict[str, tuple[int, ...]] = {
     "bias": (3, len(_H)),
     "tails": (len(_H), BINS),
 }
+_PASSING = {"within", "bin", "recent_means", "scales", "slips", "pending"}  # of no use after a gap
+KEPT: dict[str, tuple[tuple[int, ...], type]] = {
+    **{name: (shape, np.float32) for name, shape in _SINGLES.items() if name not in _PASSING},
+    "unit": ((), np.float64),
+    "last": ((), np.float64),
+    "age": ((), np.int64),
+    "period": ((), np.int64),
+}
+"""What is kept of a series over a gap: shape and type for one series."""
 _SHAPES: dict[str, tuple[tuple[int, ...], type]] = {
     **{name: (shape, np.float32) for name, shape in _SINGLES.items()},
     "lags": ((LONGEST,), np.uint8),

@@ -1,8 +1,8 @@
 """What series do over minutes, hours and days, and their forecasts a minute to an hour ahead. Pure.
 
-`experts` remembers `PAST` ticks: three minutes at a tick a second. `LongMemory` stands beside it and takes the mean of every `STRIDE`
-ticks into slower means and a profile of the day. With the experts' profiles of the hour and the week these forecast each series
-`LATER` ticks ahead. As there, recent losses say which of them to trust, and a histogram has the errors of what they agree on.
+`experts` remembers `PAST` ticks, three minutes at a tick a second, and profiles by the clock. `LongMemory` stands beside it and
+takes the mean of every `STRIDE` ticks into slower means. These and the profiles forecast each series `LATER` ticks ahead. As there,
+recent losses say which of them to trust, and a histogram has the errors of what they agree on.
 
 All but a sum is done once in `STRIDE` ticks, so a tick costs microseconds. Arrays have the series last, in the unit that `Experts`
 has for each.
@@ -10,13 +10,15 @@ has for each.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..records import HORIZONS, QUANTILES
+from ..records import HORIZONS, LATER, QUANTILES
 from .experts import (
     BINS,
     CALENDAR,
@@ -26,7 +28,6 @@ from .experts import (
     PRIOR,
     REACH,
     WIDTHS,
-    Bools,
     Experts,
     Floats,
     Ints,
@@ -35,24 +36,15 @@ from .experts import (
 )
 from .packed import packed, unpacked
 
-LATER: tuple[int, ...] = (60, 300, 900, 3600)
-"""Ticks ahead of its forecasts: 1, 5, 15 and 60 minutes at a tick a second (chosen)."""
-
 STRIDE = 10
 """Ticks of which the mean is taken, and after which forecasts are made anew (chosen)."""
 
 JUDGED = (10, 30, 60, 240)
-"""Ticks between two forecasts that are kept until it is known how they came, by horizon. Chosen: 46 of them are kept. Every 10 ticks
-at 300 ticks ahead followed sooner, but remembered only ten minutes of errors, and covered 86 % with the 90 % quantile."""
+"""Ticks between two forecasts that are kept until it is known how they came, by horizon. Chosen: 46 of them are kept. Every 10
+ticks at 300 ticks ahead followed sooner, but remembered only ten minutes of errors, and covered 86 % with the 90 % quantile."""
 
 SLOW = (1.0, 0.2, 0.02, 0.004)
 """Rates of the means, for each `STRIDE` ticks: they reach back 10 seconds to 40 minutes at a tick a second (chosen)."""
-
-DAY, DAY_SECONDS = 288, 300
-"""Bins of the profile of the day, in UTC, and seconds of a bin (chosen)."""
-
-LEARNED = 0.4
-"""Share of the newest day in a bin, as in the profiles of the experts (chosen)."""
 
 SHIFTS = (0.3, 0.03, 0.1, 0.1)
 """Rates at which the level above a profile is followed: of the day twice, of the week, of the hour (chosen)."""
@@ -99,7 +91,7 @@ _QUANTILES = np.asarray(QUANTILES, dtype=np.float32)[:, None]
 _DOUBTS = np.array([1.0, 1.05, 1.1] + [1.2] * (len(SAYS) - 3), dtype=np.float32)[:, None]  # chosen: losses assumed at first
 _STRIDES = (_L / STRIDE).astype(np.float32)
 _NEAR = (max(HORIZONS) / _L).astype(np.float32)  # share of the nearer forecast
-_HALVES, _UNKNOWN = np.uint16, np.float32(np.nan)
+_MOST = np.float32(1e12)  # as `Experts.learn` takes of a value
 _SHAPES: dict[str, tuple[tuple[int, ...], type]] = {
     "sum": ((), np.float32),
     "ticks": ((), np.float32),  # in the sum
@@ -107,20 +99,19 @@ _SHAPES: dict[str, tuple[tuple[int, ...], type]] = {
     "means": ((len(SLOW),), np.float32),
     "before": ((), np.float32),  # the value a stride ago
     "moves": ((), np.float32),  # mean change within a stride
-    "day": ((DAY,), _HALVES),
-    "within": ((2,), np.float32),  # of the present bin: sum, count
     "shift": ((len(SHIFTS),), np.float32),
     "loss": ((len(LATER), len(SAYS)), np.float32),
     "spread": ((len(LATER),), np.float32),
     "seen": ((len(LATER),), np.float32),  # errors seen
     "tails": ((len(LATER), BINS), np.float32),
-    "said": ((_KEPT, len(SAYS)), _HALVES),  # around `base`
+    "said": ((_KEPT, len(SAYS)), np.uint16),  # around `base`
     "base": ((_KEPT,), np.float32),  # NaN: none
     "next": ((len(LATER),), np.float32),  # the point on which the experts agree now
     "by": ((), np.uint8),  # place in `SOURCES`
 }
-PENDING = ("said", "base")
-"""Parts of the state that hold forecasts whose time has not come."""
+_PASSING = ("sum", "ticks", "said", "base", "next", "by")  # of no use after a gap
+KEPT: dict[str, tuple[tuple[int, ...], type]] = {name: shape for name, shape in _SHAPES.items() if name not in _PASSING}
+"""Parts of the state that hold after a gap: shape and type for one series."""
 
 SOURCES: tuple[str, ...] = (
     "values of the last minutes",
@@ -130,7 +121,7 @@ SOURCES: tuple[str, ...] = (
 )
 """What a forecast mostly rests on, in words."""
 
-_OF = np.array([0] * _FLAT + [1, 1, 1, 2, 3])  # place in SOURCES of each expert
+_SAYS_OF = (slice(0, _FLAT), slice(_FLAT, _FLAT + 3), slice(_FLAT + 3, _FLAT + 4), slice(_FLAT + 4, None))  # the experts of each
 _TELLS = 2  # horizon whose weights say what a forecast rests on: a quarter of an hour at a tick a second (chosen)
 
 
@@ -149,7 +140,6 @@ class LongMemory:
         """`interval`: seconds per tick. `phase`: any number; different ones keep many from working at the same tick."""
         self._interval = interval
         self._tick = phase % STRIDE  # forecasts are judged by the tick they were made at, so they need one count
-        self._bin = -1  # of the day
         self.state: dict[str, NDArray[Any]] = {name: np.zeros((*shape, 0), dtype) for name, (shape, dtype) in _SHAPES.items()}
 
     def grow(self, more: int) -> None:
@@ -160,9 +150,20 @@ class LongMemory:
         """Clear a slot for a new series."""
         for array in self.state.values():
             array[..., slot] = 0
-        self.state["day"][:, slot] = packed(np.full(1, _UNKNOWN), np.zeros(1, dtype=np.float32))
-        self.state["base"][:, slot] = _UNKNOWN
+        self.state["base"][:, slot] = np.nan
         self.state["tails"][..., slot] = PRIOR
+
+    def taken(self, slots: Ints) -> dict[str, NDArray[Any]]:
+        """`KEPT` of the series in `slots`, for `give`."""
+        return {name: self.state[name][..., slots] for name in KEPT}
+
+    def give(self, slots: Ints, kept: Mapping[str, NDArray[Any]], gone: int) -> None:
+        """Have the series in `slots`, which have just begun, go on from `kept`. `gone`: ticks since that was taken. The longer, the
+        less the means from before count."""
+        for name in KEPT:
+            self.state[name][..., slots] = kept[name]
+        left = math.ceil(1 / (1 - (1 - SLOW[-1]) ** (gone / STRIDE + 1)))
+        self.state["strides"][slots] = np.minimum(kept["strides"], left)
 
     def learn(self, experts: Experts, at: float) -> None:
         """Take in the value that the experts have just learned. `at`: its seconds since 1970."""
@@ -174,8 +175,8 @@ class LongMemory:
             self._take(value, experts, at)
 
     def later(self, slots: Ints, experts: Experts, near: Floats) -> LaterForecasts:
-        """Forecasts of the series in `slots`. `near` [n, QUANTILES]: those for the last of `HORIZONS`. Of two good forecasts the mean
-        is better; the nearer one counts the less, the further ahead it is."""
+        """Forecasts of the series in `slots`. `near` [n, QUANTILES]: those for the last of `HORIZONS`. Of two good forecasts the
+        mean is better; the nearer one counts the less, the further ahead it is."""
         state = self.state
         said = state["next"][:, None, slots] + self._spread()[:, None, slots] * self._tails(slots)
         with np.errstate(over="ignore"):
@@ -185,7 +186,7 @@ class LongMemory:
         values[young] = near[young, None]
         return LaterForecasts(np.ascontiguousarray(values, dtype=np.float64), state["by"][slots].astype(np.int64))
 
-    # --- once in STRIDE ticks ------------------------------------------------------------------------------------------------------
+    # --- once in STRIDE ticks -----------------------------------------------------------------------------------------------------
 
     def _take(self, value: Singles, experts: Experts, at: float) -> None:
         """Take in the mean of the last ticks, judge the forecasts that are due, and make new ones."""
@@ -205,60 +206,26 @@ class LongMemory:
         due = np.flatnonzero(self._tick % np.asarray(JUDGED) == 0)
         rows = (_FIRST + self._tick // np.asarray(JUDGED) % _ROOM)[due]
         self._judge(value, due, rows)
-        self._profile(mean, at)
         said = self._say(value, mean, experts, at)
         base = self._agree(said)
         state["next"][:] = base
         state["base"][rows] = base[due]
         state["said"][rows] = packed(said[due], base[due, None])
 
-    def _profile(self, mean: Singles, at: float) -> None:
-        """Take the mean into the profile of the day. A bin takes its mean when the clock leaves it."""
-        now, within = int(at // DAY_SECONDS) % DAY, self.state["within"]
-        if now != self._bin:
-            if self._bin >= 0:
-                old = self._in_bin(self._bin)
-                new = within[0] / np.maximum(within[1], 1)
-                new = np.where(np.isnan(old), new, old + np.float32(LEARNED) * (new - old))
-                new = np.where(within[1] > 0, new, old).astype(np.float32)
-                self.state["day"][self._bin] = packed(new, np.zeros_like(new))
-            self._bin = now
-            within[:] = 0
-        within[0] += mean
-        within[1] += 1
-
-    def _in_bin(self, which: int) -> Singles:
-        day = self.state["day"][which % DAY]
-        return unpacked(day, np.zeros(1, dtype=np.float32))
-
-    def _of_the_day(self, at: float) -> Singles:
-        """[slots] the profile of the day at a time, between the middles of two bins; NaN where unknown."""
-        place = at / DAY_SECONDS - 0.5
-        low = int(np.floor(place))
-        below, above = self._in_bin(low), self._in_bin(low + 1)
-        below, above = np.where(np.isnan(below), above, below), np.where(np.isnan(above), below, above)
-        return np.asarray(below + np.float32(place - low) * (above - below), dtype=np.float32)
-
     def _say(self, value: Singles, mean: Singles, experts: Experts, at: float) -> Singles:
         """[LATER, SAYS, slots] what the experts say."""
-        state, profile = self.state, experts.state["profile"]
-        hour, week = (FIRST_BINS[which, 0] + np.arange(CALENDAR[which][1]) for which in (1, 2))
-
-        def by_the_clock(at: float) -> tuple[Singles, Singles, Singles]:
-            there = int(at // CALENDAR[2][0]) % len(week), int(at // CALENDAR[1][0]) % len(hour)
-            return self._of_the_day(at), profile[week[there[0]]], profile[hour[there[1]]]
-
-        day, of_week, of_hour = by_the_clock(at)
-        now, shift = np.array([day, day, of_week, of_hour]), state["shift"]
+        state = self.state
+        day, hour, week = by_the_clock(experts, at)
+        now, shift = np.array([day, day, week, hour]), state["shift"]
         shift[:] = np.where(np.isnan(now), 0, shift + _SHIFTS * (mean - now - shift))
         said = np.empty((len(LATER), len(SAYS), len(value)), dtype=np.float32)
         said[:, 0] = value
         said[:, 1:_FLAT] = state["means"]
         for own, ahead in zip(said, LATER, strict=True):
-            day, of_week, of_hour = by_the_clock(at + ahead * self._interval)
-            then = np.array([day, day + shift[0], day + shift[1], of_week + shift[2], of_hour + shift[3]])
+            day, hour, week = by_the_clock(experts, at + ahead * self._interval)
+            then = np.array([day, day + shift[0], day + shift[1], week + shift[2], hour + shift[3]])
             own[_FLAT:] = np.where(np.isnan(then), state["means"][1], then)
-        return np.asarray(np.minimum(np.maximum(said, 0, out=said), np.float32(1e12), out=said))
+        return np.asarray(np.minimum(np.maximum(said, 0, out=said), _MOST, out=said))
 
     def _agree(self, said: Singles) -> Singles:
         """[LATER, slots] the experts' mean, weighted by loss. Notes what it mostly rests on."""
@@ -273,13 +240,12 @@ class LongMemory:
         for _ in range(POWER.bit_length() - 1):
             weights *= weights
         weights /= np.add.reduce(weights, axis=1, keepdims=True)
-        clock = np.array([np.add.reduce(weights[_TELLS][_OF == which], axis=0) for which in range(len(SOURCES))])
-        known = ~np.isnan(self._in_bin(self._bin))  # an experts' answer without a profile is a mean
-        self.state["by"][:] = np.where(known, np.argmax(clock, axis=0), 0)
+        clock = np.array([np.add.reduce(weights[_TELLS][places], axis=0) for places in _SAYS_OF])
+        self.state["by"][:] = np.argmax(clock, axis=0)
         near = said[:, :1]
         return np.asarray(near[:, 0] + np.add.reduce(weights * (said - near), axis=1), dtype=np.float32)
 
-    # --- how they came -------------------------------------------------------------------------------------------------------------
+    # --- how they came ------------------------------------------------------------------------------------------------------------
 
     def _judge(self, value: Singles, due: Ints, rows: Ints) -> None:
         """Learn from the forecasts of this value, at the horizons that are due."""
@@ -324,3 +290,19 @@ class LongMemory:
         low, high = (np.take_along_axis(mass, bin_ + more, axis=1) for more in (0, 1))
         inside = np.minimum(np.maximum((_QUANTILES - low) / np.maximum(high - low, 1e-6), 0.0), 1.0)
         return np.asarray(EDGES[bin_] + inside * WIDTHS[bin_], dtype=np.float32)
+
+
+def by_the_clock(experts: Experts, at: float) -> tuple[Singles, Singles, Singles]:
+    """[slots] what the profiles of the day, the hour and the week say of a time; NaN where unknown. The day is taken between the
+    middles of two bins."""
+    profile = experts.state["profile"]
+
+    def bin_(which: int, number: int) -> Singles:
+        return np.asarray(profile[FIRST_BINS[which, 0] + number % CALENDAR[which][1]])
+
+    place = at / CALENDAR[0][0] - 0.5
+    low = math.floor(place)
+    below, above = bin_(0, low), bin_(0, low + 1)
+    below, above = np.where(np.isnan(below), above, below), np.where(np.isnan(above), below, above)
+    day = below + np.float32(place - low) * (above - below)
+    return day, bin_(1, int(at // CALENDAR[1][0])), bin_(2, int(at // CALENDAR[2][0]))
