@@ -48,7 +48,7 @@ _PROFILE = EXPERTS + "profile"  # NaN: unknown
 class Kept:
     """The state of some series. `parts` are as in `SHAPES`, with the series last."""
 
-    keys: Sequence[Hashable]
+    keys: Sequence[Any]  # hashable
     at: NDArray[np.float64]  # [n] seconds since 1970 of the last value
     parts: Mapping[str, NDArray[Any]]
 

@@ -91,6 +91,18 @@ def test_the_forecast_is_for_when_a_worker_that_is_started_now_is_ready(start: f
     assert (decision.why.figures["horizon_seconds"], size_of([decision])) == (seconds, size)
 
 
+@pytest.mark.parametrize(("start", "seconds", "size"), [(40.0, 60, 4), (100.0, 300, 5), (700.0, 900, 6), (9000.0, 3600, 7)])
+def test_workers_that_take_long_to_start_are_started_for_what_comes_later(start: float, seconds: int, size: int) -> None:
+    loads = (3.0, 4.0, 5.0, 6.0)  # 60, 300, 900 and 3600 s ahead
+    source = "yesterday and the days before at this time"
+    later = Later(tuple((load,) * len(QUANTILES) for load in loads), source)
+    pool = a_pool(size=2, load=1.0, start_seconds=start, later=later)
+    (decision,) = policy().propose(a_tick(1, machine=a_machine(cpus=16), pools=[pool], forecasts=[a_forecast("web", "load", 1.0)]))
+    assert (decision.why.figures["horizon_seconds"], size_of([decision])) == (seconds, size)
+    assert decision.why.figures["forecast_source"] == source
+    assert decision.why.text.endswith(f"are expected in {seconds} s, by {source}.")
+
+
 @pytest.mark.parametrize(("quantile", "size"), [(0.5, 3), (0.95, 8)])
 def test_the_forecast_is_taken_at_the_level_of_the_configuration(quantile: float, size: int) -> None:
     forecast = Forecast("web", "load", ((2.0, 4.0, 6.5, 9.0),) * len(HORIZONS), "demand abc")
