@@ -15,7 +15,7 @@ from nicety.scheduler.decide.policies.pool_size.need import fair_share
 from nicety.scheduler.decide.policies.pool_size.pool_size import PoolSize as Policy
 from nicety.scheduler.decide.policies.pool_size.pool_size import PoolSizeMemory
 from nicety.scheduler.decide.policies.pool_size.reaction import reaction, up
-from nicety.scheduler.decision import Decision, Pool, Predicted, ResizePool, Scaled, Tick
+from nicety.scheduler.decision import Decision, Later, Pool, Predicted, ResizePool, Scaled, Tick
 from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.hands.places import Control
 from nicety.scheduler.testing.policies import admitted

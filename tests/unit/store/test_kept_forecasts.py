@@ -6,6 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -57,7 +58,10 @@ def test_it_is_written_every_five_minutes(state: Path) -> None:
 
 def damaged(data: bytes) -> dict[str, bytes]:
     body = data[len(MAGIC) + 32 :]
-    signed = lambda changed: MAGIC + hashlib.sha256(changed).digest() + changed  # noqa: E731
+
+    def signed(changed: bytes) -> bytes:
+        return MAGIC + hashlib.sha256(changed).digest() + changed
+
     return {
         "its checksum does not fit": data[:-1] + bytes([data[-1] ^ 1]),
         "another version": data.replace(b"forecasts 1", b"forecasts 9", 1),
@@ -69,14 +73,14 @@ def damaged(data: bytes) -> dict[str, bytes]:
 
 def _shorter(body: bytes) -> bytes:
     """The record with a part that is too short."""
-    import msgspec
-
     record = msgspec.msgpack.decode(body)
     record["parts"]["experts.past"] = record["parts"]["experts.past"][:-4]
     return msgspec.msgpack.encode(record)
 
 
-@pytest.mark.parametrize("says", ["its checksum does not fit", "another version", "is damaged", "does not fit 2 series", "something else"])
+@pytest.mark.parametrize(
+    "says", ["its checksum does not fit", "another version", "is damaged", "does not fit 2 series", "something else"]
+)
 def test_a_damaged_file_is_not_used_and_the_next_write_replaces_it(state: Path, says: str) -> None:
     store = ForecastStore(state)
     store.write(kept(), 1.0, 0)

@@ -235,7 +235,7 @@ class PoolSize:
         return most if at - memory.since >= self._config.down_after * 1e9 else None
 
     def _proposal(self, pool: Pool, need: Need, size: int, current: int, outlook: Outlook) -> Proposal[int]:
-        why = self._reasons.why(pool, need, size, current, outlook)
+        why = self._reasons.why(pool, need, size, current)
         return Proposal(self.name, f"pool {pool.name}", ResizePool(pool.name, size), why, current, _aim(pool, size, current))
 
 
