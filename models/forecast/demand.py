@@ -541,7 +541,8 @@ class Forecaster:
     ) -> Answers:
         """Forecasts of each series after its value of this tick [n], NaN where unknown.
 
-        Call once per tick. The state of a series that is left out is kept, for when it comes back. `at`: seconds since 1970. `metric` [n]: index into `METRICS`.
+        Call once per tick. The state of a series that is left out is kept, for when it comes back. `at`: seconds since 1970.
+        `metric` [n]: index into `METRICS`.
         `ask` [n]: where to use the model if possible. `most` [n]: upper limit of a series, such as the memory of the machine.
         Raises ValueError for a series with no known value: leave it out.
         """

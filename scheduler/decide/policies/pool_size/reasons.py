@@ -7,7 +7,7 @@ import math
 from .....models.scaling import WORTH
 from ....config.sections import Config
 from ....decision import Chosen, Note, Pool, Predicted, Rules, Scaled, Tick, Why
-from ..policy import Figures, Outlook, figures
+from ..policy import Figures, figures
 from .need import MARGIN, UNLIKE, Bound, Need, SizeRule, busy_share
 from .objective import Goal, Sizing
 
