@@ -334,8 +334,8 @@ class Daemon:
         latest.outcomes += self._actuator.apply(verdict.decisions)
         yield "log"
         sessions.log.append(tick, verdict, latest.outcomes, memory, evidence)
-        if sessions.traces is not None and (verdict.decisions or latest.outcomes):
-            sessions.traces.flush()  # as the log does: a crash loses only ticks in which nothing was decided
+        if sessions.traces is not None and not sessions.log.waiting:
+            sessions.traces.flush()  # what each logged tick was made of can be looked at, also after a crash
         notes = (*verdict.notes, *sessions.unmatched.notes(at, snapshot.identities), *sessions.pools_found.notes(snapshot))
         reported = msgspec.structs.replace(verdict, notes=notes)
         self._reports.stream.tick(sessions.current.id, self._actuator.mode, tick, reported, latest.outcomes)

@@ -145,10 +145,12 @@ def encode(now: Snapshot, before: Snapshot | None) -> bytes:
     if len(keys) > 1 and not (keys[1:] > keys[:-1]).all():
         raise ValueError("the sample table is not sorted by (pid, start_ticks) with each process once")
     old_rows, old_keys = _rows(before.table if before is not None else np.zeros(0, dtype=SAMPLE))
-    there, stays = np.ones(len(keys), dtype=np.bool_), np.ones(len(old_keys), dtype=np.bool_)
-    base = old_rows
-    if not np.array_equal(keys, old_keys):  # at most ticks nobody came or went
-        base, there[:], stays[:] = np.zeros_like(rows), False, False
+    if np.array_equal(keys, old_keys):  # on most ticks nobody came or went
+        base = old_rows
+        there = stays = np.ones(len(keys), dtype=np.bool_)
+    else:
+        base = np.zeros_like(rows)
+        there, stays = np.zeros(len(keys), dtype=np.bool_), np.zeros(len(old_keys), dtype=np.bool_)
         if len(keys) and len(old_keys):
             at = np.minimum(np.searchsorted(old_keys, keys), len(old_keys) - 1)
             there = old_keys[at] == keys

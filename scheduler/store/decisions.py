@@ -274,6 +274,11 @@ class DecisionLog:
         self._wal_pages = min(256, max(8, budget_bytes // (8 * PAGE)))
 
     @property
+    def waiting(self) -> int:
+        """Ticks that are not written yet."""
+        return self._waiting.ticks
+
+    @property
     def keyframe_due(self) -> bool:
         """Whether the next tick should come with the engine's memory: every `KEYFRAME_TICKS`, sooner in a small budget or after a
         drop."""

@@ -28,7 +28,7 @@ from nicety.scheduler.read.facts import probe
 from nicety.scheduler.replay import replay
 from nicety.scheduler.service.answers.control_socket import ControlError, ask
 from nicety.scheduler.store.decisions import DecisionReader
-from nicety.scheduler.store.traces import TraceWriter
+from nicety.scheduler.store.traces import TraceLooks, TraceWriter
 from nicety.scheduler.testing.hands import daemon_in_process
 from nicety.scheduler.testing.sentries import hands_of, sentries_of
 from nicety.scheduler.testing.web import APPLICATION, free_port
@@ -410,6 +410,28 @@ def no_undo(state: Path) -> list[str]:
     with DecisionReader(state) as log:
         found = [logged.refusal for logged in log.find(kind="priority")]
     return [refusal.text for refusal in found if refusal is not None and refusal.rule == "no undo"]
+
+
+@pytest.mark.root
+@needs_root
+def test_what_a_refused_tick_was_made_of_is_recorded_as_soon_as_the_tick_is_logged(tmp_path: Path, contention: list[int]) -> None:
+    state = tmp_path / "state"
+    for session in contention:
+        os.killpg(session, signal.SIGSTOP)
+    daemon = run(tmp_path, "run", "--act", config=ACTING, before=["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"])
+    until(lambda: (status(state) or {"ticks": 0})["ticks"] > 40)  # from now on ticks wait for seconds until they are written
+    for session in contention:
+        os.killpg(session, signal.SIGCONT)
+    until(lambda: no_undo(state))
+    daemon.kill()
+    daemon.communicate()
+    with DecisionReader(state) as log:
+        last = log.latest()
+    assert last is not None
+    assert last.tick is not None
+    found = TraceLooks(state / "traces").look(last.session, last.seq, last.tick.wall)
+    assert found is not None
+    assert found.at == last.tick.at
 
 
 SEASONAL = f'[pools.jobs]\nkind = "command"\ncommand = ["{sys.executable}", "-c", "{WORKER}"]\nmaximum = 8\n'

@@ -228,14 +228,17 @@ def test_the_kernel_itself_refuses_a_circle_of_its_record_locks(tmp_path: Path) 
         fcntl.lockf(a, fcntl.LOCK_EX)
         child = os.fork()
         if child == 0:
-            with paths[0].open("r+") as a2, paths[1].open("r+") as b2:
-                fcntl.lockf(b2, fcntl.LOCK_EX)
-                theirs.send(b".")
-                fcntl.lockf(a2, fcntl.LOCK_EX)
-                os._exit(0)
+            try:  # whatever is raised: it must not go on as a second pytest
+                with paths[0].open("r+") as a2, paths[1].open("r+") as b2:
+                    fcntl.lockf(b2, fcntl.LOCK_EX)
+                    theirs.send(b".")
+                    fcntl.lockf(a2, fcntl.LOCK_EX)
+                    os._exit(0)
+            finally:
+                os._exit(1)
         mine.recv(1)
         deadline = time.monotonic() + 10
-        while "->" not in Path("/proc/locks").read_text():
+        while not any("->" in line and str(child) in line.split() for line in Path("/proc/locks").read_text().splitlines()):
             assert time.monotonic() < deadline
             time.sleep(0.01)
         with pytest.raises(OSError, match="deadlock") as refused:

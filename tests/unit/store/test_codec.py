@@ -125,6 +125,12 @@ def test_processes_that_did_not_move_take_no_room() -> None:
     assert sizes[1] <= sizes[0] + 2
 
 
+def test_a_pid_that_is_reused_is_a_process_that_went_and_another_that_came() -> None:
+    raw = zlib.decompress(encode(snapshot([*BASE[:3], (4711, 1000)]), snapshot(BASE)))
+    rows, written, gone = struct.unpack_from("<III", raw)
+    assert (rows, written, gone) == (4, 1, 1)
+
+
 def test_every_truncation_of_a_record_is_refused() -> None:
     before, after = snapshot(BASE), replace(snapshot([*BASE, (5000, 1)], cpu=3), pools=(pool(0.5),))
     data = encode(after, before)
