@@ -26,6 +26,9 @@ QUANTILES: tuple[float, ...] = (0.5, 0.9, 0.95, 0.99)
 HORIZONS: tuple[int, ...] = (1, 3, 6, 12, 30)
 """Horizons of every forecast, in ticks ahead. 30 ticks at 1 Hz covers 1.2 x a 25 s worker start (chosen)."""
 
+LATER: tuple[int, ...] = (60, 300, 900, 3600)
+"""Horizons beyond these, in ticks, for what must be planned earlier: 1, 5, 15 and 60 minutes at 1 Hz (chosen)."""
+
 WINDOW = 128
 """Ticks of history that features see (chosen)."""
 

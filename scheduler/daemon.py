@@ -72,6 +72,7 @@ from .service.sessions import Sessions
 from .service.settings import Settings
 from .service.signals import Signals
 from .service.steps import Fault, Steps
+from .store.forecasts import ForecastStore
 from .store.pauses import Pauses
 
 ATTEND_NS = 20_000_000
@@ -183,7 +184,9 @@ class Daemon:
         self._replays.begin(settings.config, started, clock.wall())
         self._pauses = Pauses(paths.stores)
         memory = first_memory(self._pauses.read(started, clock.wall()))
-        self._sessions = Sessions(settings, paths, facts, kernel, self._actuator, self._latest, clock, reports, memory)
+        self._forecasts = ForecastStore(paths.stores)
+        kept = self._forecasts.read(settings.config.daemon.interval)
+        self._sessions = Sessions(settings, paths, facts, kernel, self._actuator, self._latest, clock, reports, memory, kept)
         self._acting_on = ActingOn(self._actuator, self._sessions, hands, self._notifier, clock, reports)
         self._begin_to_answer(paths, started)
 
@@ -283,6 +286,7 @@ class Daemon:
             steps.run("budget", lambda: keep_to_budget(self._budget, self._helpers, self._clock, self._reports))
             steps.run("retraining", partial(self._retrain, at))
             steps.run("replays", partial(self._replay, at))
+            steps.run("forecasts", partial(self._keep_forecasts, at))
             steps.run("notifier", self._notifier.watchdog)
             steps.run("own slice", ask_for_the_shortest)
             due = self._next(due)
@@ -294,6 +298,12 @@ class Daemon:
                 text = "something failed in too many ticks in a row; putting everything back and giving up"
                 self._reports.event(ERROR, text)
                 return 1
+
+    def _keep_forecasts(self, at: int, last: bool = False) -> None:
+        """Write what forecasts have learned, every few minutes and at the end."""
+        sessions, store = self._sessions, self._forecasts
+        if last or store.due(at):
+            store.write(sessions.observer.kept(), sessions.current.config["daemon"]["interval"], at)
 
     # --- a tick ------------------------------------------------------------------------------------------------------------------
 
@@ -390,6 +400,7 @@ class Daemon:
                 "feedback": self._feedback.trouble,
                 "replays": self._replays.trouble,
                 "pauses": self._pauses.trouble,
+                "kept forecasts": self._forecasts.trouble,
                 "own priority": self._own_place.priority.trouble,
                 "budget": self._budget.trouble,
                 "frame": self._framing.trouble,
@@ -417,6 +428,7 @@ class Daemon:
         run("closing retraining", self._retraining.close)
         run("closing replays", self._replays.close)
         run("pauses", lambda: self._pauses.write(sessions.engine.pauses, self._clock.monotonic(), self._clock.wall(), last=True))
+        run("forecasts", lambda: self._keep_forecasts(self._clock.monotonic(), last=True))
         run("frame", self._framing.close)
         self._reports.event(NOTICE, "nicety stopped", ticks=self._latest.ticks, missed=self._latest.missed)
         for what, files in (("socket", self._socket), ("decision log", sessions.log), ("traces", sessions.traces)):

@@ -99,6 +99,13 @@ class Predicted(Record, frozen=True):
     now: float  # upper quantile for now
 
 
+class Later(Record, frozen=True):
+    """The load of a pool further ahead than its other forecasts, for workers that take long to start."""
+
+    values: tuple[tuple[float, ...], ...]  # [horizon of `models.records.LATER`][level of QUANTILES] in Erlangs, rising in each row
+    source: str  # what they mostly rest on, in words
+
+
 class Scaled(Record, frozen=True):
     """The measured scaling curve of a pool, how much more it does with more busy workers: see `models/scaling.py`."""
 
@@ -179,6 +186,7 @@ class Pool(Record, frozen=True):
     scaling: Scaled | None = None  # None: too few sizes were seen under load
     service: Service | None = None  # None: not known
     capacity: float = 1.0  # requests that one worker serves at once before each takes longer
+    later: Later | None = None  # None: its workers start within the forecasts of all series
 
 
 class Topology(Record, frozen=True):
@@ -476,6 +484,7 @@ class Session(Record, frozen=True):
     warm_start: WarmStart | None = None  # None: no earlier ticks were looked for
     follows: str = ""  # the session before, if what it had learned was kept; "": nothing was
     scope: Scope = Scope()
+    remembers: int = 0  # series whose forecasts go on from what earlier sessions had kept
 
 
 def encode(record: object) -> bytes:

@@ -172,10 +172,17 @@ class _Again:
         session, found = self._session, self._found
         if self._snapshots is None:
             return
+        if session.remembers:
+            self._predicts["forecasts"] = False
+            found.notes.append(
+                f"session {session.id}: forecasts not compared: they went on from what earlier sessions had kept of "
+                f"{session.remembers} series"
+            )
         if session.follows:
             learned = None if previous is None else previous.learned(session.follows)
-            if learned is not None:
+            if learned is not None and previous is not None:
                 self._observer.follow(learned)
+                self._predicts["forecasts"] &= previous.forecasts_again
                 return
             self._snapshots = None
             found.notes.append(
@@ -196,6 +203,11 @@ class _Again:
         observer over."""
         whole = self._snapshots is not None and self._there and self._same and self._warm_starts and self._done
         return self._observer if whole and self._session.id == session else None
+
+    @property
+    def forecasts_again(self) -> bool:
+        """Whether its forecasts could be computed again."""
+        return self._predicts["forecasts"]
 
     def steps(self, ticks: Iterator[LoggedTick], until: int | None) -> Iterator[None]:
         """Compare the ticks before `until`; yields after each."""
@@ -284,6 +296,9 @@ class _Again:
         if not self._warm_starts:
             for pool in (*recorded["pools"], *made["pools"]):
                 pool.pop("predicted")
+        if not self._predicts["forecasts"]:
+            for pool in (*recorded["pools"], *made["pools"]):
+                pool.pop("later")
         for part in PREDICTED:
             before, after = recorded.pop(part), made.pop(part)
             if self._predicts[part]:

@@ -14,11 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..records import HORIZONS, QUANTILES
+from ..records import HORIZONS, LATER, QUANTILES
 from .answers import DemandModel, answer
 from .baseline import LARGEST
 from .drift import DriftWatch, ModelSwitch
-from .experts import EXPERTS, LEVELS, LONGEST, PAST, RING, Bools, ExpertOutlook, Experts, Floats, Ints, Singles, widened
+from .experts import EXPERTS, GAP, LEVELS, LONGEST, PAST, RING, Bools, ExpertOutlook, Experts, Floats, Ints, Singles, widened
+from .kept import EXPERTS as OF_EXPERTS
+from .kept import MEMORY as OF_MEMORY
+from .kept import OF_SERIES, SERIES, Kept
+from .memory import LaterForecasts, LongMemory
 from .packed import packed, unpacked
 from .rounding import rounded
 
@@ -35,6 +39,12 @@ FALLBACK = "baseline experts"
 
 ROOM = 10_000
 """Figures of a row that are made at a time: 40 kB, to keep the working memory small (chosen)."""
+
+ABSENT = 1024
+"""Most series whose state is kept while they are gone, the newest. Chosen: 6 MiB."""
+
+FORGOTTEN = 14 * 86_400.0
+"""Seconds after which the state of a series that is gone is not used any more (chosen)."""
 
 WIDTH = 256
 """Series that are stepped together: enough that numpy does the work, few enough that its working memory is small and stays in the
@@ -245,9 +255,10 @@ class _Judged:
 class _Block:
     """Up to `WIDTH` series that are stepped together, and their state. A slot is free or holds a series."""
 
-    def __init__(self, interval: float, judged: bool) -> None:
-        """`judged`: there is a model, so its forecasts are kept to be judged."""
+    def __init__(self, interval: float, judged: bool, number: int) -> None:
+        """`judged`: there is a model, so its forecasts are kept to be judged. `number`: of the blocks before it."""
         self.experts = Experts(0, interval)
+        self.memory = LongMemory(interval, number)
         self.free: list[int] = []
         self._fresh: Bools = np.zeros(0, dtype=np.bool_)  # slots whose series begins at the next step
         shapes: dict[str, tuple[tuple[int, ...], type]] = {
@@ -274,6 +285,7 @@ class _Block:
         more = min(max(lack, size // 4, 8), WIDTH - size)
         if more > 0:
             self.experts.grow(size + more)
+            self.memory.grow(more)
             self._state = {name: widened(array, more) for name, array in self._state.items()}
             self._fresh = widened(self._fresh, more)
             self.free.extend(range(size + more - 1, size - 1, -1))
@@ -283,12 +295,29 @@ class _Block:
         """A slot for a new series."""
         slot = self.free.pop()
         self._fresh[slot] = True
+        self.memory.begin(slot)
         self._state["own"][..., slot] = 0
         self._state["due"][..., slot] = self._state["both"][..., slot] = _NOTHING
         self._state["lately"][..., slot] = 0
         self._state["usual"][slot] = 0
         self._state["whole"][slot] = True
         return slot
+
+    def taken(self, slots: Ints, keys: Sequence[Hashable], at: float) -> Kept:
+        """The state of the series in `slots`. `at`: seconds since 1970 of their last value."""
+        parts = {OF_EXPERTS + name: part for name, part in self.experts.taken(slots).items()}
+        parts |= {OF_MEMORY + name: part for name, part in self.memory.taken(slots).items()}
+        parts |= {SERIES + name: self._state[name][..., slots] for name in OF_SERIES}
+        return Kept(keys, np.full(len(slots), at), parts)
+
+    def give(self, slots: Ints, kept: Kept, gone: int) -> None:
+        """Have the series in `slots`, which have just begun, go on from `kept`. `gone`: ticks since their last value."""
+        self._fresh[slots] = False
+        self.experts.give(slots, kept.of(OF_EXPERTS), gone)
+        self.memory.give(slots, kept.of(OF_MEMORY), gone)
+        own = kept.of(SERIES)
+        for name in OF_SERIES if gone <= GAP else ("whole",):
+            self._state[name][..., slots] = own[name]
 
     def unsay(self) -> None:
         """Drop all forecasts that are still to be judged."""
@@ -306,6 +335,7 @@ class _Block:
         self._state["whole"] &= np.isnan(now) | (now == np.rint(now))
         self.experts.learn(now, np.full(self.experts.slots, at), self._fresh)
         self._fresh[:] = False
+        self.memory.learn(self.experts, at)
         with np.errstate(over="ignore", invalid="ignore"):
             return np.asarray(now / self.experts.unit, dtype=np.float32)
 
@@ -496,7 +526,10 @@ class Forecaster:
         self._places: dict[Hashable, int] = {}  # block x WIDTH + slot of each series
         self._keys: Sequence[Hashable] = ()  # of the last step
         self._parts: list[tuple[_Block, Ints, Ints]] = []  # for each block: which of these are in it, and their slots
+        self._said: Floats = np.zeros((0, len(HORIZONS), len(QUANTILES)))  # at the last step
         self._common = np.zeros((2, len(HORIZONS), len(QUANTILES)), dtype=np.float32)  # of the fallback, of the model
+        self._at = 0.0  # of the last step
+        self._gone: dict[Hashable, tuple[Kept, int]] = {}  # the state of series that may come back, and their places in it
 
     @property
     def slots(self) -> int:
@@ -508,7 +541,8 @@ class Forecaster:
     ) -> Answers:
         """Forecasts of each series after its value of this tick [n], NaN where unknown.
 
-        Call once per tick; a series that is left out is forgotten. `at`: seconds since 1970. `metric` [n]: index into `METRICS`.
+        Call once per tick. The state of a series that is left out is kept, for when it comes back. `at`: seconds since 1970.
+        `metric` [n]: index into `METRICS`.
         `ask` [n]: where to use the model if possible. `most` [n]: upper limit of a series, such as the memory of the machine.
         Raises ValueError for a series with no known value: leave it out.
         """
@@ -516,11 +550,11 @@ class Forecaster:
         if any(keys[which] not in self._places for which in unknown):
             raise ValueError("a series begins with an unknown value: there is nothing to forecast it from")
         if keys != self._keys or len(self._places) != len(keys):
-            places = self._assign(keys)
+            places = self._assign(keys, at)
             chosen = [np.flatnonzero(places // WIDTH == number) for number in range(len(self._blocks))]
             pairs = zip(self._blocks, chosen, strict=True)
             self._keys, self._parts = list(keys), [(block, mine, places[mine] % WIDTH) for block, mine in pairs if len(mine)]
-        parts = self._parts
+        parts, self._at = self._parts, at
         self._learn(parts, values, at, metric)
         said, by_model = np.empty((len(keys), len(HORIZONS), len(QUANTILES))), np.zeros(len(keys), dtype=np.bool_)
         asked = refused = 0
@@ -531,14 +565,44 @@ class Forecaster:
             asked, refused, self.trouble = asked + made.asked, refused + made.refused, self.trouble or made.failure
         if most is not None:
             np.minimum(said, most[:, None, None], out=said)
+        self._said = said
         name = self._model.name if self._model is not None else ""
         if refused and not self.trouble:
             self.trouble = f"{name} gave {refused} of {asked} forecasts with impossible values"
         return Answers(said, (FALLBACK, name), by_model)
 
+    def kept(self) -> Kept:
+        """The state of all series, and of those that are gone and may come back. For `remember` of another one."""
+        pairs = ((block, slots, [self._keys[which] for which in mine.tolist()]) for block, mine, slots in self._parts)
+        return Kept.joined([*(block.taken(slots, keys, self._at) for block, slots, keys in pairs), *self._absent()])
+
+    def remember(self, kept: Kept) -> None:
+        """Have series go on from `kept` when they begin."""
+        self._gone.update({key: (kept, place) for place, key in enumerate(kept.keys)})
+
+    def _absent(self) -> list[Kept]:
+        """The state of series that are gone, without what is no longer needed."""
+        tables: dict[int, tuple[Kept, list[int]]] = {}
+        for kept, place in self._gone.values():
+            tables.setdefault(id(kept), (kept, []))[1].append(place)
+        return [kept.some(np.array(places)) for kept, places in tables.values()]
+
+    def later(self, which: Ints) -> LaterForecasts:
+        """Forecasts further ahead than those of the last step, of some of its series."""
+        values, by = np.empty((len(which), len(LATER), len(QUANTILES))), np.zeros(len(which), dtype=np.int64)
+        row = np.full(len(self._keys), -1)
+        row[which] = np.arange(len(which))
+        for block, mine, slots in self._parts:
+            wanted = row[mine] >= 0
+            rows_, near = row[mine[wanted]], self._said[mine[wanted], -1]
+            made = block.memory.later(slots[wanted], block.experts, near)
+            values[rows_], by[rows_] = made.values, made.by
+        return LaterForecasts(values, by)
+
     def forget(self, keys: Iterable[Hashable]) -> None:
         """Forget the past of these series, which begin again at their next value; unknown keys are skipped."""
         for key in keys:
+            self._gone.pop(key, None)
             place = self._places.pop(key, None)
             if place is not None:
                 number, slot = divmod(place, WIDTH)
@@ -574,24 +638,48 @@ class Forecaster:
             columns = ([getattr(one, name) for one in judged] for name in _Judged.__dataclass_fields__)
             self.changes = self._watch.step(*(one[0] if len(one) == 1 else np.concatenate(one) for one in columns))
 
-    def _assign(self, keys: Sequence[Hashable]) -> Ints:
-        """The place of each series. Places of series no longer named are freed."""
+    def _assign(self, keys: Sequence[Hashable], at: float) -> Ints:
+        """The place of each series. The state of series no longer named is kept, and their places are freed."""
         wanted = dict.fromkeys(keys)
-        for gone in [key for key in self._places if key not in wanted]:
-            number, slot = divmod(self._places.pop(gone), WIDTH)
-            self._blocks[number].free.append(slot)
+        gone: dict[int, list[Hashable]] = {}
+        for key in [key for key in self._places if key not in wanted]:
+            gone.setdefault(self._places[key] // WIDTH, []).append(key)
+        for number, left in gone.items():
+            slots = [self._places.pop(key) % WIDTH for key in left]
+            self.remember(self._blocks[number].taken(np.array(slots), left, self._at))
+            self._blocks[number].free.extend(slots)
         new = [key for key in wanted if key not in self._places]
         lack = len(new) - sum(len(block.free) for block in self._blocks)
         for block in self._blocks:
             if lack > 0:
                 lack -= block.widen(lack)
         while lack > 0:
-            self._blocks.append(_Block(self._interval, self._model is not None))
+            self._blocks.append(_Block(self._interval, self._model is not None, len(self._blocks)))
             lack -= self._blocks[-1].widen(lack)
+        back = [key for key in new if key in self._gone]
         new.reverse()
         for number, block in enumerate(self._blocks):
             while new and block.free:
                 self._places[new.pop()] = number * WIDTH + block.begin()
+        self._resume(back, at)
+        if gone or back:
+            absent = Kept.joined(self._absent()).newest(ABSENT)
+            self._gone.clear()
+            self.remember(absent)
         while self._blocks and self._blocks[-1].empty:  # releases its memory
             self._blocks.pop()
         return np.fromiter((self._places[key] for key in keys), dtype=np.int64, count=len(keys))
+
+    def _resume(self, back: Sequence[Hashable], at: float) -> None:
+        """Have series that have just begun go on from what is kept of them, unless it is too old."""
+        alike: dict[tuple[int, int, int], tuple[Kept, list[int], list[int]]] = {}  # by state, block and ticks gone
+        for key in back:
+            kept, place = self._gone.pop(key)
+            gone = round((at - float(kept.at[place])) / self._interval) - 1
+            if 0 <= gone * self._interval <= FORGOTTEN:
+                number, slot = divmod(self._places[key], WIDTH)
+                _, places, slots = alike.setdefault((id(kept), number, gone), (kept, [], []))
+                places.append(place)
+                slots.append(slot)
+        for (_, number, gone), (kept, places, slots) in alike.items():
+            self._blocks[number].give(np.array(slots), kept.some(np.array(places)), gone)

@@ -10,7 +10,7 @@ Arrays have the series last: `[..., slots]`. Values are in units of a series' fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -70,6 +70,9 @@ BINS, REACH = 20, 24.0
 KEEP = 0.02
 """Rate at which the histogram forgets (chosen)."""
 
+GAP = 60
+"""Most ticks without a value after which a series goes on, as if its period or else its last value had been repeated (chosen)."""
+
 GUESS, SURE = 0.1, 8
 """Size of errors assumed for a series of which nothing is known, as a share of its level; unused after so many errors were seen
 (chosen)."""
@@ -78,14 +81,15 @@ _H = np.asarray(HORIZONS)
 FIRST = np.concatenate([[0], np.cumsum(_H)[:-1]])  # first row of each horizon's ring: a ring has a row per tick of the horizon
 RING = int(_H.sum())
 LONGEST = max(HORIZONS)
-_SCALE = np.arcsinh(REACH * 2)
-_EDGES = np.sinh(np.linspace(-_SCALE, _SCALE, BINS + 1)) / 2
+ENDS = np.arcsinh(REACH * 2)
+EDGES = np.sinh(np.linspace(-ENDS, ENDS, BINS + 1)) / 2
+WIDTHS = np.diff(EDGES)
 _TINY = np.float32(1e-9)
 
 
 def _guess() -> Singles:
     """[BINS] distribution assumed before any error was seen: Laplace's, with heavier ends."""
-    below = np.where(_EDGES < 0, 0.5 * np.exp(np.minimum(_EDGES, 0)), 1 - 0.5 * np.exp(-np.maximum(_EDGES, 0)))
+    below = np.where(EDGES < 0, 0.5 * np.exp(np.minimum(EDGES, 0)), 1 - 0.5 * np.exp(-np.maximum(EDGES, 0)))
     mass = np.diff(below) + 0.002
     return np.asarray(mass / mass.sum(), dtype=np.float32)
 
@@ -131,6 +135,7 @@ class Experts:
         self.age: Ints = np.zeros(0, dtype=np.int64)  # values seen of each series
         self.period: Ints = np.zeros(0, dtype=np.int64)
         """[slots] the lag in ticks at which values were nearest; of two equally good ones the shorter."""
+        self._known: Bools = np.zeros((len(_H), 0), dtype=np.bool_)  # [H, slots] where a forecast was due at this tick
         self.grow(slots)
 
     def grow(self, slots: int) -> None:
@@ -151,6 +156,33 @@ class Experts:
         self.unit, self._last = self.unit[:slots].copy(), self._last[:slots].copy()
         self.age, self.period = self.age[:slots].copy(), self.period[:slots].copy()
         self.slots = slots
+
+    def taken(self, slots: Ints) -> dict[str, NDArray[Any]]:
+        """`KEPT` of the series in `slots`, for `give`. The past is in its order, oldest first."""
+        own = {"unit": self.unit, "last": self._last, "age": self.age, "period": self.period, **self.state}
+        taken = {name: own[name][..., slots] for name in KEPT}
+        taken["past"] = np.roll(taken["past"], -(self.row + 1), axis=0)
+        return taken
+
+    def give(self, slots: Ints, kept: Mapping[str, NDArray[Any]], gone: int) -> None:
+        """Have the series in `slots` go on from `kept`. `gone`: ticks since that was taken. After more than `GAP` only what was
+        learned by the clock holds."""
+        self._start(np.isin(np.arange(self.slots), slots))
+        if gone > GAP:
+            self.unit[slots] = kept["unit"]
+            for name in ("scaled", "profile"):
+                self.state[name][..., slots] = kept[name]
+            return
+        self.unit[slots], self._last[slots] = kept["unit"], kept["last"]
+        self.age[slots], self.period[slots] = kept["age"], kept["period"]
+        for name in KEPT.keys() & self.state.keys():
+            self.state[name][..., slots] = kept[name]
+        repeats = kept["loss"][_BRIDGED, FLAT] < kept["loss"][_BRIDGED, 0]
+        back, column = np.where(repeats, kept["period"], 1), np.arange(len(slots))
+        past = np.concatenate((kept["past"], np.empty((gone, len(slots)), dtype=np.float32)))
+        for row in range(PAST, PAST + gone):
+            past[row] = past[row - back, column]
+        self.state["past"][:, slots] = np.roll(past[gone:], self.row + 1, axis=0)
 
     def step(self, values: Floats, at: Floats, fresh: Bools) -> ExpertOutlook:
         """Advance all by one value: `learn`, then `look`."""
@@ -249,11 +281,11 @@ class Experts:
         """Learn from the forecasts of this value."""
         state, n = self.state, self.age
         seen = n[None, :] - _H[:, None]  # [H, S] errors known at each horizon, this one included
-        known = seen >= 1
+        base = state["pending"][self.due]
+        known = self._known = (seen >= 1) & ~np.isnan(base)  # after a gap nothing is pending
         if not known.any():
             return
         rate = np.where(known, np.maximum(FORGET, 1.0 / (np.maximum(seen, 0) + 2.0)), 0.0).astype(np.float32)
-        base = state["pending"][self.due]
         told = unpacked(state["told"][self.due], base[:, None])
         loss = state["loss"]
         said_then = (
@@ -284,7 +316,7 @@ class Experts:
         bias[2] = bias[1]
         bias[1] = np.where(known, error, bias[1])
         bias[0] += np.where(known, np.float32(0.1), np.float32(0)) * (error - bias[0])
-        place = np.floor((np.arcsinh(_within(z, REACH) * 2) + _SCALE) * (BINS / (2 * _SCALE)))
+        place = np.floor((np.arcsinh(_within(z, REACH) * 2) + ENDS) * (BINS / (2 * ENDS)))
         place = np.minimum(np.maximum(place, 0), BINS - 1).astype(np.int64)
         forget = np.where(known, np.maximum(KEEP, 1.0 / (np.maximum(seen, 0) + 12.0)), 0.0).astype(np.float32)
         tails = state["tails"]
@@ -343,7 +375,7 @@ class Experts:
         changed = held != now
         if changed.any():
             which, left = np.nonzero(changed & (held >= 0))
-            row = _OFFSETS[which, 0] + held[which, left]
+            row = FIRST_BINS[which, 0] + held[which, left]
             old, mean = profile[row, left], within[which, 0, left]
             profile[row, left] = np.where(np.isnan(old), mean, old + np.float32(0.4) * (mean - old))
             within[changed.nonzero()[0], :, changed.nonzero()[1]] = 0.0
@@ -351,7 +383,7 @@ class Experts:
         mean, count = within[:, 0], within[:, 1]
         count += 1
         mean += (y - mean) / count
-        known = profile[_OFFSETS + now, np.arange(self.slots)]
+        known = profile[FIRST_BINS + now, np.arange(self.slots)]
         shift[:] = np.where(np.isnan(known), 0.0, shift + np.float32(0.2) * (y - known - shift))
 
     def _regress(self, y: Singles, then: _Then) -> None:
@@ -359,7 +391,7 @@ class Experts:
         state = self.state
         w, p = state["weights"], state["covariance"]  # [H, P, S], [H, P, P, S]
         scale = np.maximum(state["deviation"], _TINY)
-        known = self.age[None, :] > _H[:, None]
+        known = self._known
         x = self._inputs(then.values, then.means[:, 1], then.season, then.means[:, _CENTRE], then.scales)
         x *= known[:, None]
         target = _within((y - then.means[:, _CENTRE]) / scale, 8)
@@ -421,7 +453,7 @@ class Experts:
         points[:, FLAT + 1] = season + state["slip"]
         points[:, FLAT + 2] = self._predict(y, season)
         then = ((at + _H[:, None] * self._interval)[:, None] // _SECONDS).astype(np.int64) % _SLICES  # [H, CALENDAR, S]
-        known = state["profile"][_OFFSETS + then, column]
+        known = state["profile"][FIRST_BINS + then, column]
         points[:, FLAT + 3 :] = np.where(np.isnan(known), state["means"][1], known + state["shift"])
         np.maximum(points, 0, out=points)
         base = self._agree(points, y)
@@ -467,9 +499,10 @@ class Experts:
         flat = mass.ravel()
         low, high = flat.take(place), flat.take(place + self.slots)
         inside = np.minimum(np.maximum((_LEVELS - low) / np.maximum(high - low, 1e-6), 0.0), 1.0)
-        return np.asarray(_EDGES.take(bin_) + inside * _WIDTHS.take(bin_), dtype=np.float32)
+        return np.asarray(EDGES.take(bin_) + inside * WIDTHS.take(bin_), dtype=np.float32)
 
 
+_BRIDGED = HORIZONS.index(12)  # horizon whose losses say whether a gap is filled by the period (chosen)
 _P = 3  # inputs of a regression: last value, a mean, the period
 _LAGS = PAST - SHORTEST
 # Chosen: a longer lag must fit better, per mille a tick; what each expert's first losses are taken to be, beside the last value's;
@@ -480,9 +513,8 @@ _MEMORY = np.float32(0.99)
 _SPREADS = np.array([0.2, FORGET, 0.005])[:, None, None]
 _SMOOTHING = np.array(SMOOTHING, dtype=np.float32).astype(np.float64)[:, None]
 _LEVELS = np.array(LEVELS, dtype=np.float32)[:, None]
-_WIDTHS = np.diff(_EDGES)
 _SECONDS, _SLICES = np.array(CALENDAR)[:, :, None].transpose(1, 0, 2)  # [CALENDAR, 1] seconds of a bin, bins
-_OFFSETS = np.cumsum(_SLICES, axis=0) - _SLICES  # first row of each profile
+FIRST_BINS = np.cumsum(_SLICES, axis=0) - _SLICES  # [CALENDAR, 1] first row of each profile
 _ROWS = np.arange(len(_H))[:, None]
 _BACK = (np.arange(PAST)[:, None] - np.arange(max(MEDIANS))) % PAST  # rows of the newest values, by the row of the last
 _AGES = np.arange(max(MEDIANS), dtype=np.uint8)[:, None]
@@ -514,6 +546,15 @@ _SINGLES: dict[str, tuple[int, ...]] = {
     "bias": (3, len(_H)),
     "tails": (len(_H), BINS),
 }
+_PASSING = {"within", "bin", "recent_means", "scales", "slips", "pending"}  # of no use after a gap
+KEPT: dict[str, tuple[tuple[int, ...], type]] = {
+    **{name: (shape, np.float32) for name, shape in _SINGLES.items() if name not in _PASSING},
+    "unit": ((), np.float64),
+    "last": ((), np.float64),
+    "age": ((), np.int64),
+    "period": ((), np.int64),
+}
+"""What is kept of a series over a gap: shape and type for one series."""
 _SHAPES: dict[str, tuple[tuple[int, ...], type]] = {
     **{name: (shape, np.float32) for name, shape in _SINGLES.items()},
     "lags": ((LONGEST,), np.uint8),

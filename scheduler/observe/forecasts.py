@@ -9,7 +9,11 @@ import numpy as np
 
 from ...models.forecast.answers import TrainedModel
 from ...models.forecast.demand import METRICS, Forecaster
+from ...models.forecast.kept import Kept
+from ...models.forecast.memory import SOURCES
+from ...models.forecast.rounding import rounded
 from ...models.records import Forecast, Snapshot
+from ..decision import Later
 from .measure import Measured, cpus_of
 
 
@@ -75,6 +79,25 @@ class Forecasts:
             Forecast(target, metric, values, source)
             for (target, metric), (values, source) in zip(series.shown, said.some(series.places), strict=True)
         )
+
+    def later(self, pools: Sequence[str]) -> dict[str, Later]:
+        """The loads of these pools further ahead, after the last step; those that are known."""
+        places = {target: place for place, (target, metric) in enumerate(self._series.keys) if metric == "load" and target in pools}
+        if not places:
+            return {}
+        made = self._forecaster.later(np.array(list(places.values())))
+        values = rounded(made.values, np.ones(len(places), dtype=np.bool_)).tolist()
+        return {
+            pool: Later(tuple(map(tuple, own)), SOURCES[by]) for pool, own, by in zip(places, values, made.by.tolist(), strict=True)
+        }
+
+    def kept(self) -> Kept:
+        """What was learned of all series, for `remember`."""
+        return self._forecaster.kept()
+
+    def remember(self, kept: Kept) -> None:
+        """Have groups and pools go on from `kept` when they are first reported."""
+        self._forecaster.remember(kept)
 
     def follow(self, before: Forecasts, names: Collection[str]) -> None:
         """Take over the state of another one with the same interval, except for these groups and pools. What is known of a model is

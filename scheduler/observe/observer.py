@@ -20,10 +20,11 @@ from ...models.anomaly.self_history import SelfHistory
 from ...models.behaviour import BehaviourModel, Behaviours
 from ...models.features import Windows, WorkerWindows
 from ...models.forecast.answers import TrainedModel
+from ...models.forecast.kept import Kept
 from ...models.identity import ProcId
-from ...models.records import WINDOW, Behaviour, Class, Deadlock, PoolSample, Snapshot
+from ...models.records import HORIZONS, WINDOW, Behaviour, Class, Deadlock, PoolSample, Snapshot
 from ..config.sections import Config
-from ..decision import Abilities, Chosen, Feedback, Member, Outcome, Tick
+from ..decision import START_MARGIN, Abilities, Chosen, Feedback, Member, Outcome, Tick
 from .antagonists import Antagonists
 from .delays import Delays
 from .forecasts import Forecasts, keys_of
@@ -172,6 +173,7 @@ class Observer:
         reported = self._reported(measured, snapshot, classes)
         yield None
         forecasts = self._forecasts.step(measured, reported, snapshot)
+        later = self._forecasts.later([pool.pool for pool in snapshot.pools if self._slow(pool)])
         yield None
         sheltered = self._protection.sheltered(measured, snapshot)
         groups = groups_of(measured, snapshot, before, reported, classes, self._tenancy, self._members)
@@ -179,7 +181,7 @@ class Observer:
         shared = self._tenancy.shared(snapshot, batch)
         protected = self._protection.protected(measured, snapshot, sheltered)
         yield None
-        pools = self._pools.step(snapshot, measured)
+        pools = self._pools.step(snapshot, measured, later)
         yield None
         machine = self._machine.step(before, snapshot, measured.rates)
         ran = occupancy(
@@ -247,6 +249,14 @@ class Observer:
     def start_warm(self, past: Sequence[tuple[int, tuple[PoolSample, ...]]]) -> None:
         """Replay the past loads of pools, (monotonic ns, pools), oldest first, before the first tick."""
         self._pools.start_warm(past, self._measurer.requests)
+
+    def remember(self, kept: Kept) -> None:
+        """Have forecasts go on from what an earlier session had kept. Call it before the first tick."""
+        self._forecasts.remember(kept)
+
+    def kept(self) -> Kept:
+        """What forecasts have learned, for `remember`."""
+        return self._forecasts.kept()
 
     def follow(self, before: Observer) -> None:
         """Take over what an observer of the same machine and interval has learned. Call it before the first tick, and do not use
@@ -319,6 +329,10 @@ class Observer:
             ranked = sorted(((-float(mean), name) for mean, name in zip(means, others, strict=True) if mean >= BUSY_CORES))
             named.update(name for _, name in ranked[:BUSY_GROUPS])
         return tuple(sorted(named))
+
+    def _slow(self, pool: PoolSample) -> bool:
+        """Whether its workers take longer to start than the forecasts of all series reach."""
+        return START_MARGIN * (pool.start_seconds or 0.0) > max(HORIZONS) * self._config.daemon.interval
 
     def _home(self, measured: Measured, snapshot: Snapshot) -> Member | None:
         row = measured.rows.get(self._own)

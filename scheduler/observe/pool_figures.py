@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from ...models.forecast.seasonality import AHEAD, Seasonality
 from ...models.records import PoolSample, Snapshot
 from ..config.sections import Config
-from ..decision import START_MARGIN, START_UNKNOWN, Pool, Predicted, Worker
+from ..decision import START_MARGIN, START_UNKNOWN, Later, Pool, Predicted, Worker
 from .group_figures import DECIMALS
 from .loads import Offered, offered_load, reports_busy
 from .measure import Measured, cpus_of
@@ -24,10 +24,10 @@ class PoolFigures:
         self._config = config
         self._histories: dict[str, PoolHistory] = {}
 
-    def step(self, snapshot: Snapshot, measured: Measured) -> tuple[Pool, ...]:
-        """Take a tick. Returns its pools, by name."""
+    def step(self, snapshot: Snapshot, measured: Measured, later: Mapping[str, Later]) -> tuple[Pool, ...]:
+        """Take a tick. Returns its pools, by name. `later`: loads further ahead, of those that need them."""
         pools = sorted(snapshot.pools, key=lambda pool: pool.pool)
-        return tuple(self._step_pool(pool, snapshot, measured) for pool in pools)
+        return tuple(self._step_pool(pool, snapshot, measured, later.get(pool.pool)) for pool in pools)
 
     def step_gap(self) -> None:
         """Take a tick after a gap, of which nothing is known."""
@@ -48,7 +48,7 @@ class PoolFigures:
         for name in redefined:
             self._histories.pop(name, None)
 
-    def _step_pool(self, pool: PoolSample, snapshot: Snapshot, measured: Measured) -> Pool:
+    def _step_pool(self, pool: PoolSample, snapshot: Snapshot, measured: Measured, later: Later | None) -> Pool:
         limits, history = self._config.pools[pool.pool], self._history(pool.pool)
         requests = measured.requests[pool.pool]
         offered = offered_load(pool, requests.capacity)
@@ -76,6 +76,7 @@ class PoolFigures:
             scaling=history.step_scaling(sums.at_work, None if load is None or not reports_busy(pool) else sums.done),
             service=requests.service,
             capacity=requests.capacity,
+            later=later,
         )
 
     def _history(self, name: str) -> PoolHistory:

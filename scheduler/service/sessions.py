@@ -7,6 +7,7 @@ import secrets
 from typing import Any
 
 from ... import __version__
+from ...models.forecast.kept import Kept
 from ..act.scoped import Scoped
 from ..config.paths import Paths
 from ..config.sections import Config, to_builtins
@@ -45,13 +46,14 @@ class Sessions:
         clock: Clock,
         reports: Reports,
         memory: dict[str, Any],
+        kept: Kept | None = None,
     ) -> None:
-        """Begins the first session. `memory`: the memory that its engine starts with."""
+        """Begins the first session. `memory`: the memory that its engine starts with. `kept`: what forecasts go on from."""
         self._settings, self._paths, self._facts, self._kernel = settings, paths, facts, kernel
         self._actuator, self._latest, self._clock, self._reports = actuator, latest, clock, reports
         self.log = DecisionLog(paths.stores, settings.config.store.decision_bytes)
         self.traces: TraceWriter | None = None
-        self._begin(memory, *self._start_warm())
+        self._begin(memory, *self._start_warm(), kept=kept)
 
     @property
     def config(self) -> Config:
@@ -83,7 +85,9 @@ class Sessions:
             text = f"the old decision log cannot be read; it is kept as {aside}, and a new one was begun"
             self._reports.event(WARNING, text)
 
-    def _begin(self, memory: dict[str, Any], past: Past, warm_start: WarmStart | None, follows: str = "") -> None:
+    def _begin(
+        self, memory: dict[str, Any], past: Past, warm_start: WarmStart | None, follows: str = "", kept: Kept | None = None
+    ) -> None:
         """Begin a new session. `past`: what earlier sessions recorded. The other arguments are as in `decision.Session`."""
         config = self._settings.config
         self._actuator.limit(config.priority.starve_seconds, config.priority.floor)
@@ -102,10 +106,13 @@ class Sessions:
             engine=memory,
             warm_start=warm_start,
             follows=follows,
+            remembers=0 if kept is None else len(kept.keys),
         )
         self.observer = models.observer(config, session.abilities, session.own)
         self.observer.shown = True  # in the frame
         self.observer.start_warm(past)
+        if kept is not None:
+            self.observer.remember(kept)
         self.unmatched = Watch(config)
         self.pools_found = PoolWatch(config)
         self.engine = Engine.resume(config, session.id, memory, session.abilities.topology)

@@ -228,3 +228,21 @@ def test_the_command_exits_with_3_and_says_where(logged: Path, tmp_path: Path) -
 def test_an_unknown_session_is_an_error_with_a_next_step(logged: Path) -> None:
     with pytest.raises(ValueError, match="without --session"):
         replay(Paths(logged, logged / "control.sock"), session="nosuch")
+
+
+def test_a_second_start_goes_on_from_kept_forecasts_and_replays_all_the_same(logged: Path, tmp_path: Path) -> None:
+    """What it went on from is not in the log, so forecasts alone are not computed again."""
+    paths = copy(logged, tmp_path / "s")
+    for name in ("forecasts.bin", "decisions.db"):
+        (paths.stores / name).write_bytes((logged / name).read_bytes())
+    config = tmp_path / "nicety.toml"
+    config.write_text(CONFIG.format(python=sys.executable, spool=tmp_path))
+    command = [sys.executable, "-m", "nicety.scheduler", "run", "--observe", "--duration", "3", "--config", str(config)]
+    subprocess.run([*command, "--state-dir", str(paths.root)], check=True, capture_output=True, timeout=60)
+    with DecisionReader(paths.decisions) as log:
+        sessions = [each.session for each in log.sessions() if each.session is not None]
+    assert [session.remembers > 0 for session in sessions] == [False, True]
+    found = replay(paths)
+    assert found.differences == []
+    assert found.observed >= 20
+    assert [note for note in found.notes if "they went on from what earlier sessions had kept" in note]

@@ -15,7 +15,7 @@ from nicety.scheduler.decide.policies.pool_size.need import fair_share
 from nicety.scheduler.decide.policies.pool_size.pool_size import PoolSize as Policy
 from nicety.scheduler.decide.policies.pool_size.pool_size import PoolSizeMemory
 from nicety.scheduler.decide.policies.pool_size.reaction import reaction, up
-from nicety.scheduler.decision import Decision, Pool, Predicted, ResizePool, Scaled, Tick
+from nicety.scheduler.decision import Decision, Later, Pool, Predicted, ResizePool, Scaled, Tick
 from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.hands.places import Control
 from nicety.scheduler.testing.policies import admitted
@@ -89,6 +89,18 @@ def test_the_forecast_is_for_when_a_worker_that_is_started_now_is_ready(start: f
     pool = a_pool(size=2, load=1.0, start_seconds=start)
     (decision,) = policy().propose(a_tick(1, machine=a_machine(cpus=16), pools=[pool], forecasts=[forecast]))
     assert (decision.why.figures["horizon_seconds"], size_of([decision])) == (seconds, size)
+
+
+@pytest.mark.parametrize(("start", "seconds", "size"), [(40.0, 60, 4), (100.0, 300, 5), (700.0, 900, 6), (9000.0, 3600, 7)])
+def test_workers_that_take_long_to_start_are_started_for_what_comes_later(start: float, seconds: int, size: int) -> None:
+    loads = (3.0, 4.0, 5.0, 6.0)  # 60, 300, 900 and 3600 s ahead
+    source = "yesterday and the days before at this time"
+    later = Later(tuple((load,) * len(QUANTILES) for load in loads), source)
+    pool = a_pool(size=2, load=1.0, start_seconds=start, later=later)
+    (decision,) = policy().propose(a_tick(1, machine=a_machine(cpus=16), pools=[pool], forecasts=[a_forecast("web", "load", 1.0)]))
+    assert (decision.why.figures["horizon_seconds"], size_of([decision])) == (seconds, size)
+    assert decision.why.figures["forecast_source"] == source
+    assert decision.why.text.endswith(f"are expected in {seconds} s, by {source}.")
 
 
 @pytest.mark.parametrize(("quantile", "size"), [(0.5, 3), (0.95, 8)])

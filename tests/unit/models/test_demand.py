@@ -479,7 +479,7 @@ def test_room_for_series_that_have_gone_is_given_back(monkeypatch: pytest.Monkey
 
 
 def test_a_thousand_series_take_little_memory() -> None:
-    """6 MB of state, and less than 1.5 MB to work in; what numpy allocates is traced."""
+    """8.3 MB of state, and less than 1.5 MB to work in; what numpy allocates is traced."""
     forecaster, values = Forecaster(network(0.3), 1.0), noise(1000, 14)
     keys, metric, ask = [f"g{i}" for i in range(1000)], np.zeros(1000, np.int64), np.ones(1000, np.bool_)
     tracemalloc.start()
@@ -489,8 +489,8 @@ def test_a_thousand_series_take_little_memory() -> None:
         now, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert 5e6 < now < 6.6e6
-    assert peak < 8e6
+    assert 7e6 < now < 8.5e6
+    assert peak < 10e6
 
 
 def test_a_series_that_is_left_out_is_forgotten() -> None:

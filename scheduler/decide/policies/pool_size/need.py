@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
-from .....models.records import Class
+from .....models.records import HORIZONS, LATER, QUANTILES, Class
 from ....config.sections import Config, PoolSize
 from ....decision import START_MARGIN, START_UNKNOWN, Chosen, Group, Pool, Predicted, Rules, Tick
 from ..policy import Memory, Outlook, horizon_for, peak
@@ -109,13 +109,23 @@ class Need:
     fallen: float | None  # seconds since it fell; None: the mean is of 60 s
     by_season: int | None  # None: no seasonal pattern is trusted
     ahead: int | None  # enough for the next `down_after` as the seasonal pattern predicts it, and for now
-    horizon: int
+    expected: Expected
     by_cpu: int | None
     by_memory: int | None
     by_scaling: int | None  # None: no curve is certain
     by_starts: int | None  # None: no start starves
     change: int  # before limits
     bound: Bound  # which limit changed the size
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The load of a pool when a worker that starts now is up, in Erlangs; None: not known."""
+
+    seconds: float  # from now
+    median: float | None
+    upper: float | None  # at the configured quantile
+    source: str  # "": not known
 
 
 class Needs:
@@ -136,7 +146,8 @@ class Needs:
         chosen = next((each for each in tick.chosen if each.pool == pool.name and each.rules is not Rules.ALL), None)
         rules = Rules.ALL if chosen is None else chosen.rules
         horizon = horizon_for(None if pool.start_seconds is None else START_MARGIN * pool.start_seconds, self._interval)
-        forecast = outlook.value(pool.name, "load", horizon, config.quantile) if rules in (Rules.ALL, Rules.FORECAST) else None
+        expected = self._expected(pool, horizon, outlook)
+        forecast = expected.upper if rules in (Rules.ALL, Rules.FORECAST) else None
         by_forecast = None if forecast is None else self._sizing.workers_for(forecast, pool, config.predicted_target)
         reacts = reaction(
             pool, mean, lambda load: self._sizing.wanted(load, pool, config.target), MARGIN, fallen=fallen is not None
@@ -184,7 +195,7 @@ class Needs:
             fallen=None if fallen is None else (tick.at - fallen.at) / 1e9,
             by_season=by_season,
             ahead=None if by_season is None else max(workers, sufficient, self._ahead(pool)),
-            horizon=horizon,
+            expected=expected,
             by_cpu=by_cpu,
             by_memory=by_memory,
             by_scaling=by_scaling,
@@ -192,6 +203,18 @@ class Needs:
             change=change,
             bound=bound,
         )
+
+    def _expected(self, pool: Pool, horizon: int, outlook: Outlook) -> Expected:
+        """The forecast at index `horizon` of HORIZONS, or a later one where workers take longer to start than that reaches."""
+        if pool.later is not None:
+            seconds = START_MARGIN * (pool.start_seconds or 0.0)
+            ahead = next((i for i, ticks in enumerate(LATER) if ticks * self._interval >= seconds), len(LATER) - 1)
+            values = pool.later.values[ahead]
+            median, upper = (max(values[QUANTILES.index(level)], 0.0) for level in (0.5, self._config.quantile))
+            if math.isfinite(median + upper):
+                return Expected(LATER[ahead] * self._interval, median, upper, pool.later.source)
+        median_, upper_ = (outlook.value(pool.name, "load", horizon, level) for level in (0.5, self._config.quantile))
+        return Expected(HORIZONS[horizon] * self._interval, median_, upper_, outlook.source(pool.name, "load"))
 
     def _by_season(self, pool: Pool, margin: float = 1.0) -> int | None:
         """Workers for `margin` times the predicted load until a worker that starts now is up; None: no seasonal pattern is

@@ -173,7 +173,7 @@ class PoolSize:
             if need.rule is SizeRule.PANIC and memory.fallen is not None:
                 memory.wary_until = tick.at + round(WARY * 1e9)
             if _passed(tick.at, memory.grown_at, self._config.cooldown_up, self._interval):
-                return self._proposal(pool, need, need.workers, current, outlook)
+                return self._proposal(pool, need, need.workers, current)
         elif (
             enough is not None
             and enough < current
@@ -185,7 +185,7 @@ class PoolSize:
                 memory.fallen = Fallen(
                     tick.at, pool.load, 1
                 )  # if the seasonal pattern is given up now, the past load must not count
-            return self._proposal(pool, need, enough, current, outlook)
+            return self._proposal(pool, need, enough, current)
         return None
 
     def _unkept(self, at: int, pool: Pool, need: Need, memory: PoolMemory) -> str:
@@ -234,8 +234,8 @@ class PoolSize:
         most = peak(memory.peaks, at, sufficient, self._config.down_after)
         return most if at - memory.since >= self._config.down_after * 1e9 else None
 
-    def _proposal(self, pool: Pool, need: Need, size: int, current: int, outlook: Outlook) -> Proposal[int]:
-        why = self._reasons.why(pool, need, size, current, outlook)
+    def _proposal(self, pool: Pool, need: Need, size: int, current: int) -> Proposal[int]:
+        why = self._reasons.why(pool, need, size, current)
         return Proposal(self.name, f"pool {pool.name}", ResizePool(pool.name, size), why, current, _aim(pool, size, current))
 
 

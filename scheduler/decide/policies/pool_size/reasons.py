@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-from .....models.records import HORIZONS
 from .....models.scaling import WORTH
 from ....config.sections import Config
 from ....decision import Chosen, Note, Pool, Predicted, Rules, Scaled, Tick, Why
-from ..policy import Figures, Outlook, figures
+from ..policy import Figures, figures
 from .need import MARGIN, UNLIKE, Bound, Need, SizeRule, busy_share
 from .objective import Goal, Sizing
 
@@ -18,14 +17,12 @@ class PoolReasons:
 
     def __init__(self, config: Config, sizing: Sizing) -> None:
         self._config = config.pool_size
-        self._interval = config.daemon.interval
         self._sizing = sizing
 
-    def why(self, pool: Pool, need: Need, size: int, current: int, outlook: Outlook) -> Why:
+    def why(self, pool: Pool, need: Need, size: int, current: int) -> Why:
         """Why a pool changes from `current` to `size` workers."""
         config = self._config
-        seconds = HORIZONS[need.horizon] * self._interval
-        source = outlook.source(pool.name, "load")
+        seconds, source = need.expected.seconds, need.expected.source
         predicted = pool.predicted
         rule = SizeRule.FEWER if size < current else need.rule
         return Why(
@@ -38,7 +35,7 @@ class PoolReasons:
                 load_since_fall=None if need.fallen is None else need.mean,
                 fallen_seconds=need.fallen,
                 queued=pool.queued,
-                forecast_median=outlook.value(pool.name, "load", need.horizon, 0.5),
+                forecast_median=need.expected.median,
                 forecast_used=need.forecast,
                 forecast_quantile=config.quantile,
                 horizon_seconds=seconds,
@@ -107,7 +104,8 @@ class PoolReasons:
         if rule is SizeRule.FEWER:
             return f"no more were needed in the last {config.down_after:g} s."
         if rule is SizeRule.FORECAST:
-            return f"up to {need.forecast:.3g} Erlang of load are expected in {seconds:g} s."
+            by = "" if pool.later is None else f", by {need.expected.source}"
+            return f"up to {need.forecast:.3g} Erlang of load are expected in {seconds:g} s{by}."
         if rule is SizeRule.MINIMUM:
             return "the configured minimum."
         load = pool.load_panic if rule is SizeRule.PANIC and pool.load_panic is not None else need.mean
