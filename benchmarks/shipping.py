@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 from nicety.models.artifact import SHIPPED, Arrays, Card, promote, save
 
 
-def ship(card: Card, arrays: Arrays) -> str:
-    """Put the model in the place of the one before, readable for everybody; its digest."""
-    place = SHIPPED / card.kind
+def ship(card: Card, arrays: Arrays, folder: Path = SHIPPED) -> str:
+    """Put the model in the place of the one before, readable for everybody; its digest. `folder`: of all kinds."""
+    place = folder / card.kind
     if place.exists():
         shutil.rmtree(place)
-    digest = save(SHIPPED, card.kind, card, arrays)
-    promote(SHIPPED, card.kind, digest)
+    digest = save(folder, card.kind, card, arrays)
+    promote(folder, card.kind, digest)
     (place / "history").unlink()  # nothing to go back to
-    for path in (SHIPPED, place, *place.rglob("*")):
+    for path in (folder, place, *place.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     return digest

@@ -36,7 +36,7 @@ from .anomaly.evidence import CHANNELS
 from .anomaly.model import AnomalyModel
 from .behaviour import BEHAVIOUR_FEATURES, BehaviourModel
 from .forecast.demand import DEMAND_FEATURES
-from .forecast.network import Network
+from .forecast.mixture import trained
 from .records import HORIZONS, QUANTILES, WINDOW
 
 SCHEMA = 1
@@ -290,7 +290,7 @@ def shipped(kind: str) -> Artifact | None:
 def _try(kind: str, arrays: Arrays, digest: str, interval: float) -> None:
     """Raise ValueError unless the arrays make a model."""
     if kind == "demand":
-        Network(arrays, digest)
+        trained(arrays, digest)
     elif kind == "behaviour":
         BehaviourModel.from_arrays(arrays, digest)
     else:

@@ -82,7 +82,7 @@ class Streamed:
         answers = fallback(seen)
         if self._model is not None:
             asked = np.flatnonzero(experts.age[:n] >= MIN_TICKS)
-            said = answer(self._model, rows(experts, seen)[:, :, asked], answers[:, :, asked])
+            said = answer(self._model, rows(experts, seen)[:, :, asked], answers[:, :, asked], np.zeros(len(asked), dtype=np.int64))
             answers = answers.copy()
             answers[:, :, asked] = said
         found = forecasts(seen, answers)[:n]

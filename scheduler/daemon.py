@@ -491,8 +491,7 @@ class Between:
         self._attended = self._clock.monotonic()
 
     def _reload_if_wanted(self) -> None:
-        if self._signals.reload:
-            self._signals.reload = False
+        if self._signals.takes_reload():
             self._steps.run("reload", self._reloading.reload)
 
     def _probe(self) -> None:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 EXTRAS = {
-    "train": ("training/behaviour_fit.py", "training/html.py"),
+    "train": ("training/behaviour_fit.py", "training/contest.py", "training/flatten.py", "training/html.py"),
     "report": ("training/plots.py", "scheduler/simulation/plot.py"),
     "parquet": ("training/sources.py", "scheduler/simulation/tracefile.py", "scheduler/store/export.py"),
     "tui": ("scheduler/views/top/app.py",),

@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ import typer
 
 from .. import __version__
 from ..models.artifact import FEATURES, ArtifactError, Card, load
+from ..models.records import QUANTILES
 from ..scheduler.config.paths import Loaded, PathError, Paths, load_config, state_paths
 from ..scheduler.config.sections import ConfigError
 from ..scheduler.explain.layout import columns
@@ -38,6 +39,7 @@ from .gather import gather
 from .kinds import Made, ModelKind, kept, packed, train_kind
 from .progress import Stages, TrainingBudget, size
 from .promote import go_live
+from .regressors import made as made_regressor
 from .report import Course, Result, metrics, plain, text
 from .resume import Parts
 from .sources import machines
@@ -254,9 +256,14 @@ class _Training:
         self._dry_run = dry_run
         self._parts = parts
         self._stages = Stages(self._budget, sys.stderr)
+        self._regressors: Sequence[str] = ()
 
     def run(self, loaded: Loaded, found: Any, since: float | None, only: ModelKind | None) -> _Done:
         """Read, train every kind, and promote what is good enough. Raises what reading and the store raise."""
+        self._regressors = loaded.config.training.regressors
+        if only in (None, ModelKind.DEMAND):
+            for reference in self._regressors:
+                made_regressor(reference, QUANTILES[0])  # an error in the user's own code shows before an hour of reading
         now = time.time_ns()
         begin = None if since is None else now - round(since * 1e9)
         with self._stages.shown():
@@ -312,7 +319,7 @@ class _Training:
                 reason = "no time was left for it; give more with --time-budget, or train it with --only"
                 return Made({}, Result(kind, "not trained", reason, "")), None
             left = replace(self._budget, memory=round(self._budget.memory * LEARNING))
-            made = train_kind(kind, dataset, self._models, left, self._stages, self._crew)
+            made = train_kind(kind, dataset, self._models, left, self._stages, self._crew, self._regressors)
             self._stages.end()
             for remark in made.remarks:
                 _say(remark)

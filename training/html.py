@@ -25,7 +25,7 @@ from .evaluate import DemandTable
 from .evidence import STILL, Backtest, GroupRow, by_group, chosen, fan, leans, moving
 from .plots import ACTUAL, BANDS, COLOURS, FALLBACK, METRIC_WORDS, OWN, PROMISED, coverage_svg, fan_svg, leans_svg, losses_svg
 from .progress import duration, size
-from .report import Course, Result, covered
+from .report import CONTEST, Course, Result, Rival, contest_cells, covered
 
 PICTURES = 4
 """Fans of good groups, and as many of bad ones (chosen)."""
@@ -57,6 +57,9 @@ FORECASTERS: Mapping[str, str] = MappingProxyType(
         "experts": "nicety without a model: simple forecasters, weighted by their latest accuracy",
         "last value": "the value stays as it is now; its score is 1 by definition",
         "ewma": "the mean of the past, in which the latest values count most",
+        "network": "a candidate: the small network of nicety alone",
+        "boosting": "a candidate: the network, corrected by boosted trees of scikit-learn",
+        "linear quantiles": "a candidate: a linear model for each quantile",
         "window quantile": "quantiles of the latest values, as autoscalers use them",
         "seasonal naive": "the value one period ago",
     }
@@ -106,6 +109,7 @@ def page(story: Story) -> str:
         data=_data(story),
         demand=None if demand is None else _demand(demand, story.dataset.interval),
         evidence=None if demand is None or story.evidence is None else _evidence(story.evidence, story.dataset.interval),
+        contest=next((_contest(result.contest) for result in story.results if result.contest), None),
         anomaly=[_anomaly(result.anomaly) for result in story.results if result.anomaly],
         behaviour=[_behaviour(result.behaviour) for result in story.results if result.behaviour],
         left_out=[*course.left_out, *course.cut, *course.lost, *story.dataset.skipped],
@@ -183,6 +187,13 @@ def _losses(table: DemandTable) -> Table:
             shares = [_percent(share, 1) for share in covered(list(mine.values()))]
             rows.append([METRIC_WORDS.get(metric, metric), name, *losses, *shares])
     return Table(headers, rows, range(2, len(headers)))
+
+
+def _contest(rivals: Sequence[Rival]) -> Table:
+    """The candidates, those with the largest share first."""
+    cells = [[row[0], METRIC_WORDS.get(row[1], row[1]), *row[2:]] for row in contest_cells(rivals)]
+    order = sorted(range(len(cells)), key=lambda place: (rivals[place].metric, -rivals[place].share))
+    return Table(CONTEST, [cells[place] for place in order], range(2, 7))
 
 
 def _evidence(evidence: Backtest, interval: float) -> dict[str, Any]:

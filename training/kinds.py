@@ -3,7 +3,7 @@ people."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -52,12 +52,18 @@ class Made:
 
 
 def train_kind(
-    kind: ModelKind, dataset: Dataset, models: Path, budget: TrainingBudget, progress: StageProgress, crew: Crew
+    kind: ModelKind,
+    dataset: Dataset,
+    models: Path,
+    budget: TrainingBudget,
+    progress: StageProgress,
+    crew: Crew,
+    regressors: Sequence[str] = (),
 ) -> Made:
-    """Fit and judge one kind of model. Nothing is saved."""
+    """Fit and judge one kind of model. Nothing is saved. `regressors`: the user's own, as in the configuration."""
     if kind is ModelKind.DEMAND:
         progress.step("experts", 0, 0)
-        trained, remarks = train_demand(dataset, models, SEED, budget, progress, crew)
+        trained, remarks = train_demand(dataset, models, SEED, budget, progress, crew, regressors)
         return Made(trained.arrays, trained.result, _evidence(trained), tuple(remarks))
     progress.step(kind, 0, 0)
     return _anomaly(dataset, crew) if kind is ModelKind.ANOMALY else _behaviour(dataset, models)

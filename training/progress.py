@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
-SHARES: Mapping[str, float] = MappingProxyType({"reading": 0.5, "experts": 0.5, "fitting": 0.7})
+SHARES: Mapping[str, float] = MappingProxyType({"reading": 0.5, "experts": 0.5, "ways": 0.4, "fitting": 0.6, "contest": 0.7})
 """Share of the time left at its start that a stage may take; other stages may take all of it. The rest is for the other kinds of
 models and the report (chosen)."""
 
@@ -25,7 +25,9 @@ WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "reading": ("reading traces", "ticks"),
         "experts": ("running the simple forecasters", "values"),
+        "ways": ("finding how far to go from the shipped model", "steps"),
         "fitting": ("fitting the demand model", "steps"),
+        "contest": ("fitting the other candidates", "times"),
         "judging": ("judging on held-out time", "parts"),
         "anomaly": ("fitting the anomaly model", ""),
         "behaviour": ("fitting the behaviour model", ""),

@@ -38,11 +38,11 @@ class Judgement:
 
 def judge(table: DemandTable, candidate: str, heard: Mapping[str, frozenset[str]] = MappingProxyType({})) -> Judgement:
     """Compare the candidate with all others in the table, metric by metric. It is to be used for the metrics in which it beats them
-    all.
+    all, and must beat them in one.
 
     `heard`: the metrics for which a running model in the table is used, by its name. It does not count in other metrics. If it is
-    the best of all in a metric, the candidate must beat it there."""
-    speaks, said, lost = set[str](), list[str](), list[str]()
+    the best of all in a metric, the candidate must be as good there, within MARGIN, and is then used for it."""
+    speaks, kept, said, lost = set[str](), set[str](), list[str](), list[str]()
     for metric in table.metrics():
         others = [name for name in table.forecasters() if name != candidate and metric in heard.get(name, (metric,))]
         own = table.score(candidate, metric)
@@ -50,6 +50,9 @@ def judge(table: DemandTable, candidate: str, heard: Mapping[str, frozenset[str]
         if own < best * (1 - MARGIN):
             speaks.add(metric)
             said.append(f"{metric} {own:.3f} beats {name} {best:.3f}")
+        elif metric in heard.get(name, ()) and own <= best * (1 + MARGIN):
+            kept.add(metric)
+            said.append(f"{metric} {own:.3f} is as good as {name} {best:.3f}")
         else:
             said.append(f"{metric} {own:.3f} does not beat {name} {best:.3f}")
             lost += [metric] if metric in heard.get(name, ()) else []
@@ -58,7 +61,7 @@ def judge(table: DemandTable, candidate: str, heard: Mapping[str, frozenset[str]
         return Judgement(False, text)
     if lost:
         return Judgement(False, f"{text}; the running model would no longer be used for {', '.join(lost)}, where it is the best")
-    return Judgement(True, text, frozenset(speaks))
+    return Judgement(True, text, frozenset(speaks | kept))
 
 
 def judge_behaviour(table: BehaviourTable) -> Judgement:

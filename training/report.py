@@ -18,6 +18,20 @@ OUTCOMES = ("promoted", "would be promoted", "refused", "failed", "not trained")
 
 
 @dataclass(frozen=True, slots=True)
+class Rival:
+    """A candidate for the demand model at one metric, on held-out time."""
+
+    name: str
+    metric: str
+    score: float | None  # loss relative to that of the last value; lower is better. None: it has no forecasts
+    covered90: float | None  # share of values at or below the 90 % quantile
+    covered95: float | None
+    milliseconds: float  # of CPU a tick for 1,000 series; measured, so it differs from run to run
+    share: float  # of it in the new model
+    remark: str  # that it was copied, or why it has no forecasts
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """The outcome for one kind of model."""
 
@@ -26,6 +40,7 @@ class Result:
     reason: str  # one sentence
     digest: str  # of the artefact that went live; "" if none did
     demand: DemandTable | None = None
+    contest: tuple[Rival, ...] = ()
     anomaly: tuple[AnomalyRow, ...] = ()
     behaviour: BehaviourTable | None = None
 
@@ -54,6 +69,8 @@ def text(dataset: Dataset, course: Course, results: Sequence[Result], width: int
         lines += paragraph(result.reason, width)
         if result.demand is not None:
             lines += ["", *_demand(result.demand, width)]
+        if result.contest:
+            lines += ["", *_contest(result.contest, width)]
         if result.anomaly:
             lines += ["", *_anomaly(result.anomaly, width)]
         if result.behaviour is not None:
@@ -83,6 +100,7 @@ def plain(dataset: Dataset, course: Course, results: Sequence[Result], page: str
                 "digest": result.digest,
                 "scores": _scores(result),
                 "rows": metrics(result),
+                "contest": [asdict(rival) for rival in result.contest],
             }
             for result in results
         },
@@ -116,6 +134,38 @@ def _demand(found: DemandTable, width: int | None) -> list[str]:
             rows.append([metric, name, *losses, *(f"{share:.1%}" for share in covered(list(mine.values())))])
     scores = [[name, f"{found.score(name):.3f}"] for name in sorted(found.forecasters(), key=found.score)]
     return [*table(headers, rows, width), "", *table(("forecaster", "score"), scores, width)]
+
+
+CONTEST = ("candidate", "metric", "score", "≤ q0.9", "≤ q0.95", "ms a tick", "share", "")
+
+
+def contest_cells(rivals: Sequence[Rival]) -> list[list[str]]:
+    """The table of the contest, below CONTEST."""
+
+    def cell(value: float | None, form: str) -> str:
+        return "" if value is None else format(value, form)
+
+    return [
+        [
+            it.name,
+            it.metric,
+            cell(it.score, ".3f"),
+            cell(it.covered90, ".1%"),
+            cell(it.covered95, ".1%"),
+            f"{it.milliseconds:.1f}",
+            f"{it.share:.0%}",
+            it.remark or ("" if it.share else "adds too little to take part"),
+        ]
+        for it in rivals
+    ]
+
+
+def _contest(rivals: Sequence[Rival], width: int | None) -> list[str]:
+    """A line for each candidate and metric; then a line for each that was copied or failed."""
+    remarks = {it.name: it.remark for it in rivals if it.remark}
+    rows = [cells[:-1] for cells in contest_cells(rivals)]
+    lines = [line for name, remark in remarks.items() for line in paragraph(f"{name}: {remark}", width)]
+    return [*table(CONTEST[:-1], rows, width), *([""] if lines else []), *lines]
 
 
 def covered(rows: Sequence[DemandRow]) -> list[float]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.forecast.demand import DEMAND_FEATURES, fallback, rows
+from ..models.forecast.demand import DEMAND_FEATURES, METRICS, fallback, rows
 from ..models.forecast.experts import Experts, Floats, Ints, Singles
 from ..models.records import HORIZONS, QUANTILES
 from .crew import Crew, Until
@@ -43,6 +43,7 @@ class Samples:
     targets: Floats  # [n, H]; NaN: the series had ended
     run: Ints  # [n] the run it belongs to
     origin: Ints  # [n] place in it
+    metric: Ints  # [n] place in METRICS; that of the first for a metric that is not forecast live
 
     def __len__(self) -> int:
         return len(self.run)
@@ -85,11 +86,13 @@ def stream(
         np.full((total, h), np.nan),
         np.empty(total, dtype=np.int64),
         np.empty(total, dtype=np.int64),
+        np.zeros(total, dtype=np.int64),
     )
     first = np.concatenate([[0], np.cumsum([len(places) for places in origins])])
     for which, places in enumerate(origins):
         mine = slice(first[which], first[which + 1])
         made.run[mine], made.origin[mine] = which, places
+        made.metric[mine] = METRICS.index(runs[which].metric) if runs[which].metric in METRICS else 0
         values = runs[which].values
         then = places[:, None] + np.asarray(HORIZONS)
         made.targets[mine] = np.where(then < len(values), values[np.minimum(then, len(values) - 1)], np.nan)

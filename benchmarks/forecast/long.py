@@ -44,8 +44,8 @@ STEP = 97
 """Seconds between two forecasts that are scored (chosen: a prime, so they fall on any second of a minute)."""
 
 DAILY: Mapping[str, int] = {"azure_vm_v1:cpu_avg_pct": 10, "smd_machines:cpu_r": 2, "smd_machines:eth1_fi": 2}
-"""Groups of demand with days in them, and how many series of each are played: those whose first four days are most alike from day to
-day, if their autocorrelation is at least `ALIKE`."""
+"""Groups of demand with days in them, and how many series of each are played: those whose first four days are most alike,
+if their autocorrelation is at least `ALIKE`."""
 
 ALIKE = 0.3
 BEFORE, GONE, AFTER = 3600, 10, 600

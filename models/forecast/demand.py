@@ -425,7 +425,7 @@ class _Block:
         if len(asked):
             every = _ALL if len(asked) == self.experts.slots else asked
             try:
-                said[:] = answer(model, rows(self.experts, seen)[:, :, every], answers[:, :, every])
+                said[:] = answer(model, rows(self.experts, seen)[:, :, every], answers[:, :, every], self._state["metric"][every])
             except Exception as error:  # a model is data from outside: whatever fails in it, the experts' answer is used
                 failure = f"{model.name} failed: {type(error).__name__}: {error}"
             else:

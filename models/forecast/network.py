@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..records import QUANTILES
 from .demand import DEMAND_FEATURES, METRICS
-from .experts import Floats, Singles
+from .experts import Floats, Ints, Singles
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -74,8 +74,12 @@ class Network:
         """As in `Forecast.source`."""
         return f"demand {self.digest[:8]}"
 
-    def answers(self, made: Singles, start: Singles) -> Singles:
+    def answers(self, made: Singles, start: Singles, _metric: Ints) -> Singles:
         """See `DemandModel`."""
+        return np.asarray(np.clip(self.more(made) + start, -FARTHEST, FARTHEST))
+
+    def more(self, made: Singles) -> Singles:
+        """[n, Q] by how much the answers for rows [n, F] differ from the fallback's."""
         said = np.empty((len(made), len(QUANTILES)), dtype=np.float32)
         for first in range(0, len(made), BLOCK):
             part = made[first : first + BLOCK].astype(np.float64)
@@ -83,7 +87,7 @@ class Network:
             deep = silu(self._times(hidden.astype(np.float64), "hidden2") + self._arrays["bias2"])
             straight = self._times(part, "straight") + self._arrays["bias3"]
             said[first : first + BLOCK] = self._times(deep.astype(np.float64), "out") + straight
-        return np.asarray(np.clip(said + start, -FARTHEST, FARTHEST))
+        return said
 
     def _times(self, rows: Floats, name: str) -> Singles:
         """A product in double precision, rounded to single. BLAS sums in an order that depends on its kernel and on a row's

@@ -153,7 +153,7 @@ def run(
 
     It records, predicts and decides. It changes something only with --act or daemon.act = true. With THINGs it acts only on these
     and observes the rest. `nicety act` and `nicety observe` change that while it runs. On SIGHUP it reads the configuration again.
-    On SIGTERM or Ctrl-C it puts everything back and exits.
+    On SIGTERM, Ctrl-C or when its terminal is closed it puts everything back and exits; `nohup` keeps it running.
     """
     if not act and (things or act_seconds is not None):
         raise typer.BadParameter("THINGs and --for need --act as well")

@@ -163,6 +163,19 @@ class Models(Section, frozen=True):
     ] = 1 << 30
 
 
+class Training(Section, frozen=True):
+    """What `nicety train` tries beside its own candidates. The daemon imports nothing of it."""
+
+    regressors: Annotated[
+        list[Annotated[str, Meta(pattern=r"^[\w./@+-]{1,512}:[A-Za-z_]\w{0,63}$")]],
+        Meta(
+            max_length=8,
+            description='Regressors of your own for the demand model, "package.module:factory" or "/folder/file.py:factory" '
+            "(docs/training.md).",
+        ),
+    ] = field(default_factory=list)
+
+
 class GroupRule(Section, frozen=True):
     """`[groups.NAME]`: processes that belong together, with those of their children whose names say nothing (`python -c`, `sh -c`).
     A process must match all keys that are set. Patterns are shell globs."""
@@ -537,6 +550,7 @@ class Config(Section, frozen=True):
     daemon: Daemon = field(default_factory=Daemon)
     store: Store = field(default_factory=Store)
     models: Models = field(default_factory=Models)
+    training: Training = field(default_factory=Training)
     pool_size: PoolSize = field(default_factory=PoolSize)
     priority: Priority = field(default_factory=Priority)
     placement: Placement = field(default_factory=Placement)

@@ -7,10 +7,10 @@ from collections.abc import Collection, Container, Sequence
 
 import numpy as np
 
+from ...models.forecast.answers import TrainedModel
 from ...models.forecast.demand import METRICS, Forecaster
 from ...models.forecast.kept import Kept
 from ...models.forecast.memory import SOURCES
-from ...models.forecast.network import Network
 from ...models.forecast.rounding import rounded
 from ...models.records import Forecast, Snapshot
 from ..decision import Later
@@ -45,7 +45,7 @@ class _Series:
 class Forecasts:
     """Follows the series of groups from their first report on, so that they have a history when they are reported again."""
 
-    def __init__(self, demand: Network | None, interval: float) -> None:
+    def __init__(self, demand: TrainedModel | None, interval: float) -> None:
         """`demand`: None leaves all forecasts to the baseline."""
         self._demand = demand
         self._forecaster = Forecaster(demand, interval)

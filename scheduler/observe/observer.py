@@ -19,8 +19,8 @@ from ...models.anomaly.model import AnomalyModel, RobustZ, TickOfWorkers, judge_
 from ...models.anomaly.self_history import SelfHistory
 from ...models.behaviour import BehaviourModel, Behaviours
 from ...models.features import Windows, WorkerWindows
+from ...models.forecast.answers import TrainedModel
 from ...models.forecast.kept import Kept
-from ...models.forecast.network import Network
 from ...models.identity import ProcId
 from ...models.records import HORIZONS, WINDOW, Behaviour, Class, Deadlock, PoolSample, Snapshot
 from ..config.sections import Config
@@ -88,7 +88,7 @@ class Observer:
         config: Config,
         abilities: Abilities,
         own: ProcId,
-        demand: Network | None,
+        demand: TrainedModel | None,
         anomaly: AnomalyModel | None,
         behaviour: BehaviourModel | None,
     ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...models.anomaly.model import AnomalyModel
 from ...models.artifact import Artifact, ArtifactError, load_live, shipped
 from ...models.behaviour import BehaviourModel
-from ...models.forecast.network import Network
+from ...models.forecast.mixture import trained
 from ...models.identity import ProcId
 from ..config.sections import Config
 from ..decision import Abilities
@@ -40,7 +40,7 @@ class SessionModels:
             config,
             abilities,
             own,
-            Network(demand.arrays, demand.digest) if demand else None,
+            trained(demand.arrays, demand.digest) if demand else None,
             AnomalyModel.from_arrays(anomaly.arrays, anomaly.digest, anomaly.card.interval) if anomaly else None,
             BehaviourModel.from_arrays(behaviour.arrays, behaviour.digest) if behaviour else None,
         )

@@ -10,7 +10,7 @@ import math
 import msgspec
 import numpy as np
 
-from ...models.forecast.network import Network
+from ...models.forecast.answers import TrainedModel
 from ...models.identity import ProcId
 from ...models.records import SAMPLE, Flights, HostSample, Identity, Known, PoolSample, SampleTable, Snapshot, WorkerSample
 from ..config.sections import Config, Objective, Placement, PoolConfig, Priority, Quarantine
@@ -72,7 +72,7 @@ class Nicety:
         config: Config,
         minimum: int,
         maximum: int,
-        demand: Network | None,
+        demand: TrainedModel | None,
         *,
         rules: Rules = Rules.ALL,
         size: int = 0,

@@ -12,7 +12,8 @@ from functools import lru_cache
 import numpy as np
 
 from ...models import artifact
-from ...models.forecast.network import Network
+from ...models.forecast.answers import TrainedModel
+from ...models.forecast.mixture import trained
 from ..config.sections import Config, Objective
 from ..decision import Rules
 from ..printed import Part, Printed
@@ -89,7 +90,7 @@ def simulate(
     warmup: float = WARMUP,
     initial: int | None = None,
     config: Config | None = None,
-    demand: Network | None = None,
+    demand: TrainedModel | None = None,
     objective: Objective | None = None,
 ) -> Figures:
     """Run one rule on one load.
@@ -191,7 +192,7 @@ def make(
     minimum: int,
     maximum: int,
     config: Config | None,
-    demand: Network | None,
+    demand: TrainedModel | None,
     objective: Objective | None = None,
 ) -> SizeRule:
     """A rule by its name. Raises LoadError for an unknown name."""
@@ -213,10 +214,10 @@ def make(
 
 
 @lru_cache(maxsize=1)
-def shipped_demand() -> Network | None:
+def shipped_demand() -> TrainedModel | None:
     """The shipped demand model, as the daemon uses it if none was trained."""
     found = artifact.shipped("demand")
-    return None if found is None else Network(found.arrays, found.digest)
+    return None if found is None else trained(found.arrays, found.digest)
 
 
 def run(
@@ -230,7 +231,7 @@ def run(
     config: Config | None = None,
     warmup: float = WARMUP,
     initial: int | None = None,
-    demand: Network | None = None,
+    demand: TrainedModel | None = None,
     objective: Objective | None = None,
 ) -> Iterator[Figures]:
     """Run every rule on every load with every start time and seed. A load is made from a seed when it is needed."""

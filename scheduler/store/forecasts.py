@@ -1,7 +1,7 @@
 """What forecasts have learned of groups and pools, across restarts: `forecasts.bin` in the state directory, for the daemon alone.
 
-A magic line, the SHA-256 of the rest, and one msgpack record with the names of the series and raw arrays. Their types and shapes are
-not taken from the file. It is replaced as a whole. It can be lost without harm: everything is learned again then.
+A magic line, the SHA-256 of the rest, and one msgpack record with the names of the series and raw arrays. Their types and
+shapes are not taken from the file. It is replaced as a whole. It can be lost without harm: everything is learned again then.
 """
 
 from __future__ import annotations

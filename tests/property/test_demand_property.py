@@ -65,7 +65,7 @@ class Hostile:
     def __init__(self, said: Singles) -> None:
         self._said = said
 
-    def answers(self, made: Singles, start: Singles) -> Singles:
+    def answers(self, made: Singles, start: Singles, _metric: Ints) -> Singles:
         return self._said[np.arange(len(start)) % len(self._said)]
 
 

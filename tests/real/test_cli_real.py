@@ -331,6 +331,29 @@ def test_a_recording_ends_cleanly_at_any_time_and_can_be_exported(quiet: Place) 
     assert len({row["session"] for row in rows}) == 3
 
 
+@pytest.mark.parametrize("keeps", [(), ("nohup",)])
+def test_a_daemon_ends_with_its_terminal_unless_nohup_started_it(quiet: Place, keeps: tuple[str, ...]) -> None:
+    ours, terminal = pty.openpty()
+    command = ["setsid", "--ctty", *keeps, *NICETY, "--config", str(quiet.config), "--state-dir", str(quiet.state), "run"]
+    log = quiet.directory / "daemon.log"
+    with log.open("w") as said, subprocess.Popen(command, stdin=terminal, stdout=said, stderr=said) as daemon:
+        try:
+            os.close(terminal)
+            until(lambda: "started, observing" in log.read_text())
+            daemon.send_signal(signal.SIGHUP)
+            until(lambda: "reload" in log.read_text())
+            os.close(ours)
+            if keeps:
+                with pytest.raises(subprocess.TimeoutExpired):
+                    daemon.wait(2.5)
+            else:
+                assert daemon.wait(20) == 0
+                assert "nicety stopped" in log.read_text()
+        finally:
+            daemon.terminate()
+            daemon.wait(20)
+
+
 def test_at_a_terminal_the_log_is_for_people(quiet: Place) -> None:
     ours, terminal = pty.openpty()
     command = [*NICETY, "--config", str(quiet.config), "--state-dir", str(quiet.state), "run", "--duration", "1.5s"]

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,18 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import nicety.training.contest
 import nicety.training.dataset
 import nicety.training.gather
 from nicety.models.artifact import load_live
-from nicety.models.forecast.network import Network
+from nicety.models.forecast.mixture import trained
 from nicety.models.identity import ProcId
 from nicety.models.records import SAMPLE, HostSample, Identity, Known, PoolSample, Snapshot, WorkerSample
 from nicety.scheduler.store.traces import TraceWriter
 from nicety.training.cli import app
 from nicety.training.dataset import LEAST_TICKS
 
+ROOT = Path(__file__).resolve().parents[3]
 TICKS, PROCESSES = 500, 12
 CONFIG = '[pools.web]\nkind = "gunicorn"\npid = 99\n'
 WALL = 1_700_000_000 * 10**9
@@ -64,6 +67,15 @@ def train(state: Path, *options: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _few_rows() -> Iterator[None]:
+    """So that the candidates beside the network take a second, not ten."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, rows in (("LINEAR_ROWS", 200), ("BOOSTING_ROWS", 4000), ("OWN_ROWS", 2000)):
+            patch.setattr(nicety.training.contest, name, rows)
+        yield
+
+
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("trained") / "state"
@@ -87,7 +99,7 @@ def test_a_model_that_beats_the_baselines_goes_live(state: Path, first: tuple[in
     live = load_live(state / "models", "demand")
     assert live is not None
     assert live.digest == demand["digest"]
-    assert Network(live.arrays, live.digest).name == f"demand {live.digest[:8]}"
+    assert trained(live.arrays, live.digest).name == f"demand {live.digest[:8]}"
     assert live.card.interval == 1.0
     assert (live.card.data.ticks, live.card.data.processes) == (TICKS - 1, PROCESSES)
     assert live.card.data.last_wall - live.card.data.first_wall == (TICKS - 1) * 10**9
@@ -100,7 +112,9 @@ def test_without_a_terminal_each_stage_is_one_plain_line(first: tuple[int, dict[
     assert stages == [
         "reading traces",
         "running the simple forecasters",
+        "finding how far to go from the shipped model",
         "fitting the demand model",
+        "fitting the other candidates",
         "judging on held-out time",
         "writing the report",
     ]
@@ -130,7 +144,7 @@ def test_the_same_again_is_refused_with_the_table(state: Path, first: tuple[int,
     code, out, _ = train(state, "--only", "demand")
     assert code == 3
     assert "demand model: refused" in out
-    assert f"does not beat running {before.digest[:8]}" in out
+    assert f"is as good as running {before.digest[:8]}" in out
     for name in ("new model", f"running {before.digest[:8]}", "last value", "ewma", "window quantile", "seasonal naive"):
         assert name in out
     assert f"report: {state / 'report.html'}" in out
@@ -336,3 +350,44 @@ def test_without_its_extra_training_says_how_to_get_it(package: str) -> None:
     done = subprocess.run([sys.executable, "-c", code, "train"], capture_output=True, text=True, check=False)
     said = f"nicety: training needs {package}, which is not installed; in nicety's checkout, run: pip install '.[train]'\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
+def from_the_docs() -> str:
+    """The file of "Your own regressor"."""
+    page = (ROOT / "docs" / "training.md").read_text()
+    return page.split("## Your own regressor")[1].split("```python\n")[1].split("```")[0]
+
+
+def test_the_regressor_of_the_docs_is_trained_and_has_its_line_in_the_contest(state: Path, tmp_path: Path) -> None:
+    file = tmp_path / "forest.py"
+    file.write_text(from_the_docs())
+    file.chmod(0o600)
+    config = tmp_path / "nicety.toml"
+    config.write_text(f'{CONFIG}\n[training]\nregressors = ["{file}:forest"]\n')
+    page = tmp_path / "report.html"
+    code, out, _ = train(state, "--config", str(config), "--only", "demand", "--dry-run", "--report", str(page), "--json")
+    assert code in (0, 3), out
+    demand = json.loads(out)["models"]["demand"]
+    assert demand["outcome"] in ("would be promoted", "refused")
+    table = {(row["name"], row["metric"]): row for row in demand["contest"]}
+    names = ["network", "boosting", "linear quantiles", "shipped", f"{file}:forest"]
+    assert sorted(table) == sorted((name, metric) for name in names for metric in ("cpu", "load", "rss"))
+    own = table[f"{file}:forest", "cpu"]
+    assert 0 < own["score"] < 1.1  # 1: the last value
+    assert 0.6 < own["covered90"] <= own["covered95"] <= 1
+    assert own["milliseconds"] > 0
+    assert "copied by 8 small trees" in own["remark"]
+    assert 0 <= own["share"] <= 1
+    for metric in ("cpu", "load", "rss"):
+        assert sum(table[name, metric]["share"] for name in names) > 0
+    html = page.read_text()
+    assert "The contest" in html
+    assert "copied by 8 small trees" in html
+
+
+def test_a_regressor_that_cannot_be_imported_ends_the_training_with_the_cause(state: Path, tmp_path: Path) -> None:
+    config = tmp_path / "nicety.toml"
+    config.write_text(f'{CONFIG}\n[training]\nregressors = ["no_such_package:forest"]\n')
+    code, out, err = train(state, "--config", str(config), "--dry-run")
+    assert (code, out) == (1, "")
+    assert "training.regressors: no_such_package:forest cannot be imported: ModuleNotFoundError" in err

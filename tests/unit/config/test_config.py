@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nicety.models.records import Class
 from nicety.scheduler.config.sections import KINDS_OF, Config, ConfigError, PoolConfig, from_builtins, parse, to_builtins
 
-SECTIONS = "daemon, groups, guard, models, placement, pool_size, pools, priority, quarantine, store, tenants"
+SECTIONS = "daemon, groups, guard, models, placement, pool_size, pools, priority, quarantine, store, tenants, training"
 
 KINDS = 'one of "gunicorn", "uvicorn", "uwsgi", "celery", "executor", "command", "supervisord", "systemd"'
 

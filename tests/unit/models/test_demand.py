@@ -25,7 +25,7 @@ from nicety.models.forecast.demand import (
     forecasts,
     rows,
 )
-from nicety.models.forecast.experts import Experts, Floats, Singles
+from nicety.models.forecast.experts import Experts, Floats, Ints, Singles
 from nicety.models.forecast.network import Network
 from nicety.models.records import HORIZONS, QUANTILES
 
@@ -53,7 +53,7 @@ class Says:
     def __init__(self, say: Callable[[Singles], Any]) -> None:
         self._say = say
 
-    def answers(self, made: Singles, start: Singles) -> Singles:
+    def answers(self, made: Singles, start: Singles, _metric: Ints) -> Singles:
         return np.asarray(self._say(start), dtype=np.float32)
 
 
@@ -132,7 +132,7 @@ def test_answers_are_spreads_from_the_common_point() -> None:
 
 def test_answers_of_a_model_rise_in_the_quantile() -> None:
     experts, seen = shown(noise(2, 100))
-    said = answer(Says(lambda start: start[:, ::-1]), rows(experts, seen), fallback(seen))
+    said = answer(Says(lambda start: start[:, ::-1]), rows(experts, seen), fallback(seen), np.zeros(2, dtype=np.int64))
     assert (np.diff(said, axis=1) >= 0).all()
 
 

@@ -22,6 +22,7 @@ def test_a_network_is_two_layers_and_a_straight_way_past_them() -> None:
     rng = np.random.default_rng(2)
     made = {name: rng.normal(0, 0.2, shape).astype(np.float32) for name, shape in Network.SHAPES.items()}
     model = Network({**made, "speaks": np.ones(3, dtype=np.bool_)}, "")
+    any_ = np.zeros(700, dtype=np.int64)
     x, start = rng.normal(0, 1, (700, len(DEMAND_FEATURES))).astype(np.float32), rng.normal(0, 1, (700, 4)).astype(np.float32)
 
     def silu(a: NDArray[Any]) -> NDArray[Any]:
@@ -29,10 +30,10 @@ def test_a_network_is_two_layers_and_a_straight_way_past_them() -> None:
 
     deep = silu(silu(x.astype(float) @ made["hidden1"] + made["bias1"]) @ made["hidden2"] + made["bias2"])
     expected = start + deep @ made["out"] + x.astype(float) @ made["straight"] + made["bias3"]
-    assert np.allclose(model.answers(x, start), expected, rtol=1e-4, atol=1e-4)
+    assert np.allclose(model.answers(x, start, any_), expected, rtol=1e-4, atol=1e-4)
     at = rng.permutation(700)
-    assert np.array_equal(model.answers(x[at], start[at]), model.answers(x, start)[at])
-    assert np.array_equal(model.answers(x[650:651], start[650:651])[0], model.answers(x, start)[650])
+    assert np.array_equal(model.answers(x[at], start[at], any_), model.answers(x, start, any_)[at])
+    assert np.array_equal(model.answers(x[650:651], start[650:651], any_[:1])[0], model.answers(x, start, any_)[650])
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from nicety.training import fit as module
 from nicety.training.anomaly_fit import WorkerTraces
 from nicety.training.dataset import Dataset, DatasetError, origins, split
 from nicety.training.evaluate import DemandRow, DemandTable, evaluate, losses
-from nicety.training.fit import ONWARD, PART, descend, fit_demand, predict, training_rows
+from nicety.training.fit import ONWARD, PART, descend, explore, fit_demand, predict, training_rows
 from nicety.training.promote import judge, running
 from nicety.training.report import Course, Result, metrics, text
 from nicety.training.stream import Samples, SeriesRun, stream
@@ -42,7 +42,9 @@ def fitted(train: Samples) -> Network:
     """As `nicety train` does, from the model that nicety comes with."""
     base = shipped("demand")
     assert base is not None
-    return Network(fit_demand(train, ["cpu"] * len(train), 1, base.arrays), "")
+    trial = explore(train, ["cpu"] * len(train), train.origin, 1, base.arrays)
+    assert trial is not None
+    return Network(fit_demand(train, ["cpu"] * len(train), 1, base.arrays, way=trial.way), "")
 
 
 def wave(rng: np.random.Generator, t: Floats) -> Floats:
@@ -202,6 +204,17 @@ def test_a_running_model_counts_where_it_speaks_and_none_of_that_may_be_lost() -
     assert judge(worse, "new model", {"running": frozenset({"cpu", "rss"})}).speaks == frozenset({"cpu"})
 
 
+def test_where_it_is_as_good_as_a_running_model_it_speaks_too_if_it_is_better_elsewhere() -> None:
+    equal = by_metric(new_model=(0.1, 0.05002), last_value=(0.3, 0.3), running=(0.2, 0.05))
+    judged = judge(equal, "new model", {"running": frozenset({"cpu", "rss"})})
+    assert (judged.beats, judged.speaks) == (True, frozenset({"cpu", "rss"}))
+    assert "rss 0.167 is as good as running 0.167" in judged.reason
+    again = by_metric(new_model=(0.2, 0.05), last_value=(0.3, 0.3), running=(0.2, 0.05))
+    assert not judge(again, "new model", {"running": frozenset({"cpu", "rss"})}).beats
+    worse = by_metric(new_model=(0.1, 0.0502), last_value=(0.3, 0.3), running=(0.2, 0.05))
+    assert not judge(worse, "new model", {"running": frozenset({"cpu", "rss"})}).beats
+
+
 def test_a_series_that_stands_still_does_not_decide() -> None:
     moving = [DemandRow(name, "cpu", 1, wql, (1, 1, 1, 1), 9) for name, wql in (("new", 0.1), ("last value", 0.2))]
     still = [DemandRow(name, "rss", 1, wql, (1, 1, 1, 1), 9) for name, wql in (("new", 1e-6), ("last value", 0.0))]
@@ -246,3 +259,39 @@ def test_evaluate_scores_baselines_by_what_they_say() -> None:
     known = np.isfinite(test.targets[:, 2])
     assert (row.wql, row.coverage) == losses(test.targets[known, 2], said[known, 2])
     assert {row.forecaster for row in rows} == {baseline.name for baseline in BASELINES}
+
+
+def test_a_long_past_goes_far_and_a_short_one_stays_near() -> None:
+    base = shipped("demand")
+    assert base is not None
+    long, _ = parts(dataset(steps))
+    far = explore(long, ["cpu"] * len(long), long.origin, 1, base.arrays)
+    assert far is not None
+    assert far.way.part > PART
+    for name in Network.SHAPES:
+        assert not np.array_equal(far.network[name], base.arrays[name])
+    short, _ = parts(dataset(steps, series=2, ticks=300), most=60)
+    assert explore(short, ["cpu"] * len(short), short.origin, 1, base.arrays) is None
+
+
+def test_a_way_is_judged_on_the_newest_time_only() -> None:
+    """The series change their habits in the last fifth: what was learned before is no help there."""
+
+    def changed(rng: np.random.Generator, t: Floats) -> Floats:
+        return np.where(t < 300, steps(rng, t), 1 + np.abs(np.cumsum(rng.normal(0, 0.3, len(t)))))
+
+    base = shipped("demand")
+    assert base is not None
+    steady, _ = parts(dataset(steps, ticks=420))
+    changing, _ = parts(dataset(changed, ticks=520))
+    found = [explore(it, ["cpu"] * len(it), it.origin, 1, base.arrays) for it in (steady, changing)]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert found[1].way.part * found[1].way.course.steps < found[0].way.part * found[0].way.course.steps
+
+
+def test_an_end_of_the_time_gives_no_way() -> None:
+    base = shipped("demand")
+    assert base is not None
+    train, _ = parts(dataset(steps, series=6, ticks=300))
+    assert explore(train, ["cpu"] * len(train), train.origin, 1, base.arrays, lambda _done, _total: False) is None
