@@ -147,7 +147,7 @@ def _use(kind: str, model: Artifact) -> None:
         if kind == "demand":
             network = Network(model.arrays, model.digest)
             made = np.linspace(-3, 3, 2 * len(DEMAND_FEATURES), dtype=np.float32).reshape(2, -1)
-            said = network.answers(made, np.zeros((2, 4), dtype=np.float32))
+            said = network.answers(made, np.zeros((2, 4), dtype=np.float32), np.zeros(2, dtype=np.int64))
         elif kind == "behaviour":
             behaviour = BehaviourModel.from_arrays(model.arrays, model.digest)
             rows = np.linspace(0, 9, 2 * len(BEHAVIOUR_FEATURES)).reshape(2, -1)
