@@ -142,6 +142,8 @@ def sets(claims: Claims, data: Path) -> dict[str, object]:
         found[str(ahead)] = {"wql": mine, "repeated": theirs, "coverage": (covered / count).tolist(), "groups": table}
         claims.at_most(f"{ahead} steps ahead: wQL beside the last value with its own errors", mine, 1)
         claims.at_most(f"{ahead} steps ahead: wQL beside the repeated forecast", mine / theirs, 1)
+        worst = max(table, key=lambda group: table[group][0])
+        claims.at_most(f"{ahead} steps ahead: largest wQL beside the last value, on {worst}", table[worst][0], 1.02)
         for level in (0.9, 0.95):
             share = float(covered[LEVELS.index(level)] / count)
             claims.at_most(f"{ahead} steps ahead: points off coverage of {level:.0%}", 100 * abs(share - level), 2.5)
