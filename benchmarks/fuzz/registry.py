@@ -18,6 +18,7 @@ TARGETS: tuple[Target, ...] = (
     decisions.FILE,
     decisions.RECORDS,
     small_files.SMALL,
+    small_files.KEPT,
     frames.FRAMES,
     frames.ANSWERS,
     protocol.PROTOCOL,

@@ -102,7 +102,7 @@ def test_a_daemon_writes_to_nothing_that_was_planted_in_its_directory(tmp_path: 
     """The lock, the ledger and the socket: tests/faults/test_foreign_state.py, tests/real/service/test_control_socket.py."""
     root = tmp_path / "state"
     root.mkdir(mode=0o700)
-    for name in ("decisions.db", "pauses.json", "feedback.json", "pools/w.log"):
+    for name in ("decisions.db", "pauses.json", "feedback.json", "forecasts.bin", "pools/w.log"):
         plant(how, root / name, victim)
     done = run(config, root)
     assert done.returncode == 0, done.stderr

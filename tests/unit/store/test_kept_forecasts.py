@@ -49,7 +49,7 @@ def test_nothing_is_read_where_there_is_nothing_or_another_interval(state: Path)
     assert (store.read(2.0), store.trouble) == (None, "")
 
 
-def test_it_is_written_every_five_minutes(state: Path) -> None:
+def test_it_is_written_every_quarter_of_an_hour(state: Path) -> None:
     store = ForecastStore(state)
     assert [store.due(at) for at in (0, EVERY_NS - 1, EVERY_NS)] == [False, False, True]
     store.write(kept(), 1.0, EVERY_NS)
