@@ -165,15 +165,15 @@ def fit_model(
     way = NEAR if trial is None else trial.way
     network = fit_demand(fit, sets, seed, base, lambda *steps: step("fitting", *steps), owners, way)
     alone = Fitted(network, (), np.ones((1, len(METRICS)), dtype=np.float32))
-    if trial is None or not step("contest", 0, 2):
+    if base is None or trial is None or not step("contest", 0, 2):
         return alone
     names = (BOOSTING, LINEAR, *regressors)
-    own = [] if base is None else [Candidate(SHIPPED, "network", {name: base[name] for name in Network.SHAPES})]
-    tried = [*fit_all(names, trial.earlier, seed, trial.network, crew), *own]
+    start = Candidate(SHIPPED, "network", {name: base[name] for name in Network.SHAPES})
+    tried = [*fit_all(names, trial.earlier, seed, trial.network, crew), start]
     weights = shares(tried, trial.network, trial.later)
     if not step("contest", 1, 2):
         return alone
-    found = [*fit_all(names, training_rows(fit, sets, seed, owners, TRIED_ROWS), seed, network, crew), *own]
+    found = [*fit_all(names, training_rows(fit, sets, seed, owners, TRIED_ROWS), seed, network, crew), start]
     step("contest", 2, 2)
     for place, each in enumerate(found, 1):
         if not each.kind and weights[place].any():  # it can be fitted to a part of the past, but not to all of it
