@@ -213,7 +213,7 @@ def more_of(found: tuple[str, Arrays], made_: Singles) -> Floats:
 def shares(candidates: Sequence[Candidate], network: Arrays, later: Sequence[FitRows]) -> NDArray[np.float32]:
     """[1 + candidates, METRICS] the weights of the network and of each candidate, found on the parts of the kept back time.
 
-    Where a metric has too few rows there, the network speaks alone."""
+    Where a metric has too few rows there, or would need more than `MOST_MEMBERS`, the network speaks alone."""
     weights = np.zeros((1 + len(candidates), len(METRICS)), dtype=np.float32)
     weights[0] = 1
     usable = [(1 + place, each) for place, each in enumerate(candidates) if each.kind]
@@ -222,7 +222,8 @@ def shares(candidates: Sequence[Candidate], network: Arrays, later: Sequence[Fit
         if min(len(rows.made) for rows in parts) >= LEAST_RIVALRY and usable:
             weights[:, metric] = _selected(usable, network, parts, len(weights))
     for _, place in sorted((float(weights[place].max()), place) for place in range(1, len(weights)))[: -(MOST_MEMBERS - 1)]:
-        weights[place] = 0
+        lost = weights[place] > 0
+        weights[:, lost], weights[0, lost] = 0, 1
     return weights
 
 

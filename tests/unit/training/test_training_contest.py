@@ -96,6 +96,16 @@ def test_a_metric_keeps_the_shipped_model_where_training_made_it_worse() -> None
     assert np.allclose(model.answers(asked.made, asked.start, asked.metric), asked.start)
 
 
+def test_a_metric_that_needs_one_member_too_many_is_left_to_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never to a sum of which a part is missing."""
+    chosen = iter([[0, 0.75, 0.25], [0, 1, 0]])  # of cpu, of rss: the network and two candidates
+    monkeypatch.setattr(contest, "MOST_MEMBERS", 2)
+    monkeypatch.setattr(contest, "_selected", lambda *_: np.array(next(chosen), dtype=np.float32))
+    later = [joined([rows(100, seed, 0.0, metric) for metric in (0, 1)]) for seed in (2, 3)]
+    weights = shares([Candidate(name, "network", silent()) for name in ("good", "fair")], silent(), later)
+    assert weights.tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
+
+
 def test_the_result_does_not_depend_on_what_else_takes_part(file: Path) -> None:
     alone = fit_all([f"{file}:ridge"], rows(1500, 1), 1, silent(), Crew(1))[0]
     beside = fit_all([LINEAR, f"{file}:ridge"], rows(1500, 1), 1, silent(), Crew(1))[1]
