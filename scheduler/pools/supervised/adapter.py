@@ -327,7 +327,9 @@ class SupervisedPool:
         if missing and now - self._heard_at >= FRESH_NS:  # somebody else may have changed it meanwhile
             self._ask_at = min(self._ask_at, now)
             return
-        for number, place in self._candidates(missing > 0)[: min(abs(missing), PLACES_AT_ONCE - 1 - under_way)]:
+        chosen = self._candidates(missing > 0)[: abs(missing)]
+        ready = [(number, place) for number, place in chosen if place.order is None]  # the others get theirs once they are through
+        for number, place in ready[: max(0, PLACES_AT_ONCE - 1 - under_way)]:
             problem = self._order(number, place, "start" if missing > 0 else "stop", now)
             if problem:
                 self._failed(problem, now)
@@ -335,11 +337,15 @@ class SupervisedPool:
 
     def _candidates(self, to_start: bool) -> list[tuple[int, _PlaceHeld]]:
         """Places that may be started, the lowest first; or stopped: idle ones first, the highest first, and last those below
-        `minimum`, which the hands keep."""
-        free = [(number, place) for number, place in self._places.items() if place.order is None]
+        `minimum`, which the hands keep. One to be stopped may still have an order under way: it is waited for, so that no lower one
+        is stopped in its stead."""
         if to_start:
-            return [(n, place) for n, place in free if not place.wanted and place.last.state in (State.OFF, State.ENDED)]
-        there = [(n, place) for n, place in free if place.wanted]
+            return [
+                (number, place)
+                for number, place in self._places.items()
+                if place.order is None and not place.wanted and place.last.state in (State.OFF, State.ENDED)
+            ]
+        there = [(number, place) for number, place in self._places.items() if place.wanted]
 
         def rank(item: tuple[int, _PlaceHeld]) -> tuple[bool, bool, int]:
             number, place = item

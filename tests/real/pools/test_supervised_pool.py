@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -73,8 +74,8 @@ class Supervisor:
     def ctl(self, *words: str) -> int:
         return subprocess.run([*self.ask, *words], capture_output=True, check=False).returncode
 
-    def config(self, unit: str, minimum: int = 1, maximum: int = 4) -> PoolConfig:
-        return PoolConfig(kind="supervisord", command=self.ask, unit=unit, minimum=minimum, maximum=maximum)
+    def config(self, unit: str, minimum: int = 1, maximum: int = 4, command: list[str] | None = None) -> PoolConfig:
+        return PoolConfig(kind="supervisord", command=command or self.ask, unit=unit, minimum=minimum, maximum=maximum)
 
     def pool(self, config: PoolConfig) -> tuple[PoolDriver, ShiftedClock]:
         clock = ShiftedClock(SystemClock())
@@ -129,6 +130,27 @@ def test_idle_workers_leave_first_and_a_hand_is_obeyed(supervisor: Supervisor) -
     finally:
         driver.pool.close()
         (supervisor.folder / "jobs_02").unlink(missing_ok=True)
+        supervisor.ctl("stop", "jobs:*")
+
+
+def test_one_that_is_still_starting_is_waited_for_and_stopped_before_those_below_the_minimum(supervisor: Supervisor) -> None:
+    slow, starting = supervisor.folder / "slow", supervisor.folder / "starting"
+    slow.write_text(
+        f'#!/bin/sh\n[ "$1" = start ] && touch {starting} && sleep 1\nexec {shlex.join(supervisor.ask)} "$@"\n', "ascii"
+    )
+    slow.chmod(0o700)
+    driver, _ = supervisor.pool(supervisor.config("jobs:jobs_%02d", command=[str(slow)]))
+    try:
+        assert supervisor.ctl("start", "jobs:jobs_00", "jobs:jobs_01") == 0
+        driver.up(2)
+        driver.pool.resize(4)
+        driver.until(lambda s: starting.exists())
+        driver.pool.resize(2)
+        driver.over(3.0)
+        driver.up(2)
+        assert names(driver) == ["jobs_00", "jobs_01"]
+    finally:
+        driver.pool.close()
         supervisor.ctl("stop", "jobs:*")
 
 
